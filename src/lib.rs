@@ -27,3 +27,5 @@ pub mod limits;
     clippy::disallowed_macros
 )]
 pub mod protocol;
+#[cfg(feature = "server")]
+pub mod store;
