@@ -27,3 +27,14 @@ pub mod limits;
     clippy::disallowed_macros
 )]
 pub mod protocol;
+
+#[cfg(feature = "server")]
+pub mod api;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod identity;
+#[cfg(feature = "server")]
+pub mod node;
+#[cfg(feature = "server")]
+pub mod telemetry;

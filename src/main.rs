@@ -1,2 +1,4 @@
 //! The server.
-fn main() {}
+fn main() {
+    print!("{}", caffis_chat::config::settings::example());
+}
