@@ -5,6 +5,7 @@
 //!
 //! Next: [`super::Config`], which gives the raw values their types.
 
+use crate::protocol::asyncapi;
 use clap::{Arg, ArgAction, Command};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -213,6 +214,7 @@ pub fn command() -> Command {
              over the default. Comma-separate what takes several values.",
         )
         .subcommand(Command::new("config").about("Prints an example configuration file"))
+        .subcommand(Command::new("asyncapi").about("Prints the AsyncAPI document"))
         .arg(
             Arg::new("config")
                 .long("config")
@@ -323,8 +325,10 @@ pub fn gather(
 ) -> Result<Asked, clap::Error> {
     let args = std::iter::once("caffis-chat").chain(sources.args.iter().map(String::as_str));
     let matches = command().try_get_matches_from(args)?;
-    if matches.subcommand_matches("config").is_some() {
-        return Ok(Asked::Print(example()));
+    match matches.subcommand_name() {
+        Some("config") => return Ok(Asked::Print(example())),
+        Some("asyncapi") => return Ok(Asked::Print(asyncapi::document_text())),
+        Some(_) | None => (),
     }
     let mut gathered = Gathered::default();
     let path = matches.get_one::<String>("config");
