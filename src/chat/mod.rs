@@ -1,13 +1,28 @@
 //! The rules of chat as a pure state machine: [`core::ShardCore::step`] reads no clock, does no
 //! I/O, never fails and never waits. The very same code runs in production and in the simulator.
 
+pub mod bus;
+pub mod commands;
+pub mod commits;
 pub mod core;
+#[cfg(feature = "echo")]
+pub mod echo;
+pub mod fanout;
 pub mod frame;
+pub mod gate;
+pub mod home;
 pub mod map;
 pub mod outbox;
 pub mod port;
+pub mod rate;
+pub mod replay;
 pub mod sabotage;
+pub mod session;
+pub mod sessions;
+pub mod sign_in;
 pub mod stats;
+pub mod timers;
+pub mod window;
 
 use crate::limits;
 use crate::protocol::{CloseCode, Epoch, UnixMs};
@@ -86,7 +101,8 @@ pub enum Effect {
     Drained,
 }
 
-pub use self::core::{MeshMessage, ShardCore};
+pub use self::bus::MeshMessage;
+pub use self::core::ShardCore;
 
 /// How a node is set, the same on all its shards.
 #[derive(Clone, Debug)]
