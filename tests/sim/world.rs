@@ -127,8 +127,8 @@ impl World {
         };
         let users: Vec<UserId> = (0..scenario.clients).map(|_| UserId(rng.uuid())).collect();
         let epoch = Epoch(rng.next());
-        let db = Db::in_memory(DbOptions::for_tests(epoch, rng.next(), sabotage))
-            .expect("an empty database in memory");
+        let options = DbOptions { epoch: Some(epoch), hash_key: Some([7; 32]), sabotage };
+        let db = Db::in_memory(&options).expect("an empty database in memory");
         let mut clients: Vec<Client> = users.iter().map(|user| Client::new(*user)).collect();
         // Some users have two devices.
         for user in &users {
@@ -237,7 +237,7 @@ impl World {
         config.commands_per_10s = 10_000;
         let count = usize::from(shards);
         let seed = self.rng.next();
-        self.db.reopened();
+        self.db.restart();
         self.node = Some(Node {
             shards: (0..shards)
                 .map(|shard| ShardCore::new(config.clone(), shard, seed ^ u64::from(shard)))
@@ -275,7 +275,7 @@ impl World {
                     if !self.rng.permille(500) {
                         break;
                     }
-                    let _ = self.db.call(self.unix(), call);
+                    let _ = self.db.call(self.unix(), &call);
                 }
             }
         }
@@ -433,12 +433,12 @@ impl World {
                     _ => {
                         // It happened, but the answer was lost.
                         self.report.unknown_outcomes += 1;
-                        let _ = self.db.call(unix, call);
+                        let _ = self.db.call(unix, &call);
                         Err(StoreError::Unavailable("done, perhaps".to_owned()))
                     }
                 }
             } else {
-                self.db.call(unix, call)
+                self.db.call(unix, &call)
             };
             let epoch = self.db.epoch();
             if let Some(node) = &mut self.node {
@@ -567,7 +567,7 @@ impl World {
             bytes_max: usize::MAX >> 1,
             newest: false,
         };
-        match self.db.call(self.unix(), StoreCall::Events(read)) {
+        match self.db.call(self.unix(), &StoreCall::Events(read)) {
             Ok(StoreAnswer::Events(page)) => Ok(page.events),
             other => Err(format!("{other:?}")),
         }
@@ -799,7 +799,7 @@ impl World {
 
     fn last_seqs(&mut self) -> BTreeMap<RoomId, Seq> {
         let rooms = self.known_rooms();
-        match self.db.call(self.unix(), StoreCall::Heads { rooms, users: Vec::new() }) {
+        match self.db.call(self.unix(), &StoreCall::Heads { rooms, users: Vec::new() }) {
             Ok(StoreAnswer::Heads { rooms, .. }) => rooms.into_iter().collect(),
             other => panic!("heads: {other:?}"),
         }
@@ -808,7 +808,7 @@ impl World {
     fn rooms_of(&mut self, user: UserId) -> Vec<RoomId> {
         let rooms = self.known_rooms();
         let asked: Vec<(RoomId, UserId)> = rooms.iter().map(|room| (*room, user)).collect();
-        match self.db.call(self.unix(), StoreCall::GetRooms(asked)) {
+        match self.db.call(self.unix(), &StoreCall::GetRooms(asked)) {
             Ok(StoreAnswer::GetRooms(answers)) => {
                 rooms.into_iter().zip(answers).filter(|(_, answer)| answer.is_ok()).map(|(room, _)| room).collect()
             }
