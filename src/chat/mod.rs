@@ -12,6 +12,7 @@ pub mod frame;
 pub mod gate;
 pub mod home;
 pub mod map;
+pub mod memberships;
 pub mod outbox;
 pub mod port;
 pub mod rate;
