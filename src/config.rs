@@ -12,7 +12,7 @@ use crate::chat::sabotage::Sabotaged;
 use crate::limits;
 use settings::{Asked, Gathered, Sources};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// How the node is to run.
@@ -78,26 +78,10 @@ pub enum Database {
 /// Whose pages may open a WebSocket. A request without `Origin` comes from no browser.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Origins {
-    /// Anybody's.
-    Any,
-    /// Those of loopback hosts, on any port: for development.
-    Loopback,
+    /// Those of this server and of loopback hosts: for development.
+    SameHostOrLoopback,
     /// These, each `scheme://host[:port]` in lower case.
     Listed(Vec<String>),
-}
-
-impl Origins {
-    /// Whether a page of this origin may connect.
-    pub fn allow(&self, origin: &str) -> bool {
-        match self {
-            Origins::Any => true,
-            Origins::Loopback => origin_host(origin).is_some_and(is_loopback_host),
-            Origins::Listed(list) => {
-                let origin = origin.to_ascii_lowercase();
-                list.contains(&origin)
-            }
-        }
-    }
 }
 
 /// A string that shows itself to nobody by accident.
@@ -242,9 +226,7 @@ impl Config {
         let cores = u16::try_from(machine.cores.clamp(1, limits::SHARDS_MAX)).unwrap_or(1);
         let allow_insecure = raw.take("allow_insecure", false, parse_bool);
         let default_origins = match mode {
-            // The page is then opened by the machine's address, which nobody told us.
-            Mode::Development if allow_insecure => Origins::Any,
-            Mode::Development => Origins::Loopback,
+            Mode::Development => Origins::SameHostOrLoopback,
             Mode::Production => Origins::Listed(Vec::new()),
         };
         let config = Config {
@@ -327,13 +309,12 @@ impl Config {
             }
         }
         let open = match &self.origins {
-            Origins::Any | Origins::Loopback => true,
+            Origins::SameHostOrLoopback => true,
             Origins::Listed(list) => list.is_empty(),
         };
         if open {
             problems.push(
-                "production mode needs CAFFIS_ALLOWED_ORIGINS: the origins of your web pages, \
-                 not *"
+                "production mode needs CAFFIS_ALLOWED_ORIGINS: the origins of your web pages"
                     .to_owned(),
             );
         }
@@ -499,15 +480,9 @@ fn parse_secrets(text: &str) -> Result<Vec<Secret>, String> {
 
 fn parse_origins(text: &str) -> Result<Origins, String> {
     let items: Vec<_> = list(text).map(str::to_ascii_lowercase).collect();
-    if items.iter().any(|item| item == "*") {
-        return Ok(Origins::Any);
-    }
-    let well_formed = |item: &String| {
-        origin_host(item).is_some_and(|host| !host.is_empty())
-            && !item.contains(|c: char| c.is_whitespace() || c == '*')
-    };
-    if items.is_empty() || !items.iter().all(well_formed) {
-        return Err("origins such as https://app.example.org, comma-separated, or *".to_owned());
+    if items.is_empty() || !items.iter().all(|item| is_origin(item)) {
+        // `*` is refused too: any page in the world could then speak as its visitor.
+        return Err("origins such as https://app.example.org, comma-separated, not *".to_owned());
     }
     Ok(Origins::Listed(items))
 }
@@ -525,33 +500,20 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
         .filter(|item| !item.is_empty())
 }
 
-/// The host of `http://host:port` or `https://host:port`; `None` if it is no such origin.
-fn origin_host(origin: &str) -> Option<&str> {
-    let rest = origin
-        .strip_prefix("http://")
-        .or_else(|| origin.strip_prefix("https://"))?;
-    if rest.contains(['/', '?', '#', '@']) {
-        return None;
-    }
-    let (host, port) = match rest.strip_prefix('[') {
-        Some(rest) => {
-            let (host, after) = rest.split_once(']')?;
-            (host, after.strip_prefix(':'))
-        }
-        None => match rest.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (rest, None),
-        },
+/// `http://host:port` or `https://host:port`, the port optional, nothing after it.
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else {
+        return false;
     };
-    match port.map(str::parse::<u16>) {
-        Some(Err(_)) => None,
-        None | Some(Ok(_)) => Some(host),
-    }
-}
-
-fn is_loopback_host(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+    let (host, port) = match authority.rsplit_once(':') {
+        // The colons of an IPv6 address are inside its brackets.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        Some(_) | None => (authority, None),
+    };
+    matches!(scheme, "http" | "https")
+        && !host.is_empty()
+        && host
+            .chars()
+            .all(|c| c.is_alphanumeric() || ".-_[]:".contains(c))
+        && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }

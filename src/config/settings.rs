@@ -110,10 +110,10 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "allowed_origins",
         kind: Kind::List,
-        default: "in development, loopback origins",
+        default: "in development, this server's own and those of loopback hosts",
         example: "[\"https://app.example.org\"]",
-        help: "Origins whose pages may connect, as scheme://host[:port]; * is any, which \
-               production refuses. Programs that send no Origin are not browsers and may connect.",
+        help: "Origins whose pages may connect, as scheme://host[:port]. Programs that send no \
+               Origin are not browsers and may connect.",
     },
     Setting {
         name: "allow_insecure",
