@@ -27,6 +27,8 @@ pub mod limits;
     clippy::disallowed_macros
 )]
 pub mod protocol;
+#[cfg(feature = "server")]
+pub mod store;
 
 #[cfg(feature = "server")]
 pub mod api;

@@ -251,7 +251,7 @@ impl Context<'_> {
 
     /// Whether an event may go to this shard.
     pub fn takes_events(&self, shard: ShardIx) -> bool {
-        self.bus.mesh[usize::from(shard)].len() < limits::MESH_DELIVER_MAX
+        self.bus.mesh[usize::from(shard)].len() < self.config.mesh_deliver_max
     }
 
     /// Gives a shard a room's next event.

@@ -227,7 +227,7 @@ impl Home {
                 .after(after)
                 .take_while(|(seq, frame)| {
                     bytes += frame.len();
-                    *seq <= to && (bytes <= limits::REPLAY_PULL_BYTES || bytes == frame.len())
+                    *seq <= to && (bytes <= ctx.config.replay_pull_bytes() || bytes == frame.len())
                 })
                 .map(|(seq, frame)| (seq, Packed::of(frame)))
                 .collect();
@@ -242,7 +242,7 @@ impl Home {
             after,
             to,
             events_max: limits::REPLAY_EVENTS_MAX,
-            bytes_max: limits::REPLAY_PULL_BYTES,
+            bytes_max: ctx.config.replay_pull_bytes(),
             newest: false,
         }));
         self.calls.insert(

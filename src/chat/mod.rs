@@ -125,6 +125,8 @@ pub struct CoreConfig {
     pub outbox_shard_bytes_max: usize,
     /// This shard's share of [`limits::WINDOWS_NODE_BYTES_MAX`].
     pub windows_bytes_max: usize,
+    /// See [`limits::MESH_DELIVER_MAX`].
+    pub mesh_deliver_max: usize,
     /// See [`limits::PING_INTERVAL_MS`].
     pub ping_interval_ms: u64,
     /// See [`limits::PING_TIMEOUT_MS`].
@@ -134,6 +136,11 @@ pub struct CoreConfig {
 }
 
 impl CoreConfig {
+    /// Bytes of one stretch of a replay: small against the outbox it goes into.
+    pub fn replay_pull_bytes(&self) -> usize {
+        limits::REPLAY_PULL_BYTES.min(self.outbox_bytes_max / 4)
+    }
+
     /// The defaults, for a node of this many shards.
     pub fn new(node: &str, shards: ShardIx, epoch: Epoch) -> CoreConfig {
         assert!(
@@ -150,6 +157,7 @@ impl CoreConfig {
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
             outbox_shard_bytes_max: limits::OUTBOX_NODE_BYTES_MAX / usize::from(shards),
             windows_bytes_max: limits::WINDOWS_NODE_BYTES_MAX / usize::from(shards),
+            mesh_deliver_max: limits::MESH_DELIVER_MAX,
             ping_interval_ms: limits::PING_INTERVAL_MS,
             ping_timeout_ms: limits::PING_TIMEOUT_MS,
             sabotage: Sabotaged::default(),

@@ -9,7 +9,6 @@ use super::ConnId;
 use super::bus::{Context, MeshMessage, Packed};
 use super::session::State;
 use super::sessions::Sessions;
-use crate::limits;
 use crate::protocol::{RoomId, Seq};
 
 impl Sessions {
@@ -19,7 +18,7 @@ impl Sessions {
             let Some(session) = self.get_mut(conn) else {
                 return;
             };
-            let has_room = session.outbox.bytes() < limits::REPLAY_PULL_BYTES;
+            let has_room = session.outbox.bytes() < ctx.config.replay_pull_bytes();
             let State::Ready(ready) = &mut session.state else {
                 return;
             };
