@@ -16,7 +16,7 @@ export interface Held extends Room {
 export interface Unsent { room_id: string; client_msg_id: string; text: string; created_at: string; sending?: boolean; seq?: number; error?: string }
 export interface Chat { me: string; epoch: string; rooms: Map<string, Held>; names: Map<string, string>; outbox: Unsent[]; open: string; notice: string }
 
-const PAGE_MESSAGES = 50;
+export const PAGE_MESSAGES = 50;
 const RESUME_ROOMS_MAX = 500;
 
 export const empty = (me: string, outbox: Unsent[]): Chat =>
