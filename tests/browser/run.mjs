@@ -133,6 +133,18 @@ async function scrollBack(person, count) {
   });
 }
 
+/** Stands between the page and the server from its next load on: `deaf` loses what the server says. */
+async function linkOf(page) {
+  const link = { deaf: false };
+  await page.routeWebSocket(/\/v1\/ws$/, (client) => {
+    const server = client.connectToServer();
+    link.deaf = false;
+    server.onMessage((frame) => link.deaf || client.send(frame));
+    link.cut = () => Promise.all([client.close({ code: 4201 }), server.close()]);
+  });
+  return link;
+}
+
 async function screenshot(page) {
   mkdirSync(join(ROOT, "docs"), { recursive: true });
   await page.screenshot({ path: join(ROOT, "docs/screenshot.png") });
@@ -182,10 +194,22 @@ async function main() {
     assertOrderOfEach(order, talk, [...fromAda, ...offline], fromBob);
 
     step("a page is loaded anew and still knows who it is");
+    const link = await linkOf(bob.page);
     await bob.page.reload();
     await bob.connected();
     await bob.open("Ada");
     await scrollBack(bob, all.length);
+    assert.deepEqual(await agree(ada, bob, all), order);
+
+    step("an answer is lost on the way, so that what is stored is sent again");
+    link.deaf = true;
+    await bob.say("stored, but not told so");
+    await ada.sees("stored, but not told so");
+    await link.cut();
+    await bob.disconnected();
+    await bob.connected();
+    all.push("stored, but not told so");
+    order.push("stored, but not told so");
     assert.deepEqual(await agree(ada, bob, all), order);
 
     step("a message is unsent, the page is left, and both come back");
@@ -202,7 +226,7 @@ async function main() {
     assert.deepEqual(await agree(ada, bob, [...all, "kept over a reload"]), [...order, "kept over a reload"]);
 
     for (const person of [ada, bob]) assert.deepEqual(person.complaints, [], `${person.name}'s page complained`);
-    step(`passed: ${all.length + 1} messages on both pages, two kills, two reloads`);
+    step(`passed: ${all.length + 1} messages on both pages, two kills, two reloads, one lost answer`);
   } catch (error) {
     await Promise.all([ada, bob].map((person) => person.page.screenshot({ path: join(ROOT, `.check/browser-${person.name}.png`) }).catch(() => {})));
     throw error;
