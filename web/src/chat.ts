@@ -18,6 +18,8 @@ export interface Chat { me: string; epoch: string; rooms: Map<string, Held>; nam
 
 export const PAGE_MESSAGES = 50;
 const RESUME_ROOMS_MAX = 500;
+/** Events that stand in the history as messages of kind `system`, with their own `seq`. */
+const SYSTEM = ["room.created", "room.updated", "member.joined", "member.left", "member.role_changed"];
 
 export const empty = (me: string, outbox: Unsent[]): Chat =>
   ({ me, epoch: "", rooms: new Map(), names: new Map(), outbox, open: "", notice: "" });
@@ -77,7 +79,6 @@ export function event(chat: Chat, frame: Frame): Request[] {
   if (data.user_id && data.name) chat.names.set(data.user_id, data.name);
   if (type === "room.added" && data.room) hold(chat, { ...data.room, last_seq: data.last_seq ?? data.room.last_seq });
   if (type === "room.removed") chat.rooms.delete(room_id);
-  if (type === "unread.updated" && held) Object.assign(held, { unread: data.unread, read_seq: data.read_seq ?? held.read_seq });
   if (type === "room.gap" && held) return catchUp(held);
   if (seq === undefined) return [];
   const requests: Request[] = held ? [] : [{ type: "rooms.list", data: {} }];
@@ -109,18 +110,18 @@ export function older(chat: Chat, newestOnly = false): Request[] {
 }
 
 /** The open room is in front of the user. */
-export function read(chat: Chat): Request[] {
-  const held = chat.rooms.get(chat.open);
-  if (!held || held.position <= (held.read_seq ?? 0)) return [];
-  Object.assign(held, { read_seq: held.position, unread: 0 });
-  return [{ type: "receipt.read", data: { rooms: { [held.room_id]: held.position } } }];
+export function read({ rooms, open }: Chat): void {
+  const held = rooms.get(open);
+  if (held) held.unread = 0;
 }
 
 /** Live events of a room that is new here begin after its `last_seq`, so that is its position. */
 function hold(chat: Chat, room: Room): Held {
   const { last_seq, room_id } = room;
   const fresh = { messages: new Map(), from: last_seq + 1, position: last_seq, hasOlder: true, loading: false, behind: false, live: 0 };
-  const held: Held = Object.assign(chat.rooms.get(room_id) ?? fresh, room);
+  const known = chat.rooms.get(room_id);
+  // What was read on this page the server is not told, so what is unread is counted here from now on.
+  const held: Held = known ? Object.assign(known, { ...room, unread: known.unread }) : { ...fresh, ...room };
   for (const member of room.members ?? []) chat.names.set(member.user_id, member.name);
   chat.rooms.set(room_id, held);
   return held;
@@ -154,21 +155,21 @@ function apply(chat: Chat, held: Held, { type, ts = "" }: Frame, seq: number, da
   const changed = held.messages.get(message_seq);
   const others = (held.members ?? []).filter((member) => member.user_id !== user_id);
   if (message) merge(chat, held, message);
-  if (type === "message.created" && message?.sender_id !== chat.me) held.unread = Math.min(100, (held.unread ?? 0) + 1);
   if (type === "message.deleted" && changed) merge(chat, held, { ...changed, text: "", deleted_at: ts, changed_seq: seq });
   if (type === "room.updated") held.title = data.title;
   if (type === "member.joined") held.members = [...others, { user_id, name }];
   if (type === "member.left") held.members = others;
-  if (["room.updated", "member.joined", "member.left", "member.role_changed"].includes(type))
-    merge(chat, held, { seq, changed_seq: seq, kind: "system", created_at: ts, event: { ...data, type } });
+  if (SYSTEM.includes(type)) merge(chat, held, { seq, changed_seq: seq, kind: "system", created_at: ts, event: { ...data, type } });
 }
 
 function merge(chat: Chat, held: Held, message: Message): void {
   if (message.sender_id === chat.me) chat.outbox = chat.outbox.filter((one) => one.client_msg_id !== message.client_msg_id);
-  if (message.kind !== "system" && message.seq >= (held.last_message?.seq ?? 0)) held.last_message = message;
+  if (message.seq >= (held.last_message?.seq ?? 0)) held.last_message = message;
   // Below `from` only a page may add, or a hole would look like history.
   const known = held.messages.get(message.seq)?.changed_seq ?? 0;
-  if (message.seq >= held.from && message.changed_seq > known) held.messages.set(message.seq, message);
+  if (message.seq < held.from || message.changed_seq <= known) return;
+  if (!known && message.seq > held.position && message.kind !== "system" && message.sender_id !== chat.me) held.unread = (held.unread ?? 0) + 1;
+  held.messages.set(message.seq, message);
 }
 
 /** Sends what is due, after forgetting what the position has passed: that is history by now. */

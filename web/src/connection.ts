@@ -11,6 +11,8 @@ export interface Connection {
   phase: "waiting" | "opening" | "ready" | "stopped";
   /** When this phase is over, in ms: the next attempt, or the end of hope for an answer. */
   dueAt: number; refreshAt: number; readyAt: number; silenceMs: number;
+  /** How far the server's clock is ahead of ours. */
+  skewMs: number;
   attempt: number; retryAfterMs?: number; code: number; nextId: number; inFlight: ReadonlyMap<number, Request>;
 }
 export type Happening =
@@ -30,7 +32,7 @@ const REFRESH_BEFORE_MS = 60_000;
 const NONE: ReadonlyMap<number, Request> = new Map();
 
 export const idle: Connection = {
-  phase: "waiting", dueAt: 0, refreshAt: Infinity, readyAt: Infinity, silenceMs: 35_000, attempt: 0, code: 0, nextId: 1, inFlight: NONE,
+  phase: "waiting", dueAt: 0, refreshAt: Infinity, readyAt: Infinity, silenceMs: 35_000, skewMs: 0, attempt: 0, code: 0, nextId: 1, inFlight: NONE,
 };
 
 export function step(state: Connection, input: Input): Step {
@@ -51,13 +53,13 @@ function open(state: Connection, now: number): Step {
 }
 
 function ask(state: Connection, request: Request): Step {
-  if (request.type === "receipt.read") return [state, [{ do: "send", request }]];
   const inFlight = new Map(state.inFlight).set(state.nextId, request);
   return [{ ...state, nextId: state.nextId + 1, inFlight }, [{ do: "send", request, id: state.nextId }]];
 }
 
 function heard(state: Connection, frame: Frame, input: Input): Step {
-  const { id = 0, data = {}, error } = frame;
+  const { data = {}, error } = frame;
+  const id = frame.id ?? 0;
   const request = state.inFlight.get(id);
   const inFlight = new Map([...state.inFlight].filter(([one]) => one !== id));
   switch (frame.type) {
@@ -66,11 +68,12 @@ function heard(state: Connection, frame: Frame, input: Input): Step {
     case "server.closing": return [{ ...state, retryAfterMs: data.retry_after_ms }, []];
     case "ready": {
       const silenceMs = data.limits ? data.limits.ping_interval_ms + data.limits.ping_timeout_ms : state.silenceMs;
-      const times = { readyAt: input.now, silenceMs, dueAt: input.now + silenceMs, refreshAt: refreshAt(data, input.now) };
+      const skewMs = data.server_time ? Date.parse(data.server_time) - input.now : 0;
+      const times = { readyAt: input.now, silenceMs, skewMs, dueAt: input.now + silenceMs, refreshAt: refreshAt(data, input.now, skewMs) };
       return [{ ...state, ...times, phase: "ready", inFlight, code: 0, retryAfterMs: undefined }, [{ do: "ready", data }]];
     }
     case "ack": case "error":
-      if (request?.type === "auth.refresh") return [{ ...state, inFlight, refreshAt: refreshAt(data, input.now) }, []];
+      if (request?.type === "auth.refresh") return [{ ...state, inFlight, refreshAt: refreshAt(data, input.now, state.skewMs) }, []];
       // Not let in for now. A refusal for good needs no rule here: the close code says it.
       if (request?.type === "auth") return error?.temporary ? lost({ ...state, retryAfterMs: error.retry_after_ms }, 4100, input) : [state, []];
       return [{ ...state, inFlight }, request ? [{ do: "reply", request, frame }] : []];
@@ -79,9 +82,9 @@ function heard(state: Connection, frame: Frame, input: Input): Step {
 }
 
 /** By the server's clock, since ours may be wrong. Never told: the server closes with 4202 in time. */
-function refreshAt({ token_expires_at, server_time }: Data, now: number): number {
+function refreshAt({ token_expires_at }: Data, now: number, skewMs: number): number {
   if (!token_expires_at) return Infinity;
-  const leftMs = Date.parse(token_expires_at) - (server_time ? Date.parse(server_time) : now);
+  const leftMs = Date.parse(token_expires_at) - skewMs - now;
   return now + Math.max(BACKOFF_MS_MIN, leftMs - REFRESH_BEFORE_MS, leftMs / 2);
 }
 

@@ -118,7 +118,7 @@ const draw = mount({
 function changed(): void {
   drawing ||= window.setTimeout(() => {
     drawing = 0;
-    if (!document.hidden && connection.phase === "ready") requests(chats.read(chat));
+    if (!document.hidden) chats.read(chat);
     keep();
     draw(view(login?.name ?? "", chat, connection));
   }, DRAW_AFTER_MS);

@@ -18,14 +18,14 @@ export interface Room {
 export interface Resume { epoch: string; rooms: Record<string, number> }
 /** Everything that may stand in the `data` of a reply or an event. */
 export interface Data {
-  user_id?: string; name?: string; actor_id?: string; title?: string | null; room_id?: string; room?: Room;
+  user_id?: string; name?: string; actor_id?: string; role?: string; title?: string | null; room_id?: string; room?: Room;
   epoch?: string; rooms?: Room[]; next_cursor?: string | null; unread?: number; read_seq?: number; seq?: number;
   message?: Message; message_seq?: number; messages?: Message[]; has_more?: boolean; last_seq?: number; next_after_seq?: number;
   limits?: { ping_interval_ms: number; ping_timeout_ms: number }; server_time?: string; token_expires_at?: string;
   reconnect_after_ms?: number; retry_after_ms?: number;
 }
 export interface Refusal { code: string; message: string; temporary: boolean; retry_after_ms?: number }
-export interface Frame { type: string; id?: number; room_id?: string; seq?: number; ts?: string; data?: Data; error?: Refusal }
+export interface Frame { type: string; id?: number | null; room_id?: string; seq?: number; ts?: string; data?: Data; error?: Refusal }
 export interface Page { room_id: string; limit: number; before_seq?: number; after_seq?: number }
 export type Request =
   | { type: "auth"; data: { token: string; device_id: string; client: { name: string; version: string }; resume?: Resume } }
@@ -34,7 +34,6 @@ export type Request =
   | { type: "room.create"; data: { kind: "direct"; member_ids: string[]; client_room_id: string } }
   | { type: "message.send"; data: { room_id: string; client_msg_id: string; kind: "text"; text: string } }
   | { type: "history.get"; data: Page }
-  | { type: "receipt.read"; data: { rooms: Record<string, number> } }
   | { type: "pong" };
 
 /** A UUIDv7: 48 bits of time, the rest random. (`crypto.randomUUID` is a v4, and missing outside https.) */

@@ -30,7 +30,8 @@ function title(chat: Chat, room: Held): string {
 }
 
 function preview(chat: Chat, { last_message: last }: Held): string {
-  return last ? `${last.sender_id === chat.me ? "You: " : ""}${body(last)}` : "No messages yet";
+  if (!last || last.kind === "system") return last ? told(chat, last) : "No messages yet";
+  return `${last.sender_id === chat.me ? "You: " : ""}${body(last)}`;
 }
 
 function lines(chat: Chat, held: Held): Line[] {
@@ -56,6 +57,8 @@ function told(chat: Chat, { event, sender_id }: Message): string {
     case "member.joined": return self ? `${who} joined` : `${actor} added ${who}`;
     case "member.left": return self ? `${who} left` : `${actor} removed ${who}`;
     case "room.updated": return event.title ? `${actor} named the room ${event.title}` : `${actor} changed the room`;
+    case "member.role_changed": return `${who} is ${event.role} now`;
+    case "room.created": return "The conversation begins";
     default: return "The room changed";
   }
 }

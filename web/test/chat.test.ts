@@ -205,15 +205,17 @@ test("the answer to room.create opens the room and does not turn its position ba
   assert.equal(position(chat), 2);
 });
 
-test("unread counts others' messages until they are read, and the receipt goes once", () => {
+test("unread counts others' messages, live and caught up, until they are seen", () => {
   const chat = talking();
-  chats.read(chat);
+  const unread = () => view("Ada", chat, idle).rooms[0]?.unread;
   chats.event(chat, created(11));
   chats.event(chat, created(12, { sender_id: "ada" }));
-  assert.equal(chat.rooms.get("r")?.unread, 1);
-  assert.deepEqual(chats.read(chat), [{ type: "receipt.read", data: { rooms: { r: 12 } } }]);
-  assert.deepEqual(chats.read(chat), []);
-  assert.equal(chat.rooms.get("r")?.unread, 0);
+  assert.equal(unread(), 1);
+  chats.ready(chat, { epoch: "e1", rooms: [room({ last_seq: 15, unread: 9, recovered: false, reason: "too_much" })] });
+  answer(chat, history({ after_seq: 12 }), { messages: [message(9, { changed_seq: 14 }), message(13), message(15)], has_more: false, next_after_seq: 15, last_seq: 15 });
+  assert.equal(unread(), 3, "each once; an old one that changed is not new");
+  chats.read(chat);
+  assert.equal(unread(), 0);
 });
 
 test("members who come and go are told in small lines, live and from history alike", () => {
@@ -225,6 +227,15 @@ test("members who come and go are told in small lines, live and from history ali
   const system = message(8, { kind: "system", sender_id: null, text: null, event: { type: "member.joined", ...joined, actor_id: "cy" } });
   answer(chat, history({ before_seq: 9 }), { messages: [system], has_more: false, last_seq: 12 });
   assert.deepEqual(texts(chat)[0], "Cy joined");
+});
+
+test("the beginning of a room is a system line, live and from history alike", () => {
+  const chat = chats.empty("ada", []);
+  chats.event(chat, { type: "room.added", data: { room: room({ last_seq: 0 }), last_seq: 0 } });
+  chats.event(chat, { type: "room.created", room_id: "r", seq: 1, ts: AT, data: { room: room({ last_seq: 1 }) } });
+  chats.open(chat, "r");
+  assert.deepEqual(texts(chat), ["The conversation begins"]);
+  assert.deepEqual(view("Ada", chat, idle).rooms.map((row) => [row.preview, row.unread]), [["The conversation begins", 0]]);
 });
 
 test("a page that was refused for now can be asked for again", () => {
