@@ -71,7 +71,7 @@ pub enum Mode {
 /// The store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Database {
-    /// Embedded, in this file.
+    /// Embedded, in this folder.
     Sqlite(PathBuf),
 }
 
@@ -237,11 +237,9 @@ impl Config {
             node: raw.take("node", node_name(&machine.host), parse_node),
             shards: raw.take("shards", cores, parse_number(1, limits::SHARDS_MAX as u64)),
             mode,
-            database: raw.take(
-                "database_url",
-                Database::Sqlite(data_dir.join("caffis.db")),
-                |text| parse_database(text, &data_dir),
-            ),
+            database: raw.take("database_url", Database::Sqlite(data_dir.clone()), |text| {
+                parse_database(text, &data_dir)
+            }),
             data_dir: data_dir.clone(),
             jwt_secrets: raw.take("jwt_secret", Vec::new(), parse_secrets),
             jwt_issuer: raw.take("jwt_issuer", "caffis".to_owned(), parse_claim),
@@ -455,17 +453,17 @@ fn parse_claim(text: &str) -> Result<String, String> {
 
 fn parse_database(text: &str, data_dir: &Path) -> Result<Database, String> {
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return Err("sqlite:FILE: this version has no PostgreSQL store yet".to_owned());
+        return Err("sqlite:FOLDER: this version has no PostgreSQL store yet".to_owned());
     }
-    let expected = || "sqlite:FILE, such as sqlite:caffis.db".to_owned();
+    let expected = || "sqlite: or sqlite:FOLDER, such as sqlite:/var/lib/caffis".to_owned();
     let path = text.strip_prefix("sqlite:").ok_or_else(expected)?;
-    // `sqlite:///var/x.db` and `sqlite:/var/x.db` are the same file.
+    // `sqlite:///var/x` and `sqlite:/var/x` are the same folder.
     let path = path.strip_prefix("//").unwrap_or(path);
-    if path.is_empty() || path.contains(['?', '\0']) {
-        return Err(expected());
-    }
     if path.starts_with(':') {
-        return Err("a file: a store in memory would forget what was acknowledged".to_owned());
+        return Err("a folder: a store in memory would forget what was acknowledged".to_owned());
+    }
+    if path.contains(['?', '\0']) || path.ends_with(".db") {
+        return Err(expected());
     }
     Ok(Database::Sqlite(data_dir.join(path)))
 }

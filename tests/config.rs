@@ -58,7 +58,7 @@ fn without_any_setting_it_is_a_development_node_on_loopback() {
     assert_eq!((config.node.as_str(), config.shards), ("host-1.example", 3));
     assert_eq!(config.mode, Mode::Development);
     assert_eq!(config.data_dir, Path::new("./data"));
-    assert_eq!(config.database, Database::Sqlite("./data/caffis.db".into()));
+    assert_eq!(config.database, Database::Sqlite("./data".into()));
     assert!(config.jwt_secrets.is_empty());
     assert_eq!(config.jwt_issuer, "caffis");
     assert_eq!(config.jwt_audience, "caffis-chat");
@@ -184,9 +184,10 @@ fn values_are_checked() {
     check("CAFFIS_JWT_SECRET", " , ", false);
     check("CAFFIS_JWT_SECRET", "anything, in development", true);
     check("CAFFIS_DATABASE_URL", "mysql://x", false);
-    check("CAFFIS_DATABASE_URL", "sqlite:", false);
+    check("CAFFIS_DATABASE_URL", "sqlite:", true);
+    check("CAFFIS_DATABASE_URL", "sqlite:x.db", false);
     check("CAFFIS_DATABASE_URL", "sqlite::memory:", false);
-    check("CAFFIS_DATABASE_URL", "sqlite:x.db?mode=memory", false);
+    check("CAFFIS_DATABASE_URL", "sqlite:x?mode=memory", false);
     for (value, taken) in [
         ("https://a.example, http://b.example:8080", true),
         ("http://[::1]:80", true),
@@ -205,15 +206,16 @@ fn values_are_checked() {
 }
 
 #[test]
-fn the_database_is_a_file_and_postgres_is_refused_with_its_reason() {
-    let file = |url: &str| {
+fn the_database_is_a_folder_and_postgres_is_refused_with_its_reason() {
+    let folder = |url: &str| {
         let env = [("CAFFIS_DATA_DIR", "/d"), ("CAFFIS_DATABASE_URL", url)];
         let Database::Sqlite(path) = read(&[], &env, None).expect(url).database;
         path.to_str().expect("UTF-8").to_owned()
     };
-    assert_eq!(file("sqlite:x.db"), "/d/x.db");
-    assert_eq!(file("sqlite:/var/x.db"), "/var/x.db");
-    assert_eq!(file("sqlite:///var/x.db"), "/var/x.db");
+    assert_eq!(folder("sqlite:"), "/d/");
+    assert_eq!(folder("sqlite:x"), "/d/x");
+    assert_eq!(folder("sqlite:/var/x"), "/var/x");
+    assert_eq!(folder("sqlite:///var/x"), "/var/x");
     for url in ["postgres://u:hidden@h/db", "postgresql://u:hidden@h/db"] {
         let problems = refused(&[], &[("CAFFIS_DATABASE_URL", url)], None);
         assert!(problems.contains("no PostgreSQL store yet"), "{problems}");

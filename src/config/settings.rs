@@ -81,9 +81,9 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "database_url",
         kind: Kind::Text,
-        default: "sqlite:caffis.db",
-        example: "\"sqlite:caffis.db\"",
-        help: "The store: sqlite:FILE, where a relative file is in the data folder.",
+        default: "sqlite:",
+        example: "\"sqlite:\"",
+        help: "The store: sqlite: is the embedded one in the data folder, sqlite:FOLDER in another.",
     },
     Setting {
         name: "jwt_secret",

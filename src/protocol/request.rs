@@ -154,7 +154,10 @@ fn read<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, Refused> {
     // A derived `Deserialize` would take an array for the fields in their order.
     if !data.trim_start().starts_with('{') {
         let message = "`data` must be an object".to_owned();
-        return Err(Refused { code: ErrorCode::BadRequest, message });
+        return Err(Refused {
+            code: ErrorCode::BadRequest,
+            message,
+        });
     }
     sonic_rs::from_str(data).map_err(|error| Refused {
         code: ErrorCode::BadRequest,

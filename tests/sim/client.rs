@@ -46,12 +46,14 @@ impl Truth {
         else {
             return Err(format!("not a message: {message}"));
         };
-        let Some(id) = uuid_of(&message["client_msg_id"]) else { return Ok(()) };
+        let Some(id) = uuid_of(&message["client_msg_id"]) else {
+            return Ok(());
+        };
         let key = (room, UserId(sender), id);
         match self.placed.insert(key, seq) {
-            Some(other) if other != seq => {
-                Err(format!("message {id} stands at {other} and at {seq} of {room}"))
-            }
+            Some(other) if other != seq => Err(format!(
+                "message {id} stands at {other} and at {seq} of {room}"
+            )),
             _ => Ok(()),
         }
     }
@@ -154,7 +156,8 @@ impl Client {
         self.next_request += 1;
         if let Some(wire) = &mut self.wire {
             wire.asked.insert(id, asked);
-            wire.to_server.push(json!({"id": id, "type": kind, "data": data}).to_string());
+            wire.to_server
+                .push(json!({"id": id, "type": kind, "data": data}).to_string());
         }
     }
 
@@ -166,8 +169,11 @@ impl Client {
             "client": {"name": "sim", "version": "1"},
         });
         if !self.rooms.is_empty() {
-            let positions: serde_json::Map<String, Value> =
-                self.rooms.iter().map(|(room, view)| (room.to_string(), view.position.into())).collect();
+            let positions: serde_json::Map<String, Value> = self
+                .rooms
+                .iter()
+                .map(|(room, view)| (room.to_string(), view.position.into()))
+                .collect();
             data["resume"] = json!({"epoch": self.epoch, "rooms": positions});
         }
         self.ask("auth", data, Asked::Auth);
@@ -222,7 +228,10 @@ impl Client {
             }
             "room.removed" => {
                 let room = room_of(&frame["data"]["room_id"])?;
-                self.rooms.remove(&room).map(drop).ok_or(format!("room.removed for {room}, which is not had"))
+                self.rooms
+                    .remove(&room)
+                    .map(drop)
+                    .ok_or(format!("room.removed for {room}, which is not had"))
             }
             "server.draining" | "server.closing" => Ok(()),
             _ => self.on_event(&frame, truth),
@@ -230,7 +239,9 @@ impl Client {
     }
 
     fn on_ready(&mut self, data: &Value) -> Result<(), String> {
-        let Some(wire) = &mut self.wire else { return Ok(()) };
+        let Some(wire) = &mut self.wire else {
+            return Ok(());
+        };
         wire.ready = true;
         wire.asked.clear();
         self.epoch = data["epoch"].as_str().unwrap_or_default().to_owned();
@@ -248,15 +259,22 @@ impl Client {
             view.catching_up = None;
             if room["recovered"] == true {
                 if room["from_seq"] != view.position + 1 || room["to_seq"] != last_seq {
-                    return Err(format!("recovered from elsewhere than {}: {room}", view.position));
+                    return Err(format!(
+                        "recovered from elsewhere than {}: {room}",
+                        view.position
+                    ));
                 }
                 view.live = view.position;
             } else {
                 if room["reason"] == "ahead_of_server" {
-                    return Err(format!("events that were delivered are gone: {room}, {view:?}"));
+                    return Err(format!(
+                        "events that were delivered are gone: {room}, {view:?}"
+                    ));
                 }
                 if known && room["reason"] == "not_requested" {
-                    return Err(format!("a position that was named was not requested: {room}"));
+                    return Err(format!(
+                        "a position that was named was not requested: {room}"
+                    ));
                 }
                 view.live = last_seq;
                 view.catching_up = Some(view.position);
@@ -274,9 +292,14 @@ impl Client {
     }
 
     fn on_ack(&mut self, frame: &Value, truth: &mut Truth) -> Result<(), String> {
-        let Some(wire) = &mut self.wire else { return Ok(()) };
+        let Some(wire) = &mut self.wire else {
+            return Ok(());
+        };
         let id = frame["id"].as_u64().ok_or("an ack without id")?;
-        let asked = wire.asked.remove(&id).ok_or(format!("an ack that nobody asked for: {frame}"))?;
+        let asked = wire
+            .asked
+            .remove(&id)
+            .ok_or(format!("an ack that nobody asked for: {frame}"))?;
         let data = &frame["data"];
         match asked {
             Asked::Send(room, id) => {
@@ -288,7 +311,9 @@ impl Client {
                 let key = (room, self.user, id);
                 match truth.acked.insert(key, seq) {
                     Some(other) if other != seq => {
-                        return Err(format!("message {id} was acknowledged as {other} and as {seq}"));
+                        return Err(format!(
+                            "message {id} was acknowledged as {other} and as {seq}"
+                        ));
                     }
                     _ => (),
                 }
@@ -299,7 +324,9 @@ impl Client {
                 }
                 let next = data["next_after_seq"].as_u64().ok_or("next_after_seq")?;
                 let more = data["has_more"] == true;
-                let Some(view) = self.rooms.get_mut(&room) else { return Ok(()) };
+                let Some(view) = self.rooms.get_mut(&room) else {
+                    return Ok(());
+                };
                 if view.catching_up.is_none() {
                     return Ok(());
                 }
@@ -318,8 +345,13 @@ impl Client {
     }
 
     fn on_error(&mut self, frame: &Value) -> Result<(), String> {
-        let Some(wire) = &mut self.wire else { return Ok(()) };
-        let code = frame["error"]["code"].as_str().unwrap_or_default().to_owned();
+        let Some(wire) = &mut self.wire else {
+            return Ok(());
+        };
+        let code = frame["error"]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let asked = frame["id"].as_u64().and_then(|id| wire.asked.remove(&id));
         match (asked, code.as_str()) {
             (Some(Asked::Send(_, id)), "forbidden") => {
@@ -373,19 +405,29 @@ impl Client {
 
     fn on_event(&mut self, frame: &Value, truth: &mut Truth) -> Result<(), String> {
         let room = room_of(&frame["room_id"])?;
-        let seq = frame["seq"].as_u64().ok_or(format!("not an event: {frame}"))?;
+        let seq = frame["seq"]
+            .as_u64()
+            .ok_or(format!("not an event: {frame}"))?;
         truth.event(room, seq, frame)?;
         let user = self.user;
         let Some(view) = self.rooms.get_mut(&room) else {
-            return Err(format!("{user} was told {seq} of {room}, which they are not in"));
+            return Err(format!(
+                "{user} was told {seq} of {room}, which they are not in"
+            ));
         };
         if seq != view.live + 1 {
-            return Err(format!("{user} was told {seq} after {} of {room}", view.live));
+            return Err(format!(
+                "{user} was told {seq} after {} of {room}",
+                view.live
+            ));
         }
         view.live = seq;
         if view.catching_up.is_none() && seq > view.position {
             if seq != view.position + 1 {
-                return Err(format!("{user} misses {}..{seq} of {room}", view.position + 1));
+                return Err(format!(
+                    "{user} misses {}..{seq} of {room}",
+                    view.position + 1
+                ));
             }
             view.position = seq;
         }
@@ -394,5 +436,7 @@ impl Client {
 }
 
 fn room_of(value: &Value) -> Result<RoomId, String> {
-    uuid_of(value).map(RoomId).ok_or(format!("not a room: {value}"))
+    uuid_of(value)
+        .map(RoomId)
+        .ok_or(format!("not a room: {value}"))
 }

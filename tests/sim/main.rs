@@ -15,7 +15,10 @@ use std::panic::AssertUnwindSafe;
 use world::{Report, World};
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Runs one seed; an assertion that does not hold is a finding like any other.
@@ -36,7 +39,10 @@ fn run(seed: u64, sabotage: Sabotaged) -> Result<Report, String> {
 
 #[test]
 fn seeds_are_clean() {
-    let (from, seeds) = (number("CAFFIS_SIM_FROM", 0), number("CAFFIS_SIM_SEEDS", 500));
+    let (from, seeds) = (
+        number("CAFFIS_SIM_FROM", 0),
+        number("CAFFIS_SIM_SEEDS", 500),
+    );
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let started = std::time::Instant::now();
     let total = std::thread::scope(|scope| {
@@ -67,7 +73,10 @@ fn seeds_are_clean() {
         total
     });
     let hours = total.simulated_us as f64 / 3.6e9;
-    println!("{seeds} seeds, {hours:.1} simulated hours in {:?}: {total:?}", started.elapsed());
+    println!(
+        "{seeds} seeds, {hours:.1} simulated hours in {:?}: {total:?}",
+        started.elapsed()
+    );
     // A campaign that does not reach what it is about proves nothing.
     if seeds >= 100 {
         let reached = [

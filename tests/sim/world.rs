@@ -10,9 +10,7 @@ use caffis_chat::chat::port::{
     EventsRead, Identity, IdentityError, StoreAnswer, StoreCall, StoreError, StoreReply, Ticket,
 };
 use caffis_chat::chat::sabotage::Sabotaged;
-use caffis_chat::chat::{
-    ConnId, CoreConfig, Effect, Input, MeshMessage, Now, ShardCore, TICK_MS,
-};
+use caffis_chat::chat::{ConnId, CoreConfig, Effect, Input, MeshMessage, Now, ShardCore, TICK_MS};
 use caffis_chat::limits;
 use caffis_chat::protocol::{CloseCode, Epoch, RoomId, Seq, UnixMs, UserId};
 use caffis_chat::store::sqlite::{Db, DbOptions};
@@ -127,7 +125,11 @@ impl World {
         };
         let users: Vec<UserId> = (0..scenario.clients).map(|_| UserId(rng.uuid())).collect();
         let epoch = Epoch(rng.next());
-        let options = DbOptions { epoch: Some(epoch), hash_key: Some([7; 32]), sabotage };
+        let options = DbOptions {
+            epoch: Some(epoch),
+            hash_key: Some([7; 32]),
+            sabotage,
+        };
         let db = Db::in_memory(&options).expect("an empty database in memory");
         let mut clients: Vec<Client> = users.iter().map(|user| Client::new(*user)).collect();
         // Some users have two devices.
@@ -226,12 +228,21 @@ impl World {
     }
 
     fn start(&mut self) {
-        let Scenario { shards, outbox_bytes, mesh_deliver_max, .. } = self.scenario;
+        let Scenario {
+            shards,
+            outbox_bytes,
+            mesh_deliver_max,
+            ..
+        } = self.scenario;
         let mut config = CoreConfig::new("sim", shards, self.db.epoch());
         config.outbox_bytes_max = outbox_bytes;
         config.outbox_shard_bytes_max = 20 * outbox_bytes;
         config.mesh_deliver_max = mesh_deliver_max;
-        config.windows_bytes_max = if self.rng.permille(500) { 8 << 10 } else { 1 << 20 };
+        config.windows_bytes_max = if self.rng.permille(500) {
+            8 << 10
+        } else {
+            1 << 20
+        };
         config.sabotage = self.sabotage;
         config.sends_per_10s = 1_000;
         config.commands_per_10s = 10_000;
@@ -242,7 +253,9 @@ impl World {
             shards: (0..shards)
                 .map(|shard| ShardCore::new(config.clone(), shard, seed ^ u64::from(shard)))
                 .collect(),
-            rings: (0..count).map(|_| (0..count).map(|_| VecDeque::new()).collect()).collect(),
+            rings: (0..count)
+                .map(|_| (0..count).map(|_| VecDeque::new()).collect())
+                .collect(),
             store: (0..count).map(|_| VecDeque::new()).collect(),
             replies: (0..count).map(|_| VecDeque::new()).collect(),
             free: vec![Vec::new(); count],
@@ -257,7 +270,9 @@ impl World {
     fn crash_or_drain(&mut self) -> Result<(), String> {
         if self.rng.permille(300) {
             let spread_ms = self.rng.below(3_000) as u64;
-            let Some(node) = &mut self.node else { return Ok(()) };
+            let Some(node) = &mut self.node else {
+                return Ok(());
+            };
             if !node.draining {
                 node.draining = true;
                 self.report.drains += 1;
@@ -300,7 +315,9 @@ impl World {
 
     fn input(&mut self, shard: usize, input: Input<'_>) -> Result<(), String> {
         let now = self.now();
-        let Some(node) = &mut self.node else { return Ok(()) };
+        let Some(node) = &mut self.node else {
+            return Ok(());
+        };
         let mut effects = std::mem::take(&mut self.effects);
         node.shards[shard].step(now, input, &mut effects);
         self.perform(shard, effects)
@@ -354,7 +371,9 @@ impl World {
     }
 
     fn tick(&mut self) -> Result<(), String> {
-        let Some(node) = &mut self.node else { return Ok(()) };
+        let Some(node) = &mut self.node else {
+            return Ok(());
+        };
         if self.now_us < node.next_tick_us {
             return Ok(());
         }
@@ -365,7 +384,10 @@ impl World {
         for client in &mut self.clients {
             client.retry();
         }
-        let done = self.node.as_ref().is_some_and(|node| node.drained == node.shards.len());
+        let done = self
+            .node
+            .as_ref()
+            .is_some_and(|node| node.drained == node.shards.len());
         if done {
             // A drained node has told everybody, and has nothing under way.
             self.forget_node();
@@ -379,20 +401,34 @@ impl World {
         let ring = self.scenario.ring;
         let (from, to) = (self.rng.below(count), self.rng.below(count));
         let pairs: Vec<(usize, usize)> = match self.calm {
-            true => (0..count * count).map(|pair| (pair / count, pair % count)).collect(),
+            true => (0..count * count)
+                .map(|pair| (pair / count, pair % count))
+                .collect(),
             false => vec![(from, to)],
         };
         for (from, to) in pairs {
-            let Some(node) = &mut self.node else { return Ok(()) };
+            let Some(node) = &mut self.node else {
+                return Ok(());
+            };
             let out = node.shards[from].mesh_out(to as u16);
             while node.rings[from][to].len() < ring {
-                let Some(message) = out.pop_front() else { break };
+                let Some(message) = out.pop_front() else {
+                    break;
+                };
                 node.rings[from][to].push_back(message);
             }
-            let take = if self.calm { ring } else { 1 + self.rng.below(4) };
+            let take = if self.calm {
+                ring
+            } else {
+                1 + self.rng.below(4)
+            };
             for _ in 0..take {
-                let Some(node) = &mut self.node else { return Ok(()) };
-                let Some(message) = node.rings[from][to].pop_front() else { break };
+                let Some(node) = &mut self.node else {
+                    return Ok(());
+                };
+                let Some(message) = node.rings[from][to].pop_front() else {
+                    break;
+                };
                 self.input(to, Input::Mesh(from as u16, message))?;
             }
         }
@@ -403,10 +439,16 @@ impl World {
     fn run_store(&mut self) -> Result<(), String> {
         let count = usize::from(self.scenario.shards);
         let shard = self.rng.below(count);
-        let shards: Vec<usize> = if self.calm { (0..count).collect() } else { vec![shard] };
+        let shards: Vec<usize> = if self.calm {
+            (0..count).collect()
+        } else {
+            vec![shard]
+        };
         for shard in shards {
             let (now_us, calm) = (self.now_us, self.calm);
-            let Some(node) = &mut self.node else { return Ok(()) };
+            let Some(node) = &mut self.node else {
+                return Ok(());
+            };
             let queue = &mut node.store[shard];
             let due: Vec<usize> = (0..queue.len())
                 .filter(|place| calm || queue[*place].2 <= now_us)
@@ -422,7 +464,9 @@ impl World {
                 });
                 place = first.unwrap_or(place);
             }
-            let Some((ticket, call, _)) = queue.remove(place) else { continue };
+            let Some((ticket, call, _)) = queue.remove(place) else {
+                continue;
+            };
             let unix = self.unix();
             let fault = !calm && self.rng.permille(self.scenario.store_fault_permille);
             let result = if fault {
@@ -442,7 +486,11 @@ impl World {
             };
             let epoch = self.db.epoch();
             if let Some(node) = &mut self.node {
-                node.replies[shard].push_back(StoreReply { ticket, epoch, result });
+                node.replies[shard].push_back(StoreReply {
+                    ticket,
+                    epoch,
+                    result,
+                });
             }
         }
         Ok(())
@@ -450,8 +498,10 @@ impl World {
 
     fn answer_store(&mut self) -> Result<(), String> {
         for shard in 0..usize::from(self.scenario.shards) {
-            while let Some(reply) =
-                self.node.as_mut().and_then(|node| node.replies[shard].pop_front())
+            while let Some(reply) = self
+                .node
+                .as_mut()
+                .and_then(|node| node.replies[shard].pop_front())
             {
                 self.input(shard, Input::Store(reply))?;
             }
@@ -476,14 +526,28 @@ impl World {
             let stalled = self.clients[place].stalled_until_us > self.now_us && !self.calm;
             let part = self.rng.below(2_000) + 1;
             let now = self.now();
-            let Some(wire) = &mut self.clients[place].wire else { continue };
-            let Some(node) = &mut self.node else { return Ok(()) };
+            let Some(wire) = &mut self.clients[place].wire else {
+                continue;
+            };
+            let Some(node) = &mut self.node else {
+                return Ok(());
+            };
             let (shard, conn) = (wire.shard, wire.conn);
-            let room = if stalled { 1_024usize.saturating_sub(wire.to_client.len()) } else { 1 << 20 };
+            let room = if stalled {
+                1_024usize.saturating_sub(wire.to_client.len())
+            } else {
+                1 << 20
+            };
             let mut buffer = Vec::new();
             if let Some(outbox) = node.shards[shard].outbox(conn) {
-                outbox.fill(&mut buffer, if self.calm { 1 << 20 } else { part.min(room) });
-                assert!(wire.dirty || outbox.is_empty(), "an outbox that nobody flushes");
+                outbox.fill(
+                    &mut buffer,
+                    if self.calm { 1 << 20 } else { part.min(room) },
+                );
+                assert!(
+                    wire.dirty || outbox.is_empty(),
+                    "an outbox that nobody flushes"
+                );
             }
             let written = buffer.len();
             wire.to_client.append(&mut buffer);
@@ -491,14 +555,18 @@ impl World {
             if written > 0 {
                 node.shards[shard].written(now, conn, written, &mut effects);
             }
-            let empty = node.shards[shard].outbox(conn).is_none_or(|outbox| outbox.is_empty());
+            let empty = node.shards[shard]
+                .outbox(conn)
+                .is_none_or(|outbox| outbox.is_empty());
             if let Some(wire) = &mut self.clients[place].wire {
                 // Said once, until it was empty again.
                 wire.dirty = !empty;
             }
             // What the step asked for may make it dirty again.
             self.perform(shard, effects)?;
-            let Some(wire) = &self.clients[place].wire else { continue };
+            let Some(wire) = &self.clients[place].wire else {
+                continue;
+            };
             if let Some(code) = wire.close
                 && (empty || stalled)
             {
@@ -521,8 +589,12 @@ impl World {
 
     fn read_all(&mut self, place: usize) -> Result<(), String> {
         loop {
-            let Some(wire) = &mut self.clients[place].wire else { return Ok(()) };
-            let Some((text, length)) = frame_of(&wire.to_client)? else { return Ok(()) };
+            let Some(wire) = &mut self.clients[place].wire else {
+                return Ok(());
+            };
+            let Some((text, length)) = frame_of(&wire.to_client)? else {
+                return Ok(());
+            };
             wire.to_client.drain(..length);
             if self.validate {
                 crate::schema::validate_server_frame(&text)?;
@@ -539,17 +611,25 @@ impl World {
     /// Promise 1, in the very step in which a client learns of it.
     fn check_newest_ack(&mut self, place: usize, text: &str) -> Result<(), String> {
         let user = self.clients[place].user;
-        let ack: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let room = ack["data"]["room_id"].as_str().and_then(|room| room.parse().ok());
+        let ack: serde_json::Value =
+            serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let room = ack["data"]["room_id"]
+            .as_str()
+            .and_then(|room| room.parse().ok());
         let (Some(room), Some(seq)) = (room, ack["data"]["seq"].as_u64()) else {
             return Err(format!("an ack without room or seq: {text}"));
         };
         let events = self.events(RoomId(room), seq - 1, seq)?;
-        let stored = events.first().map(|event| event.to_json()).unwrap_or_default();
+        let stored = events
+            .first()
+            .map(|event| event.to_json())
+            .unwrap_or_default();
         let id = ack["data"]["client_msg_id"].as_str().unwrap_or_default();
         match stored.contains(id) && stored.contains(&user.to_string()) {
             true => Ok(()),
-            false => Err(format!("acknowledged but not committed: {text}; at its place: {stored}")),
+            false => Err(format!(
+                "acknowledged but not committed: {text}; at its place: {stored}"
+            )),
         }
     }
 
@@ -576,8 +656,14 @@ impl World {
     /// A frame of a client arrives.
     fn hear(&mut self) -> Result<(), String> {
         for place in self.each() {
-            let Some(wire) = &mut self.clients[place].wire else { continue };
-            let count = if self.calm { wire.to_server.len() } else { wire.to_server.len().min(2) };
+            let Some(wire) = &mut self.clients[place].wire else {
+                continue;
+            };
+            let count = if self.calm {
+                wire.to_server.len()
+            } else {
+                wire.to_server.len().min(2)
+            };
             let (shard, conn) = (wire.shard, wire.conn);
             let texts: Vec<String> = wire.to_server.drain(..count).collect();
             for text in texts {
@@ -593,13 +679,18 @@ impl World {
     /// A connection ends, from either side.
     fn hang_up(&mut self, place: usize, code: Option<u16>) -> Result<(), String> {
         let client = &mut self.clients[place];
-        let Some(wire) = client.wire.take() else { return Ok(()) };
+        let Some(wire) = client.wire.take() else {
+            return Ok(());
+        };
         *client.closes.entry(code.unwrap_or(0)).or_default() += 1;
         client.connect_at_us = self.now_us + self.rng.below(500_000) as u64;
         let (shard, conn) = (wire.shard, wire.conn);
         self.input(shard, Input::Closed(conn))?;
         if let Some(node) = &mut self.node {
-            let next = ConnId { index: conn.index, generation: conn.generation + 1 };
+            let next = ConnId {
+                index: conn.index,
+                generation: conn.generation + 1,
+            };
             node.free[shard].push(next);
         }
         Ok(())
@@ -607,7 +698,9 @@ impl World {
 
     fn connect(&mut self, place: usize) -> Result<(), String> {
         let shard = self.rng.below(usize::from(self.scenario.shards));
-        let Some(node) = &mut self.node else { return Ok(()) };
+        let Some(node) = &mut self.node else {
+            return Ok(());
+        };
         if node.draining {
             return Ok(());
         }
@@ -615,10 +708,17 @@ impl World {
             Some(conn) => conn,
             None => {
                 node.places[shard] += 1;
-                ConnId { index: node.places[shard] - 1, generation: 0 }
+                ConnId {
+                    index: node.places[shard] - 1,
+                    generation: 0,
+                }
             }
         };
-        let lives_ms = if self.rng.permille(50) && !self.calm { 20_000 } else { 100_000_000 };
+        let lives_ms = if self.rng.permille(50) && !self.calm {
+            20_000
+        } else {
+            100_000_000
+        };
         let expires_at = self.unix().0 + lives_ms;
         let client = &mut self.clients[place];
         client.wire = Some(Wire::new(conn, shard));
@@ -684,9 +784,15 @@ impl World {
             let other = self.pick_client();
             let users = [self.clients[other].user];
             let (kind, data) = match self.rng.below(3) {
-                0 => ("room.members.remove", json!({"room_id": room, "user_ids": users})),
+                0 => (
+                    "room.members.remove",
+                    json!({"room_id": room, "user_ids": users}),
+                ),
                 1 => ("room.leave", json!({"room_id": room})),
-                _ => ("room.members.add", json!({"room_id": room, "user_ids": users})),
+                _ => (
+                    "room.members.add",
+                    json!({"room_id": room, "user_ids": users}),
+                ),
             };
             self.clients[place].request(kind, data);
         } else if self.rng.permille(50) && !self.clients[place].done.is_empty() {
@@ -711,7 +817,9 @@ impl World {
 
     /// Promise 5: what waits anywhere is bounded.
     fn check_bounds(&mut self) -> Result<(), String> {
-        let Some(node) = &mut self.node else { return Ok(()) };
+        let Some(node) = &mut self.node else {
+            return Ok(());
+        };
         for (index, shard) in node.shards.iter_mut().enumerate() {
             let stats = shard.stats();
             let window_max = 1 << 20;
@@ -719,7 +827,10 @@ impl World {
                 return Err(format!("windows of {} bytes", stats.window_bytes));
             }
             if stats.anomalies > 0 {
-                return Err(format!("shard {index} counted {} anomalies", stats.anomalies));
+                return Err(format!(
+                    "shard {index} counted {} anomalies",
+                    stats.anomalies
+                ));
             }
             let outboxes = 21 * self.scenario.outbox_bytes as u64 + 4_096 * 64;
             if stats.outbox_bytes > outboxes {
@@ -728,7 +839,9 @@ impl World {
             for to in 0..self.scenario.shards {
                 let waiting = shard.mesh_out(to).len();
                 if waiting > self.scenario.mesh_deliver_max + 2_000 {
-                    return Err(format!("{waiting} messages wait from shard {index} to {to}"));
+                    return Err(format!(
+                        "{waiting} messages wait from shard {index} to {to}"
+                    ));
                 }
             }
         }
@@ -772,7 +885,10 @@ impl World {
                 .filter(|(room, view)| last.get(room) != Some(&view.position))
                 .map(|(room, view)| (room, view, last.get(room)))
                 .collect();
-            if !client.is_ready() || !client.pending.is_empty() || !behind.is_empty() || rooms != expected
+            if !client.is_ready()
+                || !client.pending.is_empty()
+                || !behind.is_empty()
+                || rooms != expected
             {
                 lines.push(format!(
                     "client {place} {}: connected {}, ready {}, pending {:?}, behind {behind:?}, \
@@ -790,7 +906,11 @@ impl World {
     fn known_rooms(&mut self) -> Vec<RoomId> {
         let mut rooms: Vec<RoomId> = self.truth.events.keys().map(|(room, _)| *room).collect();
         rooms.extend(self.truth.placed.keys().map(|(room, ..)| *room));
-        rooms.extend(self.clients.iter().flat_map(|client| client.rooms.keys().copied()));
+        rooms.extend(
+            self.clients
+                .iter()
+                .flat_map(|client| client.rooms.keys().copied()),
+        );
         rooms.extend(&self.rooms);
         rooms.sort_unstable();
         rooms.dedup();
@@ -799,7 +919,13 @@ impl World {
 
     fn last_seqs(&mut self) -> BTreeMap<RoomId, Seq> {
         let rooms = self.known_rooms();
-        match self.db.call(self.unix(), &StoreCall::Heads { rooms, users: Vec::new() }) {
+        match self.db.call(
+            self.unix(),
+            &StoreCall::Heads {
+                rooms,
+                users: Vec::new(),
+            },
+        ) {
             Ok(StoreAnswer::Heads { rooms, .. }) => rooms.into_iter().collect(),
             other => panic!("heads: {other:?}"),
         }
@@ -809,9 +935,12 @@ impl World {
         let rooms = self.known_rooms();
         let asked: Vec<(RoomId, UserId)> = rooms.iter().map(|room| (*room, user)).collect();
         match self.db.call(self.unix(), &StoreCall::GetRooms(asked)) {
-            Ok(StoreAnswer::GetRooms(answers)) => {
-                rooms.into_iter().zip(answers).filter(|(_, answer)| answer.is_ok()).map(|(room, _)| room).collect()
-            }
+            Ok(StoreAnswer::GetRooms(answers)) => rooms
+                .into_iter()
+                .zip(answers)
+                .filter(|(_, answer)| answer.is_ok())
+                .map(|(room, _)| room)
+                .collect(),
             other => panic!("rooms: {other:?}"),
         }
     }
@@ -822,7 +951,10 @@ impl World {
         for (room, last_seq) in self.last_seqs() {
             let events = self.events(room, 0, Seq::MAX)?;
             if events.len() as u64 != last_seq {
-                return Err(format!("{} events up to {last_seq} in {room}", events.len()));
+                return Err(format!(
+                    "{} events up to {last_seq} in {room}",
+                    events.len()
+                ));
             }
             let mut ts = UnixMs(0);
             for (event, seq) in events.iter().zip(1..) {
@@ -835,26 +967,38 @@ impl World {
                 if let Some(shown) = self.truth.events.get(&(room, seq))
                     && *shown != json.to_string()
                 {
-                    return Err(format!("stored at {room}/{seq}:\n  {json}\n  shown: {shown}"));
+                    return Err(format!(
+                        "stored at {room}/{seq}:\n  {json}\n  shown: {shown}"
+                    ));
                 }
                 let message = &json["data"]["message"];
-                let id = message["client_msg_id"].as_str().and_then(|id| id.parse().ok());
+                let id = message["client_msg_id"]
+                    .as_str()
+                    .and_then(|id| id.parse().ok());
                 let sender = message["sender_id"].as_str().and_then(|id| id.parse().ok());
                 if let (Some(id), Some(sender)) = (id, sender)
                     && let Some(other) = stored.insert((room, UserId(sender), id), seq)
                 {
-                    return Err(format!("message {id} is stored at {other} and {seq} of {room}"));
+                    return Err(format!(
+                        "message {id} is stored at {other} and {seq} of {room}"
+                    ));
                 }
             }
         }
         for (key, seq) in &self.truth.acked {
             if stored.get(key) != Some(seq) {
-                return Err(format!("acknowledged {key:?} at {seq}, stored {:?}", stored.get(key)));
+                return Err(format!(
+                    "acknowledged {key:?} at {seq}, stored {:?}",
+                    stored.get(key)
+                ));
             }
         }
         for (key, seq) in &self.truth.placed {
             if stored.get(key) != Some(seq) {
-                return Err(format!("shown {key:?} at {seq}, stored {:?}", stored.get(key)));
+                return Err(format!(
+                    "shown {key:?} at {seq}, stored {:?}",
+                    stored.get(key)
+                ));
             }
         }
         if let Some(node) = &self.node {
@@ -875,19 +1019,28 @@ fn identify(token: &str, now: UnixMs) -> Result<Identity, IdentityError> {
     if expires_at <= now {
         return Err(IdentityError::Expired);
     }
-    Ok(Identity { user, expires_at, name: Some(format!("{user}")), picture: None })
+    Ok(Identity {
+        user,
+        expires_at,
+        name: Some(format!("{user}")),
+        picture: None,
+    })
 }
 
 /// The first whole text frame in these bytes, and its length.
 fn frame_of(bytes: &[u8]) -> Result<Option<(String, usize)>, String> {
-    let [first, second, ..] = bytes else { return Ok(None) };
+    let [first, second, ..] = bytes else {
+        return Ok(None);
+    };
     if *first != 0x81 {
         return Err(format!("not a text frame: {first:#x}"));
     }
     let (header, length) = match second {
         126 if bytes.len() >= 4 => (4, usize::from(bytes[2]) << 8 | usize::from(bytes[3])),
         127 if bytes.len() >= 10 => {
-            let length = bytes[2..10].iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+            let length = bytes[2..10]
+                .iter()
+                .fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
             (10, length as usize)
         }
         126 | 127 => return Ok(None),
