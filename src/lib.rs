@@ -27,3 +27,10 @@ pub mod limits;
     clippy::disallowed_macros
 )]
 pub mod protocol;
+
+#[cfg(feature = "server")]
+pub mod edge;
+#[cfg(feature = "server")]
+pub mod shard;
+#[cfg(feature = "server")]
+pub mod sys;
