@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 /// The secret of every server started here.
-pub const SECRET: &str = "a secret of the end-to-end tests, of more than 32 bytes";
+pub const SECRET: &str = "a secret of the end-to-end tests of more than 32 bytes";
 /// Long enough for any test.
 pub const TOKEN_S: i64 = 3_600;
 
