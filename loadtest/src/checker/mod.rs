@@ -593,11 +593,10 @@ impl Checker {
                 present.next();
                 continue;
             }
-            let is_other = log
-                .entry(seq)
-                .is_some_and(|entry| entry.content == Some(Content::Other));
-            // The first event of a room is its creation, which is no message.
-            if seq > 1 && !is_other {
+            // Events that are no message need not stand there, as a room's first, its creation.
+            let known = log.entry(seq).and_then(|entry| entry.content);
+            let is_excused = known == Some(Content::Other) || seq == 1 && known.is_none();
+            if !is_excused {
                 self.findings.found(Kind::HistoryGap, || {
                     format!("{}: seq {seq} is missing (pages to {next})", place())
                 });

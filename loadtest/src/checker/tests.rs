@@ -62,6 +62,8 @@ fn make_run(seed: u64) -> Run {
         ..Run::default()
     };
     let mut members = vec![vec![Member::default(); MEMBERS]; ROOMS];
+    // Some anomalies show only where no connection breaks.
+    let is_calm = seed % 3 == 0;
     for turn in 0..240 {
         let at = (
             random.below(ROOMS as u64) as usize,
@@ -70,7 +72,7 @@ fn make_run(seed: u64) -> Run {
         let is_ending = turn >= 200;
         match random.below(10) {
             0..=2 if !is_ending => send(&mut run, &mut members, at),
-            3 => reconnect(&mut run, &mut members, at, &mut random),
+            3 if !is_calm => reconnect(&mut run, &mut members, at, &mut random),
             4 | 5 => ack_one(&mut run, &mut members[at.0][at.1]),
             6 => page(&mut run, &mut members, at, &mut random),
             _ => deliver(&mut run, &mut members, at),
@@ -250,7 +252,8 @@ fn play_step(checker: &mut Checker, run: &Run, connections: &mut [Vec<u32>], ste
             altered,
         } => {
             let (room, slot) = place(*at);
-            let mark = u64::from(*number) << 1 | u64::from(*altered);
+            // Stands for the frame's fingerprint; never 0, which stands for none.
+            let mark = u64::from(*number) << 1 | u64::from(*altered) | 1 << 40;
             if checker.event(room, slot, *seq, mark).needs_content {
                 with_message(checker, run, *number, *altered, |checker, observed| {
                     let ts = format!("2026-01-01T00:00:00.{seq:03}Z");
@@ -379,7 +382,12 @@ fn lose_a_delivery(run: &mut Run, random: &mut Random) -> Option<()> {
     let Step::Event { at, seq, .. } = run.steps[place] else {
         return None;
     };
-    let is_last = seq == run.stored[at.0].len() as u64;
+    let was_paged = run
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::Page { at: a, .. } if *a == at));
+    // What a page has brought already is not lost with its event.
+    let is_last = seq == run.stored[at.0].len() as u64 && !was_paged;
     next_event(run, place).or(is_last.then_some(0))?;
     let others = run.steps.iter().filter(
         |step| matches!(step, Step::Event { at: a, seq: s, .. } if *a == at && *s == seq),
@@ -564,10 +572,11 @@ fn forget_the_newest(run: &mut Run, random: &mut Random) -> Option<()> {
 }
 
 fn leave_a_message_out_of_a_page(run: &mut Run, random: &mut Random) -> Option<()> {
-    let filled = |step: &Step| matches!(step, Step::Page { numbers, .. } if numbers.len() > 1);
+    let filled = |step: &Step| matches!(step, Step::Page { numbers, .. } if numbers.len() > 2);
     let place = pick(&places(run, filled), random)?;
     if let Step::Page { numbers, .. } = &mut run.steps[place] {
-        numbers.remove(0);
+        // Not the first: in a room's place 1 stands its creation, which a page may leave out.
+        numbers.remove(1);
     }
     Some(())
 }
@@ -634,7 +643,7 @@ fn a_clean_run_has_no_finding() {
 
 #[test]
 fn every_injected_anomaly_is_found_under_its_name() {
-    let anomalies: [(&str, Inject, &[Kind]); 19] = [
+    let anomalies: [(&str, Inject, &[Kind]); 17] = [
         ("lost", lose_a_delivery, &[Kind::Gap, Kind::LostDelivery]),
         ("doubled", double_a_delivery, &[Kind::DoubledDelivery]),
         ("swapped", swap_two_deliveries, &[Kind::OutOfOrder]),
@@ -644,7 +653,7 @@ fn every_injected_anomaly_is_found_under_its_name() {
             show_one_member_another_message,
             &[Kind::DifferentContent, Kind::DoubledMessage, Kind::AckLied],
         ),
-        ("left out", leave_out_a_seq, &[Kind::Gap]),
+        ("left out", leave_out_a_seq, &[Kind::Gap, Kind::HistoryGap]),
         ("ack of another", ack_another_seq, &[Kind::AckLied, Kind::DoubledMessage]),
         ("ack of nothing", ack_what_is_not_stored, &[Kind::AckedLost]),
         (
@@ -664,8 +673,6 @@ fn every_injected_anomaly_is_found_under_its_name() {
         ),
         ("sender order", exchange_two_sends, &[Kind::SenderOrder]),
         ("no answer", never_answer, &[Kind::Unanswered]),
-        ("ack lost again", ack_what_is_not_stored, &[Kind::AckedLost]),
-        ("doubled again", double_a_delivery, &[Kind::DoubledDelivery]),
     ];
     for (name, inject, kinds) in anomalies {
         let mut injected = 0;

@@ -40,7 +40,7 @@ impl Checker {
             };
             // An ack alone is compared message by message; an event that is no message need not
             // stand in the history.
-            if entry.receipts == 0 || content == Content::Other {
+            if entry.is_by_ack_only || content == Content::Other {
                 continue;
             }
             let found = find(history, seq);
