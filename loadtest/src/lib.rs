@@ -17,3 +17,7 @@ pub mod stats;
 pub mod websocket;
 pub mod wire;
 pub mod world;
+pub mod janitor;
+pub mod report;
+pub mod scenarios;
+pub mod server;
