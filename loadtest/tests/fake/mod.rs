@@ -77,7 +77,6 @@ struct Room {
     events: Vec<Event>,
     last_seq: u64,
     ids: HashMap<(Uuid, String), (u64, String)>,
-    held_send: Option<(u64, Value, u64)>,
 }
 
 struct Inner {
@@ -92,6 +91,7 @@ struct Inner {
     room_ids: HashMap<String, Uuid>,
     sessions: HashMap<u64, Session>,
     next_session: u64,
+    held_send: Option<(u64, Value)>,
 }
 
 pub struct FakeServer {
@@ -115,6 +115,7 @@ impl FakeServer {
             room_ids: HashMap::new(),
             sessions: HashMap::new(),
             next_session: 0,
+            held_send: None,
         }));
         let shared = inner.clone();
         // Ends with the test's process; tests are short and few.
@@ -269,6 +270,10 @@ impl Inner {
     }
 
     fn request(&mut self, session: u64, request: &Value) {
+        if !self.sessions.contains_key(&session) {
+            // Cut off with requests still in its buffer.
+            return;
+        }
         match request["type"].as_str().unwrap() {
             "room.create" => self.create(session, request),
             "room.members.add" => self.add_members(session, request),
@@ -368,23 +373,17 @@ impl Inner {
             self.ack(session, request, &data);
             return;
         }
-        if self.fault == Fault::SwapSends && self.messages >= self.at {
-            // Holds one send back until its sender's next one in the same room.
-            match self.rooms.get_mut(&room_id).unwrap().held_send.take() {
-                None if self.messages < self.at + 30 => {
-                    let held = (session, request.clone(), self.messages);
-                    self.rooms.get_mut(&room_id).unwrap().held_send = Some(held);
-                    return;
-                }
-                None => {}
-                Some((before, held, _)) => {
-                    self.send_through(session, request, room_id, &key);
-                    let user = self.sessions.get(&before).map_or(user, |it| it.user);
-                    let id = held["data"]["client_msg_id"].as_str().unwrap().to_owned();
-                    self.send_through(before, &held, room_id, &(user, id));
-                    return;
-                }
-            }
+        if self.is_now(Fault::SwapSends) {
+            // Held back until after its sender's next one.
+            self.held_send = Some((session, request.clone()));
+            return;
+        }
+        let held = self.held_send.take_if(|(before, _)| *before == session);
+        if let Some((before, held)) = held {
+            self.send_through(session, request, room_id, &key);
+            let id = held["data"]["client_msg_id"].as_str().unwrap().to_owned();
+            self.send_through(before, &held, room_id, &(user, id));
+            return;
         }
         self.send_through(session, request, room_id, &key);
     }
