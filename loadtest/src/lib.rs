@@ -5,6 +5,7 @@
 
 pub mod checker;
 pub mod clock;
+pub mod disk;
 pub mod engine;
 pub mod identity;
 pub mod ids;
@@ -18,6 +19,7 @@ pub mod websocket;
 pub mod wire;
 pub mod world;
 pub mod janitor;
+pub mod reference;
 pub mod report;
 pub mod scenarios;
 pub mod server;

@@ -158,6 +158,23 @@ pub fn listen_overflows() -> u64 {
         .unwrap_or(0)
 }
 
+/// Open descriptors of a process; 0 if it is gone.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// What the kernel holds in the buffers of all TCP sockets of this machine.
+pub fn tcp_memory_bytes() -> u64 {
+    let pages = fs::read_to_string("/proc/net/sockstat")
+        .ok()
+        .and_then(|sockstat| {
+            let line = sockstat.lines().find(|line| line.starts_with("TCP:"))?;
+            let (_, mem) = line.rsplit_once("mem ")?;
+            mem.trim().parse::<u64>().ok()
+        });
+    pages.unwrap_or(0) * 4096
+}
+
 /// # Errors
 /// When the process may not open that many descriptors.
 pub fn check_descriptors(needed: usize) -> Result<(), String> {

@@ -102,6 +102,8 @@ pub struct Client {
     pub phase: Phase,
     pub conn: Option<ConnId>,
     is_wanted: bool,
+    /// It does not read for the time being.
+    is_stalled: bool,
     pub options: ConnectOptions,
     /// Counts its connections.
     connection: u32,
@@ -238,6 +240,7 @@ impl World {
                 phase: Phase::Away,
                 conn: None,
                 is_wanted: false,
+                is_stalled: false,
                 options: ConnectOptions::default(),
                 connection: 0,
                 failures: 0,

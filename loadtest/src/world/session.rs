@@ -79,6 +79,31 @@ impl World {
         }
     }
 
+    /// Lets these clients stop reading, or read again: what comes meanwhile stays in their sockets.
+    pub fn stall(&mut self, clients: impl Iterator<Item = ClientIndex>, is_stalled: bool) {
+        for client in clients {
+            let it = &mut self.state.clients[client.index()];
+            it.is_stalled = is_stalled;
+            it.heard_us = self.state.clock.now_us();
+            if let Some(id) = it.conn {
+                self.engine.set_paused(id, is_stalled);
+            }
+        }
+    }
+
+    /// Lets every client forget the last `count` events of each room, as if its connection had
+    /// broken before they came.
+    pub fn forget_newest(&mut self, count: u64) {
+        let State { rooms, checker, .. } = &mut self.state;
+        for (room, plan) in rooms.iter().enumerate() {
+            let room = RoomIndex(room as u32);
+            let floor = checker.base_seq(room);
+            for slot in 0..plan.members.len() as u32 {
+                checker.cursor_mut(room, Slot(slot)).rewind(count, floor);
+            }
+        }
+    }
+
     /// Sets how a client connects from its next connection on.
     pub fn set_options(&mut self, client: ClientIndex, options: ConnectOptions) {
         self.state.clients[client.index()].options = options;
@@ -369,6 +394,7 @@ impl State {
                 conn,
                 began_us,
                 heard_us,
+                is_stalled,
                 ..
             } = self.clients[client.index()];
             let limit = match phase {
@@ -377,7 +403,7 @@ impl State {
                 Phase::Away | Phase::Stopped => continue,
             };
             let Some(id) = conn else { continue };
-            if now_us > limit {
+            if now_us > limit && !is_stalled {
                 engine.abort(id);
                 self.closed(client, &Closed::Lost(std::io::ErrorKind::TimedOut));
             }
