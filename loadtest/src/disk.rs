@@ -43,11 +43,7 @@ impl Disk {
     ///
     /// # Errors
     /// When this is not root, or a tool is missing, with what to install.
-    pub fn new(
-        folder: &Path,
-        kind: FileSystem,
-        janitor: &mut Janitor,
-    ) -> Result<Self, SetupError> {
+    pub fn new(folder: &Path, kind: FileSystem, janitor: &mut Janitor) -> Result<Self, SetupError> {
         if output("id", &["-u"])? != "0" {
             return Err(SetupError(
                 "power cuts need root: they mount file systems".to_owned(),
@@ -58,9 +54,8 @@ impl Disk {
             ("mkfs.ext4", "e2fsprogs"),
             ("losetup", "mount"),
         ] {
-            output(tool, &["-V"]).map_err(|_| {
-                SetupError(format!("{tool} is missing: apt-get install {package}"))
-            })?;
+            output(tool, &["-V"])
+                .map_err(|_| SetupError(format!("{tool} is missing: apt-get install {package}")))?;
         }
         let (outer_image, outer, mount) = (
             folder.join("outer.img"),
@@ -97,7 +92,10 @@ impl Disk {
     /// own recovery failing.
     pub fn attach(&mut self, janitor: &mut Janitor) -> Result<(), SetupError> {
         let image = self.image(self.generation);
-        let device = output("losetup", &["--find", "--show", "--direct-io=on", text(&image)?])?;
+        let device = output(
+            "losetup",
+            &["--find", "--show", "--direct-io=on", text(&image)?],
+        )?;
         let loop_duty = janitor.promise(&format!("losetup -d {device}"))?;
         let mount_duty = janitor.promise(&format!("umount '{}'", self.mount.display()))?;
         self.attached = Some(Attached {
@@ -168,5 +166,9 @@ fn output(program: &str, args: &[&str]) -> Result<String, SetupError> {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
     let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(SetupError(format!("{}: {}: {words}", shown(), output.status)))
+    Err(SetupError(format!(
+        "{}: {}: {words}",
+        shown(),
+        output.status
+    )))
 }

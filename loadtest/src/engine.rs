@@ -469,12 +469,7 @@ impl Engine {
         }
     }
 
-    fn read(
-        &mut self,
-        id: ConnId,
-        buffer: &mut [u8],
-        handler: &mut impl Handler,
-    ) {
+    fn read(&mut self, id: ConnId, buffer: &mut [u8], handler: &mut impl Handler) {
         for _ in 0..READS_PER_TURN_MAX {
             let Some(conn) = self.conn(id) else { return };
             conn.is_readable = true;

@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn everybody_is_in_the_asked_number_of_rooms() {
-        for (clients, size, layers) in [(10, 4, 1), (9, 4, 3), (1000, 1000, 1), (7, 3, 4), (1, 1, 1)]
+        for (clients, size, layers) in
+            [(10, 4, 1), (9, 4, 3), (1000, 1000, 1), (7, 3, 4), (1, 1, 1)]
         {
             let layout = Layout::grid(clients, size, layers);
             for rooms in layout.memberships() {
@@ -119,6 +120,11 @@ mod tests {
         let layout = Layout::star(5);
         assert_eq!(layout.memberships()[0].len(), 5);
         assert!(layout.rooms.iter().all(|room| room.senders == 1));
-        assert!(layout.rooms.iter().all(|room| room.members[0] != ClientIndex(0)));
+        assert!(
+            layout
+                .rooms
+                .iter()
+                .all(|room| room.members[0] != ClientIndex(0))
+        );
     }
 }

@@ -90,7 +90,10 @@ fn tell(ending: &Ending, output: &OutputArgs) -> Result<(), SetupError> {
 
 fn judge(failures: &[String], expect_red: bool) -> ExitCode {
     for failure in failures {
-        println!("{}: {failure}", if expect_red { "as expected" } else { "RED" });
+        println!(
+            "{}: {failure}",
+            if expect_red { "as expected" } else { "RED" }
+        );
     }
     match (failures.is_empty(), expect_red) {
         (true, false) => {

@@ -234,6 +234,10 @@ mod tests {
     #[test]
     fn the_descriptor_limit_is_told_with_its_remedy() {
         assert!(check_descriptors(10).is_ok());
-        assert!(check_descriptors(usize::MAX).unwrap_err().contains("ulimit"));
+        assert!(
+            check_descriptors(usize::MAX)
+                .unwrap_err()
+                .contains("ulimit")
+        );
     }
 }

@@ -49,10 +49,11 @@ impl Progress {
     /// A new stage of the run.
     pub fn stage(&mut self, stage: &str) {
         stage.clone_into(&mut self.stage);
+        self.next = Instant::now();
         if self.bar.is_none() {
             self.line(stage);
+            self.next += PLAIN_EVERY;
         }
-        self.next = Instant::now() + PLAIN_EVERY;
     }
 
     /// Shows a line that stays.
@@ -70,19 +71,20 @@ impl Progress {
     /// Called often; shows what `words` says now and then.
     pub fn tick(&mut self, words: impl FnOnce() -> String) {
         let now = Instant::now();
+        if self.is_quiet || now < self.next {
+            return;
+        }
+        let line = format!("{}: {}", self.stage, words());
         match &self.bar {
             Some(bar) => {
-                if now.duration_since(self.next) > BAR_EVERY || now > self.next {
-                    self.next = now + BAR_EVERY;
-                    bar.set_message(format!("{}: {}", self.stage, words()));
-                    bar.tick();
-                }
+                self.next = now + BAR_EVERY;
+                bar.set_message(line);
+                bar.tick();
             }
-            None if !self.is_quiet && now > self.next => {
+            None => {
                 self.next = now + PLAIN_EVERY;
-                self.line(&format!("{}: {}", self.stage, words()));
+                self.line(&line);
             }
-            None => {}
         }
     }
 

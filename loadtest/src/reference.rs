@@ -409,7 +409,10 @@ fn frame(text: &str) -> Vec<u8> {
 fn unmasked(bytes: &mut [u8]) -> Option<(u8, &[u8], usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (header, length) = match second & 0x7f {
-        126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
+        126 => (
+            4,
+            usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])),
+        ),
         127 => {
             let mut word = [0; 8];
             word.copy_from_slice(bytes.get(2..10)?);
@@ -439,7 +442,10 @@ mod tests {
             let whole = bytes.len();
             assert!(unmasked(&mut bytes.clone()[..whole - 1]).is_none());
             let (opcode, payload, used) = unmasked(&mut bytes).unwrap();
-            assert_eq!((opcode, payload, used), (websocket::TEXT, text.as_bytes(), whole));
+            assert_eq!(
+                (opcode, payload, used),
+                (websocket::TEXT, text.as_bytes(), whole)
+            );
         }
     }
 
@@ -448,7 +454,10 @@ mod tests {
         for length in [0, 125, 126, 70_000] {
             let bytes = frame(&"x".repeat(length));
             let start = websocket::parse_start(&bytes).unwrap().unwrap();
-            assert_eq!((start.payload_bytes, start.frame_bytes()), (length, bytes.len()));
+            assert_eq!(
+                (start.payload_bytes, start.frame_bytes()),
+                (length, bytes.len())
+            );
         }
     }
 }

@@ -84,7 +84,7 @@ impl ServerPlan {
         let child = command.spawn().map_err(|error| {
             SetupError(format!("cannot start {}: {error}", self.program.display()))
         })?;
-        let duty = janitor.promise(&format!("kill -9 {}", child.id()))?;
+        let duty = janitor.promise(&format!("kill -9 {}; true", child.id()))?;
         Ok(Server {
             child,
             duty,
@@ -182,7 +182,10 @@ impl Server {
     }
 
     fn failure(&self, what: &str) -> SetupError {
-        SetupError(format!("the server {what}. Its log ends:\n{}", self.log_tail()))
+        SetupError(format!(
+            "the server {what}. Its log ends:\n{}",
+            self.log_tail()
+        ))
     }
 }
 

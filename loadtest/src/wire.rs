@@ -421,7 +421,14 @@ mod tests {
 
     #[test]
     fn frames_without_a_type_are_refused() {
-        for frame in [&b"{}"[..], b"", b"[]", b"{\"id\":1}", b"{\"type\"", b"{\"type\":3}"] {
+        for frame in [
+            &b"{}"[..],
+            b"",
+            b"[]",
+            b"{\"id\":1}",
+            b"{\"type\"",
+            b"{\"type\":3}",
+        ] {
             assert_eq!(head(frame), None, "{}", String::from_utf8_lossy(frame));
         }
         assert_eq!(head(br#"{"type":"ping"}"#).unwrap().kind, "ping");

@@ -31,14 +31,22 @@ fn exercise(fault: Fault, at: u64) -> Outcome {
     settings.backoff_cap = Duration::from_millis(100);
     settings.probe_every = 10;
     let layout = Layout::grid(16, 4, 1);
-    let mut world =
-        World::new(server.address, "/v1/ws", &layout, settings, Progress::quiet()).unwrap();
+    let mut world = World::new(
+        server.address,
+        "/v1/ws",
+        &layout,
+        settings,
+        Progress::quiet(),
+    )
+    .unwrap();
     world.want_all();
     world.connect_wanted(Duration::from_secs(20)).unwrap();
     world.make_rooms(Duration::from_secs(20)).unwrap();
     world.begin_load(400.0, Duration::from_secs(60));
     let is_sent = world
-        .run_until(Duration::from_secs(30), |state| state.stats.sends >= MESSAGES)
+        .run_until(Duration::from_secs(30), |state| {
+            state.stats.sends >= MESSAGES
+        })
         .unwrap();
     assert!(is_sent, "{fault:?}: the load did not get through");
     world.drain(Duration::from_millis(1500)).unwrap();
@@ -69,7 +77,10 @@ fn is_clean(fault: Fault) -> Outcome {
 fn is_found(fault: Fault, kinds: &[Kind]) {
     for at in [30, 97] {
         let outcome = exercise(fault, at);
-        assert!(outcome.reached >= at, "{fault:?}: never got to message {at}");
+        assert!(
+            outcome.reached >= at,
+            "{fault:?}: never got to message {at}"
+        );
         for kind in kinds {
             assert!(
                 outcome.findings.count(*kind) > 0,
@@ -133,7 +144,10 @@ fn lying_acks_are_found() {
 #[test]
 fn wrong_duplicates_are_found() {
     is_found(Fault::AckAsDuplicate, &[Kind::WrongDuplicateFlag]);
-    is_found(Fault::ForgetIds, &[Kind::DoubledMessage, Kind::WrongDuplicateFlag]);
+    is_found(
+        Fault::ForgetIds,
+        &[Kind::DoubledMessage, Kind::WrongDuplicateFlag],
+    );
 }
 
 #[test]
@@ -144,7 +158,10 @@ fn altered_content_is_found() {
 
 #[test]
 fn what_the_store_lost_is_found() {
-    is_found(Fault::LoseFromHistory, &[Kind::AckedLost, Kind::DeliveredNotStored]);
+    is_found(
+        Fault::LoseFromHistory,
+        &[Kind::AckedLost, Kind::DeliveredNotStored],
+    );
     is_found(Fault::CrashAndForget, &[Kind::AheadOfServer]);
 }
 

@@ -255,9 +255,11 @@ impl Checker {
     }
 
     pub fn text(&self, number: MessageNumber) -> String {
-        self.messages.get(number.index()).map_or_else(String::new, |sent| {
-            identity::text(number, sent.due_us, sent.payload_bytes as usize)
-        })
+        self.messages
+            .get(number.index())
+            .map_or_else(String::new, |sent| {
+                identity::text(number, sent.due_us, sent.payload_bytes as usize)
+            })
     }
 
     /// The message leaves on the client's so-many-th connection.
@@ -417,8 +419,8 @@ impl Checker {
             return AfterReady::Stream;
         }
         if ready.recovered {
-            let has_range = ready.from_seq == Some(position + 1)
-                && ready.to_seq == Some(ready.last_seq);
+            let has_range =
+                ready.from_seq == Some(position + 1) && ready.to_seq == Some(ready.last_seq);
             if !ready.was_asked {
                 findings.found(Kind::WrongResume, || words("recovered without being asked"));
             } else if position < ready.last_seq && !has_range {
@@ -500,7 +502,9 @@ impl Checker {
         ts: &str,
         observed: Option<Observed<'_>>,
     ) {
-        let content = observed.map_or(Content::Other, |observed| self.identify(room, seq, observed));
+        let content = observed.map_or(Content::Other, |observed| {
+            self.identify(room, seq, observed)
+        });
         self.place(room, seq, content, "an event");
         let log = &mut self.rooms[room.index()];
         if let Some(entry) = log.entry(seq) {
@@ -510,7 +514,10 @@ impl Checker {
             let (latest_seq, latest_ts) = &mut log.latest;
             if ts.len() == latest_ts.len() && ts < latest_ts.as_str() {
                 self.findings.found(Kind::TimeWentBack, || {
-                    format!("room {} seq {seq}: {ts} after {latest_ts} of seq {latest_seq}", room.0)
+                    format!(
+                        "room {} seq {seq}: {ts} after {latest_ts} of seq {latest_seq}",
+                        room.0
+                    )
                 });
             }
             *latest_seq = seq;
@@ -575,16 +582,25 @@ impl Checker {
         let place = || format!("room {} page after {}", room.0, page.after_seq);
         if page.next_after_seq.is_none() || next < highest {
             self.findings.found(Kind::HistoryGap, || {
-                format!("{}: next_after_seq {:?}, highest {highest}", place(), page.next_after_seq)
+                format!(
+                    "{}: next_after_seq {:?}, highest {highest}",
+                    place(),
+                    page.next_after_seq
+                )
             });
         }
         if page.has_more && next <= page.after_seq {
-            self.findings
-                .found(Kind::HistoryGap, || format!("{}: does not advance", place()));
+            self.findings.found(Kind::HistoryGap, || {
+                format!("{}: does not advance", place())
+            });
         }
         if !page.has_more && next != page.last_seq {
             self.findings.found(Kind::HistoryGap, || {
-                format!("{}: ends at {next}, not at last_seq {}", place(), page.last_seq)
+                format!(
+                    "{}: ends at {next}, not at last_seq {}",
+                    place(),
+                    page.last_seq
+                )
             });
         }
         let mut present = contents.iter().map(|(seq, _)| *seq).peekable();
@@ -664,7 +680,10 @@ impl Checker {
         let text = identity::text(number, sent.due_us, sent.payload_bytes as usize);
         if observed.text != text {
             self.findings.found(Kind::AlteredMessage, || {
-                format!("room {} seq {seq}: sent {text:?}, got {:?}", room.0, observed.text)
+                format!(
+                    "room {} seq {seq}: sent {text:?}, got {:?}",
+                    room.0, observed.text
+                )
             });
         }
         Content::Message(number)
@@ -692,7 +711,10 @@ impl Checker {
                     Kind::DifferentContent
                 };
                 findings.found(kind, || {
-                    format!("room {} seq {seq}: {source} has {content:?}, before {known:?}", room.0)
+                    format!(
+                        "room {} seq {seq}: {source} has {content:?}, before {known:?}",
+                        room.0
+                    )
                 });
                 if entry.is_by_ack_only {
                     entry.content = Some(content);

@@ -63,7 +63,7 @@ fn make_run(seed: u64) -> Run {
     };
     let mut members = vec![vec![Member::default(); MEMBERS]; ROOMS];
     // Some anomalies show only where no connection breaks.
-    let is_calm = seed % 3 == 0;
+    let is_calm = seed.is_multiple_of(3);
     for turn in 0..240 {
         let at = (
             random.below(ROOMS as u64) as usize,
@@ -138,12 +138,7 @@ fn deliver(run: &mut Run, members: &mut [Vec<Member>], at: (usize, usize)) {
     });
 }
 
-fn reconnect(
-    run: &mut Run,
-    members: &mut [Vec<Member>],
-    at: (usize, usize),
-    random: &mut Random,
-) {
+fn reconnect(run: &mut Run, members: &mut [Vec<Member>], at: (usize, usize), random: &mut Random) {
     let member = &mut members[at.0][at.1];
     let last_seq = run.stored[at.0].len() as u64;
     let recovered = random.below(2) == 0;
@@ -345,7 +340,9 @@ fn with_message(
 type Inject = fn(&mut Run, &mut Random) -> Option<()>;
 
 fn pick<T: Copy>(places: &[T], random: &mut Random) -> Option<T> {
-    places.get(random.below(places.len() as u64) as usize).copied()
+    places
+        .get(random.below(places.len() as u64) as usize)
+        .copied()
 }
 
 fn places(run: &Run, wanted: impl Fn(&Step) -> bool) -> Vec<usize> {
@@ -355,7 +352,10 @@ fn places(run: &Run, wanted: impl Fn(&Step) -> bool) -> Vec<usize> {
 }
 
 fn event(run: &mut Run, random: &mut Random) -> Option<usize> {
-    pick(&places(run, |step| matches!(step, Step::Event { .. })), random)
+    pick(
+        &places(run, |step| matches!(step, Step::Event { .. })),
+        random,
+    )
 }
 
 /// Another event of the same member on the same connection, after `place`.
@@ -389,9 +389,10 @@ fn lose_a_delivery(run: &mut Run, random: &mut Random) -> Option<()> {
     // What a page has brought already is not lost with its event.
     let is_last = seq == run.stored[at.0].len() as u64 && !was_paged;
     next_event(run, place).or(is_last.then_some(0))?;
-    let others = run.steps.iter().filter(
-        |step| matches!(step, Step::Event { at: a, seq: s, .. } if *a == at && *s == seq),
-    );
+    let others = run
+        .steps
+        .iter()
+        .filter(|step| matches!(step, Step::Event { at: a, seq: s, .. } if *a == at && *s == seq));
     let is_paged = run.steps[place..]
         .iter()
         .any(|step| matches!(step, Step::Ready { at: a, .. } if *a == at));
@@ -472,7 +473,10 @@ fn leave_out_a_seq(run: &mut Run, random: &mut Random) -> Option<()> {
 }
 
 fn ack_another_seq(run: &mut Run, random: &mut Random) -> Option<()> {
-    let place = pick(&places(run, |step| matches!(step, Step::Ack { .. })), random)?;
+    let place = pick(
+        &places(run, |step| matches!(step, Step::Ack { .. })),
+        random,
+    )?;
     if let Step::Ack { seq, .. } = &mut run.steps[place] {
         *seq += random.between(1, 3);
     }
@@ -480,7 +484,10 @@ fn ack_another_seq(run: &mut Run, random: &mut Random) -> Option<()> {
 }
 
 fn ack_what_is_not_stored(run: &mut Run, random: &mut Random) -> Option<()> {
-    let place = pick(&places(run, |step| matches!(step, Step::Ack { .. })), random)?;
+    let place = pick(
+        &places(run, |step| matches!(step, Step::Ack { .. })),
+        random,
+    )?;
     let Step::Ack { number, .. } = run.steps[place] else {
         return None;
     };
@@ -559,8 +566,7 @@ fn replay_from_too_late(run: &mut Run, random: &mut Random) -> Option<()> {
 }
 
 fn forget_the_newest(run: &mut Run, random: &mut Random) -> Option<()> {
-    let has_some =
-        |step: &Step| matches!(step, Step::Ready { from_seq, .. } if *from_seq > 1);
+    let has_some = |step: &Step| matches!(step, Step::Ready { from_seq, .. } if *from_seq > 1);
     let place = pick(&places(run, has_some), random)?;
     if let Step::Ready {
         last_seq, from_seq, ..
@@ -623,7 +629,10 @@ fn exchange_two_sends(run: &mut Run, random: &mut Random) -> Option<()> {
 }
 
 fn never_answer(run: &mut Run, random: &mut Random) -> Option<()> {
-    let place = pick(&places(run, |step| matches!(step, Step::Ack { .. })), random)?;
+    let place = pick(
+        &places(run, |step| matches!(step, Step::Ack { .. })),
+        random,
+    )?;
     run.steps.remove(place);
     Some(())
 }
@@ -654,16 +663,32 @@ fn every_injected_anomaly_is_found_under_its_name() {
             &[Kind::DifferentContent, Kind::DoubledMessage, Kind::AckLied],
         ),
         ("left out", leave_out_a_seq, &[Kind::Gap, Kind::HistoryGap]),
-        ("ack of another", ack_another_seq, &[Kind::AckLied, Kind::DoubledMessage]),
+        (
+            "ack of another",
+            ack_another_seq,
+            &[Kind::AckLied, Kind::DoubledMessage],
+        ),
         ("ack of nothing", ack_what_is_not_stored, &[Kind::AckedLost]),
         (
             "not in the store",
             lose_from_the_store,
             &[Kind::DeliveredNotStored],
         ),
-        ("false duplicate", claim_a_duplicate, &[Kind::WrongDuplicateFlag]),
-        ("denied duplicate", deny_a_duplicate, &[Kind::WrongDuplicateFlag]),
-        ("stored twice", store_a_message_twice, &[Kind::DoubledMessage]),
+        (
+            "false duplicate",
+            claim_a_duplicate,
+            &[Kind::WrongDuplicateFlag],
+        ),
+        (
+            "denied duplicate",
+            deny_a_duplicate,
+            &[Kind::WrongDuplicateFlag],
+        ),
+        (
+            "stored twice",
+            store_a_message_twice,
+            &[Kind::DoubledMessage],
+        ),
         ("replayed late", replay_from_too_late, &[Kind::WrongResume]),
         ("forgotten", forget_the_newest, &[Kind::AheadOfServer]),
         (
@@ -689,7 +714,10 @@ fn every_injected_anomaly_is_found_under_its_name() {
                 checker.findings.examples()
             );
         }
-        assert!(injected >= 100, "{name}: only {injected} runs offer a place");
+        assert!(
+            injected >= 100,
+            "{name}: only {injected} runs offer a place"
+        );
     }
 }
 
@@ -740,7 +768,9 @@ fn acks_after_a_power_cut_are_void_and_those_before_it_are_not() {
     ack(&mut checker, open, 2, 2, false);
     let stored = |numbers: &[MessageNumber]| RoomHistory {
         last_seq: numbers.len() as u64,
-        contents: (1..).zip(numbers.iter().map(|n| Content::Message(*n))).collect(),
+        contents: (1..)
+            .zip(numbers.iter().map(|n| Content::Message(*n)))
+            .collect(),
     };
     let mut survived = checker.clone();
     for slot in [Slot(0), Slot(1)] {
@@ -798,13 +828,7 @@ fn messages_of_others_are_compared_between_members_too() {
                 .event(RoomIndex(0), Slot(slot), 1, u64::from(mark))
                 .needs_content
         );
-        checker.content(
-            RoomIndex(0),
-            1,
-            u64::from(mark),
-            "",
-            Some(observed(text)),
-        );
+        checker.content(RoomIndex(0), 1, u64::from(mark), "", Some(observed(text)));
     }
     assert_eq!(checker.findings.kinds(), vec![Kind::DifferentContent]);
 }
@@ -812,7 +836,10 @@ fn messages_of_others_are_compared_between_members_too() {
 #[test]
 fn time_must_not_run_backwards_within_a_room() {
     let mut checker = pair();
-    for (seq, ts) in [(1, "2026-01-01T00:00:00.005Z"), (2, "2026-01-01T00:00:00.004Z")] {
+    for (seq, ts) in [
+        (1, "2026-01-01T00:00:00.005Z"),
+        (2, "2026-01-01T00:00:00.004Z"),
+    ] {
         checker.event(RoomIndex(0), Slot(0), seq, seq);
         checker.content(RoomIndex(0), seq, seq, ts, None);
     }

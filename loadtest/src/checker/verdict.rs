@@ -46,12 +46,18 @@ impl Checker {
             let found = find(history, seq);
             if found != Some(content) {
                 findings.found(Kind::DeliveredNotStored, || {
-                    format!("room {} seq {seq}: delivered {content:?}, stored {found:?}", room.0)
+                    format!(
+                        "room {} seq {seq}: delivered {content:?}, stored {found:?}",
+                        room.0
+                    )
                 });
             }
         }
         for (slot, cursor) in log.cursors.iter().enumerate() {
-            let behind = history.last_seq.max(log.known_seq).saturating_sub(cursor.position);
+            let behind = history
+                .last_seq
+                .max(log.known_seq)
+                .saturating_sub(cursor.position);
             let lost = cursor.lost() + behind;
             if lost > 0 {
                 findings.found_many(Kind::LostDelivery, lost, || {

@@ -99,7 +99,9 @@ fn key_value(argument: &str) -> Result<(String, String), String> {
 /// When it is not of that form or the host is unknown.
 pub fn parse_url(url: &str) -> Result<(SocketAddr, String), SetupError> {
     let rest = url.strip_prefix("ws://").ok_or_else(|| {
-        SetupError(format!("{url}: expected ws://host:port (TLS is not measured)"))
+        SetupError(format!(
+            "{url}: expected ws://host:port (TLS is not measured)"
+        ))
     })?;
     let (host, path) = match rest.split_once('/') {
         Some((host, path)) if !path.is_empty() => (host, format!("/{path}")),

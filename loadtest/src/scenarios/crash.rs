@@ -54,6 +54,8 @@ pub fn run(args: &CrashArgs, progress: Progress) -> Result<Ending, SetupError> {
     world.begin_load(args.rate, Duration::from_secs(7 * 24 * 3600));
 
     let mut back_us_max = 0;
+    let mut kills_done = 0;
+    let mut failures = Vec::new();
     for kill in 1..=args.kills {
         world
             .progress
@@ -62,17 +64,23 @@ pub fn run(args: &CrashArgs, progress: Progress) -> Result<Ending, SetupError> {
         world.run_for(Duration::from_millis(wait_ms))?;
         server.check_alive()?;
         server.kill(&mut workshop.janitor)?;
-        server = plan.start(&mut workshop.janitor)?;
         let killed_us = world.state.clock.now_us();
+        server = plan.start(&mut workshop.janitor)?;
         let is_back = world.run_until(Duration::from_secs(30), |state| {
             state.ready + state.stopped() >= state.wanted()
         })?;
-        server.check_alive()?;
+        kills_done = kill;
+        // A server that does not come back from a kill is a finding, not a bad setting.
+        if let Err(error) = server.check_alive() {
+            failures.push(format!("after kill {kill}: {error}"));
+            break;
+        }
         if !is_back {
-            return Err(SetupError(format!(
+            failures.push(format!(
                 "kill {kill}: after 30 s only {} clients are back; closes {:?}",
                 world.state.ready, world.state.stats.closes
-            )));
+            ));
+            break;
         }
         let back_us = world.state.clock.now_us() - killed_us;
         back_us_max = back_us.max(back_us_max);
@@ -88,16 +96,20 @@ pub fn run(args: &CrashArgs, progress: Progress) -> Result<Ending, SetupError> {
             break;
         }
     }
-    world.run_for(Duration::from_millis(500))?;
-    settle(&mut world, Duration::from_secs(20))?;
+    if failures.is_empty() {
+        world.run_for(Duration::from_millis(500))?;
+        settle(&mut world, Duration::from_secs(20))?;
+    }
 
     let mut report = Report::default();
     report.section("crash");
     report.count("seed", seed);
-    report.count("kills", u64::from(args.kills));
+    report.count("kills", u64::from(kills_done));
     report.number("slowest_return", back_us_max as f64 / 1e6, "s");
     report.stats(&world.state.stats);
     report.findings(&world.state.checker.findings);
     world.progress.finish();
-    Ok(Ending::new(report, &world.state.checker.findings))
+    let mut ending = Ending::new(report, &world.state.checker.findings);
+    ending.failures.extend(failures);
+    Ok(ending)
 }

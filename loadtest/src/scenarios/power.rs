@@ -64,6 +64,7 @@ pub fn run(args: &PowerArgs, progress: Progress) -> Result<Ending, SetupError> {
     world.make_rooms(Duration::from_secs(60))?;
 
     let mut cuts_done = 0;
+    let mut failures = Vec::new();
     let mut void_acks = 0;
     let mut copy_ms_max = 0.0_f64;
     for cut in 1..=args.cuts {
@@ -95,11 +96,21 @@ pub fn run(args: &PowerArgs, progress: Progress) -> Result<Ending, SetupError> {
         let all = || (0..args.connections as u32).map(ClientIndex);
         world.drop_clients(all(), true);
         disk.finish_cut(&mut workshop.janitor)?;
-        server = start(&plan, &mut workshop)?;
+        cuts_done = cut;
         world.restore(snapshot);
         world.want_all();
-        world.connect_wanted(Duration::from_secs(30))?;
-        cuts_done = cut;
+        // A server that cannot start on what the disk held is a finding, not a bad setting.
+        server = match start(&plan, &mut workshop) {
+            Ok(server) => server,
+            Err(error) => {
+                failures.push(format!("after cut {cut}: {error}"));
+                break;
+            }
+        };
+        if let Err(error) = world.connect_wanted(Duration::from_secs(30)) {
+            failures.push(format!("after cut {cut}: {error}"));
+            break;
+        }
         let line = format!(
             "cut {cut}/{} after {wait_ms} ms, copied in {copy_ms:.1} ms, {void} acks void; {}",
             args.cuts,
@@ -111,10 +122,11 @@ pub fn run(args: &PowerArgs, progress: Progress) -> Result<Ending, SetupError> {
             break;
         }
     }
-    world.begin_load(args.rate, Duration::from_millis(500));
-    world.run_for(Duration::from_millis(500))?;
-    settle(&mut world, Duration::from_secs(20))?;
-    server.kill(&mut workshop.janitor)?;
+    if failures.is_empty() {
+        world.begin_load(args.rate, Duration::from_millis(500));
+        world.run_for(Duration::from_millis(500))?;
+        settle(&mut world, Duration::from_secs(20))?;
+    }
 
     let mut report = Report::default();
     report.section("power");
@@ -125,7 +137,9 @@ pub fn run(args: &PowerArgs, progress: Progress) -> Result<Ending, SetupError> {
     report.stats(&world.state.stats);
     report.findings(&world.state.checker.findings);
     world.progress.finish();
-    Ok(Ending::new(report, &world.state.checker.findings))
+    let mut ending = Ending::new(report, &world.state.checker.findings);
+    ending.failures.extend(failures);
+    Ok(ending)
 }
 
 fn start(plan: &ServerPlan, workshop: &mut Workshop) -> Result<Server, SetupError> {

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::common::{Ending, OutputArgs, ServerArgs, Workshop, pin_self, settings, settle};
 use super::run::{LoadArgs, Measured, measure};
 use crate::ids::ClientIndex;
-use crate::janitor::Janitor;
+use crate::janitor::{Duty, Janitor};
 use crate::layout::Layout;
 use crate::measure::CpuSample;
 use crate::progress::Progress;
@@ -56,9 +56,10 @@ pub struct CompareArgs {
     pub output: OutputArgs,
 }
 
-/// The floor process; dies with its guard.
+/// The floor process. Dropped on an error, it is left to the janitor.
 struct Floor {
     child: Child,
+    duty: Duty,
     listen: SocketAddr,
 }
 
@@ -80,7 +81,7 @@ impl Floor {
             .arg(listen.to_string())
             .stdin(Stdio::null())
             .spawn()?;
-        janitor.promise(&format!("kill -9 {}", child.id()))?;
+        let duty = janitor.promise(&format!("kill -9 {}; true", child.id()))?;
         let began = std::time::Instant::now();
         while std::net::TcpStream::connect(listen).is_err() {
             if began.elapsed() > Duration::from_secs(5) {
@@ -88,14 +89,18 @@ impl Floor {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(Self { child, listen })
+        Ok(Self {
+            child,
+            duty,
+            listen,
+        })
     }
-}
 
-impl Drop for Floor {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn stop(mut self, janitor: &mut Janitor) -> Result<(), SetupError> {
+        self.child.kill()?;
+        self.child.wait()?;
+        janitor.take_back(self.duty)?;
+        Ok(())
     }
 }
 
@@ -133,8 +138,13 @@ pub fn compare(args: &CompareArgs, mut progress: Progress) -> Result<Ending, Set
         let seed = args.output.seed() + u64::from(round);
         progress.stage(&format!("round {round} of {}", args.rounds));
         let mut workshop = Workshop::new("compare")?;
-        let (measured, findings) =
-            server_round(args, seed, &mut progress, &mut workshop, &mut Report::default())?;
+        let (measured, findings) = server_round(
+            args,
+            seed,
+            &mut progress,
+            &mut workshop,
+            &mut Report::default(),
+        )?;
         if !findings.is_clean() {
             failures.push(format!("round {round}: {:?}", findings.by_name()));
         }
@@ -176,7 +186,11 @@ pub fn compare(args: &CompareArgs, mut progress: Progress) -> Result<Ending, Set
     report.number("server_to_echo_floor", ratio, "times");
     report.number("server_to_pure_floor", server / pure.max(1e-9), "times");
     report.number("server_p99_ms", median(&p99), "ms");
-    report.row("all_rounds", format!("{costs:.2?}"), serde_json::json!(costs));
+    report.row(
+        "all_rounds",
+        format!("{costs:.2?}"),
+        serde_json::json!(costs),
+    );
     if args.ratio_max.is_some_and(|max| ratio > max) {
         failures.push(format!("{ratio:.2} times the floor"));
     }
@@ -223,6 +237,7 @@ fn floor_round(
     // The floor has no history to read: what was delivered in order is all there is.
     world.drain(Duration::from_secs_f64(load.drain))?;
     *progress = std::mem::take(&mut world.progress);
+    floor.stop(&mut workshop.janitor)?;
     Ok((measured, world.state.checker.findings.clone()))
 }
 
@@ -235,7 +250,13 @@ fn new_world(
     let layout = Layout::grid(load.connections, load.room_size, load.rooms_per_user);
     let mut settings = settings(seed);
     settings.payload_bytes = load.payload;
-    World::new(target, "/v1/ws", &layout, settings, std::mem::take(progress))
+    World::new(
+        target,
+        "/v1/ws",
+        &layout,
+        settings,
+        std::mem::take(progress),
+    )
 }
 
 fn measure_pure(
@@ -264,7 +285,11 @@ fn measure_pure(
     let deliveries = world.state.stats.deliveries - before;
     let per_delivery = spent.cpu_s * 1e6 / deliveries.max(1) as f64;
     report.section("pure floor");
-    report.number("delivery_rate", deliveries as f64 / spent.wall_s, "deliveries/s");
+    report.number(
+        "delivery_rate",
+        deliveries as f64 / spent.wall_s,
+        "deliveries/s",
+    );
     report.number("cpu_per_delivery_us", per_delivery, "µs");
     Ok(Measured {
         cpu_us_per_delivery: Some(per_delivery),

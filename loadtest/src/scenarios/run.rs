@@ -86,7 +86,9 @@ pub fn run(args: &RunArgs, progress: Progress) -> Result<Ending, SetupError> {
         .jwt_secret
         .clone()
         .or_else(|| std::env::var("CAFFIS_JWT_SECRET").ok())
-        .ok_or_else(|| SetupError("give --jwt-secret, the server's CAFFIS_JWT_SECRET".to_owned()))?;
+        .ok_or_else(|| {
+            SetupError("give --jwt-secret, the server's CAFFIS_JWT_SECRET".to_owned())
+        })?;
     pin_self(args.client_cpus.as_deref())?;
     let mut settings = Settings::new(&secret, args.output.seed());
     settings.jwt_issuer.clone_from(&args.jwt_issuer);
@@ -128,7 +130,8 @@ pub fn measure(
     report: &mut Report,
 ) -> Result<Measured, SetupError> {
     let memory = |pid: Option<u32>| -> Result<Option<Memory>, SetupError> {
-        pid.map(|pid| Memory::of(pid).map_err(SetupError)).transpose()
+        pid.map(|pid| Memory::of(pid).map_err(SetupError))
+            .transpose()
     };
     let before = memory(pid)?;
     world.progress.stage("connecting");
@@ -143,10 +146,7 @@ pub fn measure(
     world.progress.stage("warming up");
     let (warmup_us, duration_us) = (seconds_us(load.warmup), seconds_us(load.duration));
     let began_us = world.state.clock.now_us();
-    let (from_us, to_us) = (
-        began_us + warmup_us,
-        began_us + warmup_us + duration_us,
-    );
+    let (from_us, to_us) = (began_us + warmup_us, began_us + warmup_us + duration_us);
     world.state.stats.window_us = Some((from_us, to_us));
     let limit = Duration::from_micros(warmup_us + duration_us);
     world.begin_load(load.rate, limit);
@@ -170,7 +170,11 @@ pub fn measure(
     report.number("achieved_rate", acks as f64 / seconds, "acks/s");
     report.number("delivery_rate", deliveries as f64 / seconds, "deliveries/s");
     let connects_per_s = world.state.clients.len() as f64 * 1e6 / connect_us.max(1) as f64;
-    report.number("connects_per_s", connects_per_s, "authenticated connections/s");
+    report.number(
+        "connects_per_s",
+        connects_per_s,
+        "authenticated connections/s",
+    );
 
     report.section("latency from the due time");
     let stats = &world.state.stats;

@@ -112,8 +112,10 @@ pub fn run(args: &StallArgs, progress: Progress) -> Result<Ending, SetupError> {
         *count -= closes_before.get(name).copied().unwrap_or(0);
     }
     closes.retain(|_, count| *count > 0);
-    let still_open =
-        stalled.len() - stalled.len().min(descriptors_before.saturating_sub(descriptors_after));
+    let still_open = stalled.len()
+        - stalled
+            .len()
+            .min(descriptors_before.saturating_sub(descriptors_after));
     let pss_before = memory_before.pss_bytes as f64 / f64::from(1 << 20);
     let peak = samples.iter().map(|sample| sample.1).fold(0.0, f64::max);
     let growth = peak - pss_before;

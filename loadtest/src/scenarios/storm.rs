@@ -90,9 +90,7 @@ pub fn run(args: &StormArgs, progress: Progress) -> Result<Ending, SetupError> {
             failures.push(format!("storm {round} took {seconds:.2} s"));
         }
     }
-    let spent = CpuSample::of(server.pid())
-        .map_err(SetupError)?
-        .since(&cpu);
+    let spent = CpuSample::of(server.pid()).map_err(SetupError)?.since(&cpu);
     let memory = Memory::of(server.pid()).map_err(SetupError)?;
     let overflows = listen_overflows() - overflows;
     settle(&mut world, Duration::from_secs(30))?;

@@ -152,12 +152,7 @@ impl State {
         }
     }
 
-    fn error(
-        &mut self,
-        client: ClientIndex,
-        request: Option<RequestId>,
-        error: &wire::ErrorBody,
-    ) {
+    fn error(&mut self, client: ClientIndex, request: Option<RequestId>, error: &wire::ErrorBody) {
         self.stats.count_error(&error.code);
         let is_temporary = is_temporary(&error.code);
         let pause_us = match error.retry_after_ms {
@@ -217,7 +212,10 @@ impl State {
             return;
         }
         it.is_page_asked = true;
-        let Ok(place) = it.memberships.binary_search_by_key(&room, |(room, _)| *room) else {
+        let Ok(place) = it
+            .memberships
+            .binary_search_by_key(&room, |(room, _)| *room)
+        else {
             return;
         };
         let slot = it.memberships[place].1;
@@ -240,7 +238,9 @@ impl State {
         self.stats.history_pages += 1;
         let it = &mut self.clients[client.index()];
         let is_asked = it.is_page_asked && it.catching_up.front() == Some(&room);
-        let place = it.memberships.binary_search_by_key(&room, |(room, _)| *room);
+        let place = it
+            .memberships
+            .binary_search_by_key(&room, |(room, _)| *room);
         let (true, Ok(place)) = (is_asked, place) else {
             self.checker.findings.found(Kind::BadFrame, || {
                 format!("client {}: a page of room {} unasked", client.0, room.0)
@@ -314,7 +314,10 @@ impl State {
 
 /// The errors after which the same request may succeed.
 pub(super) fn is_temporary(code: &str) -> bool {
-    matches!(code, "rate_limited" | "overloaded" | "unavailable" | "internal")
+    matches!(
+        code,
+        "rate_limited" | "overloaded" | "unavailable" | "internal"
+    )
 }
 
 pub(super) fn observed(message: &wire::Message) -> Observed<'_> {

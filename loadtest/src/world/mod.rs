@@ -438,7 +438,10 @@ impl State {
     }
 
     pub fn wanted(&self) -> usize {
-        self.clients.iter().filter(|client| client.is_wanted).count()
+        self.clients
+            .iter()
+            .filter(|client| client.is_wanted)
+            .count()
     }
 
     pub fn stopped(&self) -> usize {

@@ -86,7 +86,11 @@ impl State {
         let mut readers: Vec<Reader> = Vec::new();
         for (index, plan) in self.rooms.iter().enumerate() {
             let room = RoomIndex(index as u32);
-            let jobs = plan_jobs(room, self.checker.base_seq(room), self.checker.known_seq(room));
+            let jobs = plan_jobs(
+                room,
+                self.checker.base_seq(room),
+                self.checker.known_seq(room),
+            );
             for (place, job) in jobs.into_iter().enumerate() {
                 let member = place % plan.members.len().min(READERS_PER_ROOM_MAX);
                 let client = plan.members[member];
@@ -317,7 +321,12 @@ mod tests {
 
     #[test]
     fn jobs_cover_a_history_without_a_seam() {
-        for (base, known) in [(0, 0), (5, 6), (0, READ_JOB_EVENTS), (3, 10 * READ_JOB_EVENTS)] {
+        for (base, known) in [
+            (0, 0),
+            (5, 6),
+            (0, READ_JOB_EVENTS),
+            (3, 10 * READ_JOB_EVENTS),
+        ] {
             let jobs = plan_jobs(RoomIndex(1), base, known);
             let mut at = base;
             for job in &jobs {

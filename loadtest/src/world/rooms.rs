@@ -24,7 +24,10 @@ impl World {
             return Ok(());
         }
         let state = &self.state;
-        let lacking = state.rooms.iter().find(|room| room.phase != RoomPhase::Complete);
+        let lacking = state
+            .rooms
+            .iter()
+            .find(|room| room.phase != RoomPhase::Complete);
         Err(SetupError(format!(
             "{} of {rooms} rooms are complete; one that is not: {}; errors: {:?}, findings: {:?}",
             state.rooms_complete,
@@ -106,7 +109,9 @@ impl State {
         // The last chunk again; those before it were answered.
         plan.named = plan.named.saturating_sub(MEMBERS_PER_REQUEST_MAX);
         if plan.id.is_some() {
-            plan.named = plan.named.max(MEMBERS_PER_REQUEST_MAX.min(plan.members.len()));
+            plan.named = plan
+                .named
+                .max(MEMBERS_PER_REQUEST_MAX.min(plan.members.len()));
         }
         self.timer(pause_us, Timer::CreateRoom(room));
     }

@@ -379,7 +379,11 @@ impl State {
         it.catching_up.clear();
         it.is_page_asked = false;
         for number in &it.unacked {
-            if self.checker.message(*number).is_some_and(|sent| sent.attempts > 0) {
+            if self
+                .checker
+                .message(*number)
+                .is_some_and(|sent| sent.attempts > 0)
+            {
                 self.checker.uncertain(*number);
             }
         }

@@ -176,11 +176,7 @@ fn write_all(mut stream: TcpStream, queue: &Receiver<Vec<u8>>) {
 }
 
 fn text_frame(text: &str) -> Vec<u8> {
-    let frame = RawFrame::message(
-        text.as_bytes().to_vec(),
-        OpCode::Data(Data::Text),
-        true,
-    );
+    let frame = RawFrame::message(text.as_bytes().to_vec(), OpCode::Data(Data::Text), true);
     let mut bytes = Vec::new();
     frame.format(&mut bytes).unwrap();
     bytes
@@ -369,7 +365,13 @@ impl Inner {
             return;
         }
         if self.is_now(Fault::AckWithoutStoring) {
-            let data = ack_data(request, room_id, self.rooms[&room_id].last_seq + 1, "t", false);
+            let data = ack_data(
+                request,
+                room_id,
+                self.rooms[&room_id].last_seq + 1,
+                "t",
+                false,
+            );
             self.ack(session, request, &data);
             return;
         }
@@ -550,8 +552,7 @@ impl Inner {
                 }
                 Fault::SwapDeliveries if is_at && is_victim => {
                     let room = &self.rooms[&room_id];
-                    // The event before comes again after this one... as if it had been late: it is
-                    // withheld by sending this one first on a fresh seq, which only the order shows.
+                    // The room's next event, made up here, overtakes this one.
                     let mut later = frame.clone();
                     later["seq"] = json!(room.last_seq + 1);
                     later["data"]["message"]["seq"] = later["seq"].clone();
