@@ -78,7 +78,7 @@ impl Disk {
         std::fs::File::create(&image)?.set_len(INNER_MIB << 20)?;
         match kind {
             FileSystem::Ext4 => run("mkfs.ext4", &["-q", "-F", text(&image)?])?,
-            FileSystem::Xfs => run("mkfs.xfs", &["-q", text(&image)?])?,
+            FileSystem::Xfs => run("mkfs.xfs", &["-q", "-s", "size=4096", text(&image)?])?,
         }
         Ok(disk)
     }
@@ -94,7 +94,15 @@ impl Disk {
         let image = self.image(self.generation);
         let device = output(
             "losetup",
-            &["--find", "--show", "--direct-io=on", text(&image)?],
+            &[
+                "--find",
+                "--show",
+                "--direct-io=on",
+                // Else it is taken from the device under the outer file system, whatever that is,
+                // and the inner one may not be mountable.
+                "--sector-size=4096",
+                text(&image)?,
+            ],
         )?;
         let loop_duty = janitor.promise(&format!("losetup -d {device}"))?;
         let mount_duty = janitor.promise(&format!("umount '{}'", self.mount.display()))?;

@@ -125,7 +125,10 @@ pub fn run(args: &PowerArgs, progress: Progress) -> Result<Ending, SetupError> {
     if failures.is_empty() {
         world.begin_load(args.rate, Duration::from_millis(500));
         world.run_for(Duration::from_millis(500))?;
-        settle(&mut world, Duration::from_secs(20))?;
+        // Whoever cannot even tell what it holds has failed, too.
+        if let Err(error) = settle(&mut world, Duration::from_secs(20)) {
+            failures.push(error.to_string());
+        }
     }
 
     let mut report = Report::default();

@@ -3,6 +3,9 @@
 //! shares nothing with the load test's own.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -92,6 +95,43 @@ struct Inner {
     sessions: HashMap<u64, Session>,
     next_session: u64,
     held_send: Option<(u64, Value)>,
+    journal: Option<Journal>,
+}
+
+/// When what was acknowledged is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Before anybody hears of it.
+    Synced,
+    /// Handed to the system, which writes it when it likes: survives a kill, not a power cut.
+    Written,
+    /// Kept in the process for a while: survives neither.
+    Buffered,
+}
+
+/// One line of JSON per event or room.
+struct Journal {
+    file: File,
+    durability: Durability,
+    buffer: Vec<u8>,
+}
+
+/// What a buffered journal holds back.
+const BUFFERED_BYTES: usize = 16 << 10;
+
+impl Journal {
+    fn write(&mut self, line: &Value) {
+        self.buffer.extend_from_slice(line.to_string().as_bytes());
+        self.buffer.push(b'\n');
+        if self.durability == Durability::Buffered && self.buffer.len() < BUFFERED_BYTES {
+            return;
+        }
+        self.file.write_all(&self.buffer).unwrap();
+        self.buffer.clear();
+        if self.durability == Durability::Synced {
+            self.file.sync_data().unwrap();
+        }
+    }
 }
 
 pub struct FakeServer {
@@ -102,7 +142,47 @@ pub struct FakeServer {
 impl FakeServer {
     pub fn start(fault: Fault, at: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let server = Self::new(listener.local_addr().unwrap(), fault, at);
+        server.listen(listener);
+        server
+    }
+
+    /// One that keeps its rooms in a file.
+    #[allow(dead_code)]
+    pub fn start_durable(listen: SocketAddr, folder: &Path, durability: Durability) -> Self {
+        let server = Self::new(listen, Fault::None, 0);
+        let path = folder.join("journal");
+        let kept = std::fs::read(&path).unwrap_or_default();
+        // What a crash cut off in the middle of a line was never acknowledged.
+        let whole = kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
+        file.set_len(whole as u64).unwrap();
+        file.sync_all().unwrap();
+        // The name, too, must survive.
+        File::open(folder).unwrap().sync_all().unwrap();
+        {
+            let mut inner = server.inner.lock().unwrap();
+            for line in kept[..whole].split(|byte| *byte == b'\n') {
+                // A hole left by the file system after a power cut is no line.
+                if let Ok(line) = serde_json::from_slice(line) {
+                    inner.load(&line);
+                }
+            }
+            inner.journal = Some(Journal {
+                file,
+                durability,
+                buffer: Vec::new(),
+            });
+        }
+        server.listen(TcpListener::bind(listen).unwrap());
+        server
+    }
+
+    fn new(address: SocketAddr, fault: Fault, at: u64) -> Self {
         let inner = Arc::new(Mutex::new(Inner {
             fault,
             at,
@@ -116,8 +196,13 @@ impl FakeServer {
             sessions: HashMap::new(),
             next_session: 0,
             held_send: None,
+            journal: None,
         }));
-        let shared = inner.clone();
+        Self { address, inner }
+    }
+
+    fn listen(&self, listener: TcpListener) {
+        let shared = self.inner.clone();
         // Ends with the test's process; tests are short and few.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -125,7 +210,6 @@ impl FakeServer {
                 thread::spawn(move || serve(stream, &shared));
             }
         });
-        Self { address, inner }
     }
 
     /// How many messages were sent to it.
@@ -134,8 +218,13 @@ impl FakeServer {
     }
 }
 
-fn serve(stream: TcpStream, inner: &Arc<Mutex<Inner>>) {
+fn serve(mut stream: TcpStream, inner: &Arc<Mutex<Inner>>) {
     let _ = stream.set_nodelay(true);
+    let mut front = [0; 11];
+    if stream.peek(&mut front).is_ok_and(|_| front == *b"GET /readyz") {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        return;
+    }
     let writer = stream.try_clone().unwrap();
     let for_session = stream.try_clone().unwrap();
     #[allow(clippy::result_large_err)]
@@ -167,7 +256,6 @@ fn serve(stream: TcpStream, inner: &Arc<Mutex<Inner>>) {
 }
 
 fn write_all(mut stream: TcpStream, queue: &Receiver<Vec<u8>>) {
-    use std::io::Write;
     for bytes in queue {
         if stream.write_all(&bytes).is_err() {
             return;
@@ -200,6 +288,37 @@ impl Inner {
         self.say(session, &reply.to_string());
     }
 
+    fn load(&mut self, line: &Value) {
+        let uuid = |value: &Value| Uuid::parse_str(value.as_str().unwrap_or_default()).ok();
+        if let Some(id) = uuid(&line["room"]) {
+            let members = line["members"].as_array().unwrap();
+            let room = Room {
+                members: members.iter().filter_map(uuid).collect(),
+                ..Room::default()
+            };
+            self.rooms.insert(id, room);
+            let key = line["key"].as_str().unwrap().to_owned();
+            self.room_ids.insert(key, id);
+        }
+        if let Some(id) = uuid(&line["event"])
+            && let Some(room) = self.rooms.get_mut(&id)
+        {
+            let seq = line["seq"].as_u64().unwrap();
+            room.last_seq = seq;
+            if let Some(user) = uuid(&line["user"]) {
+                let key = (user, line["id"].as_str().unwrap().to_owned());
+                let ts = line["ts"].as_str().unwrap().to_owned();
+                room.ids.insert(key, (seq, ts));
+            }
+            self.clock += 1;
+            room.events.push(Event {
+                seq,
+                frame: line["frame"].as_str().unwrap().to_owned(),
+                message: Some(line["message"].clone()).filter(Value::is_object),
+            });
+        }
+    }
+
     fn authenticate(
         &mut self,
         request: &Value,
@@ -209,9 +328,10 @@ impl Inner {
         let data = &request["data"];
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&["caffis-chat"]);
+        let secret = std::env::var("CAFFIS_JWT_SECRET").unwrap_or_else(|_| SECRET.to_owned());
         let token = jsonwebtoken::decode::<Value>(
             data["token"].as_str()?,
-            &DecodingKey::from_secret(SECRET.as_bytes()),
+            &DecodingKey::from_secret(secret.as_bytes()),
             &validation,
         )
         .ok()?;
@@ -290,7 +410,8 @@ impl Inner {
             return;
         }
         let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes());
-        self.room_ids.insert(key, id);
+        self.room_ids.insert(key.clone(), id);
+        let room_key = key;
         let mut members = vec![user];
         for member in data["member_ids"].as_array().unwrap() {
             members.push(Uuid::parse_str(member.as_str().unwrap()).unwrap());
@@ -306,8 +427,11 @@ impl Inner {
                 self.say(*other, &added.to_string());
             }
         }
+        if let Some(journal) = &mut self.journal {
+            journal.write(&json!({"room": id, "key": room_key, "members": room.members}));
+        }
         self.rooms.insert(id, room);
-        self.publish(id, "room.created", &json!({}), None);
+        self.publish(id, "room.created", &json!({}), None, None);
         let data = json!({"room": {"room_id": id}, "created": true});
         self.ack(session, request, &data);
     }
@@ -318,7 +442,7 @@ impl Inner {
             let member = Uuid::parse_str(member.as_str().unwrap()).unwrap();
             let data = json!({"user_id": member});
             let system = json!({"kind": "system", "text": null, "client_msg_id": null});
-            self.publish(id, "member.joined", &data, Some(system));
+            self.publish(id, "member.joined", &data, Some(system), None);
             let room = self.rooms.get_mut(&id).unwrap();
             room.members.push(member);
             let added = json!({"type": "room.added", "data": {"room": {"room_id": id},
@@ -480,9 +604,8 @@ impl Inner {
             "message.created",
             &json!({"message": message.clone()}),
             Some(message),
+            Some(key),
         );
-        let room = self.rooms.get_mut(&room_id).unwrap();
-        room.ids.insert(key.clone(), (seq, ts.clone()));
         (seq, ts)
     }
 
@@ -493,6 +616,7 @@ impl Inner {
         kind: &str,
         data: &Value,
         message: Option<Value>,
+        key: Option<&(Uuid, String)>,
     ) -> (u64, String) {
         let is_message = kind == "message.created";
         let (is_skip, is_back) = (
@@ -514,6 +638,14 @@ impl Inner {
             message["seq"] = json!(seq);
             message
         });
+        if let Some(key) = key {
+            room.ids.insert(key.clone(), (seq, ts.clone()));
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.write(&json!({"event": room_id, "seq": seq, "frame": frame.to_string(),
+                "message": message, "user": key.map(|key| key.0), "id": key.map(|key| &key.1),
+                "ts": ts}));
+        }
         room.events.push(Event {
             seq,
             frame: frame.to_string(),
@@ -574,7 +706,8 @@ impl Inner {
         let room_id = Uuid::parse_str(data["room_id"].as_str().unwrap()).unwrap();
         let after = data["after_seq"].as_u64().unwrap();
         // Small pages, so that short runs turn them.
-        let limit = data["limit"].as_u64().unwrap().min(7) as usize;
+        let pages = if self.journal.is_some() { 100 } else { 7 };
+        let limit = data["limit"].as_u64().unwrap().min(pages) as usize;
         let room = &self.rooms[&room_id];
         let mut waiting = room
             .events
