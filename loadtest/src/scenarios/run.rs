@@ -182,7 +182,11 @@ pub fn measure(
     report.latency("ack", &stats.ack.summary());
     report.latency("delivery", &delivery);
     report.latency("last_delivery", &stats.last_delivery.summary());
+    // Late or full, the generator is what was measured, not the server.
     report.latency("generator_lateness", &stats.lateness.summary());
+    let own = last.own_cpu.since(&first.own_cpu);
+    let own_cores = own.cpu_s / own.wall_s.max(1e-9);
+    report.number("generator_cores_used", own_cores, "of 1");
 
     let mut measured = Measured {
         deliveries,
@@ -207,6 +211,7 @@ struct Point {
     acks: u64,
     deliveries: u64,
     cpu: Option<CpuSample>,
+    own_cpu: CpuSample,
 }
 
 impl Point {
@@ -218,6 +223,7 @@ impl Point {
             cpu: pid
                 .map(|pid| CpuSample::of(pid).map_err(SetupError))
                 .transpose()?,
+            own_cpu: CpuSample::of(std::process::id()).map_err(SetupError)?,
         })
     }
 }

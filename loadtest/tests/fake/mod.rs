@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -154,7 +154,10 @@ impl FakeServer {
         let path = folder.join("journal");
         let kept = std::fs::read(&path).unwrap_or_default();
         // What a crash cut off in the middle of a line was never acknowledged.
-        let whole = kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let whole = kept
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
         let file = File::options()
             .create(true)
             .append(true)
@@ -221,7 +224,10 @@ impl FakeServer {
 fn serve(mut stream: TcpStream, inner: &Arc<Mutex<Inner>>) {
     let _ = stream.set_nodelay(true);
     let mut front = [0; 11];
-    if stream.peek(&mut front).is_ok_and(|_| front == *b"GET /readyz") {
+    if stream
+        .peek(&mut front)
+        .is_ok_and(|_| front == *b"GET /readyz")
+    {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
         return;
     }
@@ -642,9 +648,11 @@ impl Inner {
             room.ids.insert(key.clone(), (seq, ts.clone()));
         }
         if let Some(journal) = &mut self.journal {
-            journal.write(&json!({"event": room_id, "seq": seq, "frame": frame.to_string(),
+            journal.write(
+                &json!({"event": room_id, "seq": seq, "frame": frame.to_string(),
                 "message": message, "user": key.map(|key| key.0), "id": key.map(|key| &key.1),
-                "ts": ts}));
+                "ts": ts}),
+            );
         }
         room.events.push(Event {
             seq,
