@@ -1,6 +1,6 @@
 //! Pages of a room's history for its members: messages in their current state.
 
-use super::read::{last_seq, read_seq};
+use super::read::{newest, read_seq};
 use super::row::{Failure, int, message, message_columns, refuse};
 use crate::chat::port::{HistoryPage, HistoryRead, Refusal};
 use crate::protocol::reply::History;
@@ -13,10 +13,10 @@ pub(super) fn history(
     connection: &Connection,
     read: &HistoryRead,
 ) -> Result<Result<History, Refusal>, Failure> {
-    let is_member = read_seq(connection, read.room, read.user)?.is_some();
-    let (Some(last_seq), true) = (last_seq(connection, read.room)?, is_member) else {
+    if read_seq(connection, read.room, read.user)?.is_none() {
         return Ok(refuse(ErrorCode::Forbidden, "not a member of this room"));
-    };
+    }
+    let (last_seq, _) = newest(connection, read.room)?;
     Ok(Ok(match read.page {
         HistoryPage::Newest => before(connection, read, Seq::MAX, last_seq)?,
         HistoryPage::Before(seq) => before(connection, read, seq, last_seq)?,
