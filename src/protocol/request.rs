@@ -151,6 +151,14 @@ requests! {
 }
 
 fn read<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, Refused> {
+    // A derived `Deserialize` would take an array for the fields in their order.
+    if !data.trim_start().starts_with('{') {
+        let message = "`data` must be an object".to_owned();
+        return Err(Refused {
+            code: ErrorCode::BadRequest,
+            message,
+        });
+    }
     sonic_rs::from_str(data).map_err(|error| Refused {
         code: ErrorCode::BadRequest,
         message: format!("data: {}", first_line(&error)),
@@ -341,6 +349,8 @@ mod tests {
             refused("{\"id\":3,\"type\":\"room.get\",\"data\":[]}"),
             (Some(3), "bad_request")
         );
+        let by_position = "{\"id\":3,\"type\":\"rooms.list\",\"data\":[]}";
+        assert_eq!(refused(by_position), (Some(3), "bad_request"));
         let not_a_uuid = "{\"id\":4,\"type\":\"room.get\",\"data\":{\"room_id\":\"x\"}}";
         assert_eq!(refused(not_a_uuid), (Some(4), "bad_request"));
         let broken_data = "{\"id\":4,\"type\":\"room.get\",\"data\":{\"room_id\":nul}}";

@@ -6,6 +6,12 @@
 //!
 //! Next: [`run`] is the loop.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros
+)]
+
 pub mod bell;
 pub mod clock;
 pub mod mesh;
@@ -398,28 +404,9 @@ impl Shards {
         self.address
     }
 
-    /// The counters of each.
-    pub fn stats(&self) -> Vec<Snapshot> {
-        let remotes = self.remotes.0.iter();
-        remotes
-            .map(|(control, _)| {
-                let snapshot = control.snapshot.lock();
-                snapshot.unwrap_or_else(PoisonError::into_inner).clone()
-            })
-            .collect()
-    }
-
-    /// Accept nobody any more and close everybody, spread over this time; then they end.
-    pub fn drain(&self, spread_ms: u64) {
-        for (control, bell) in &self.remotes.0 {
-            control.drain.store(spread_ms + 1, Ordering::Release);
-            bell.ring();
-        }
-    }
-
-    /// End at once, without a word to anybody.
-    pub fn stop(&self) {
-        self.remotes.stop();
+    /// What other threads may ask of them, also while one waits for their end.
+    pub fn handle(&self) -> Handle {
+        Handle(self.remotes.clone())
     }
 
     /// Waits until all have ended.
@@ -435,6 +422,36 @@ impl Shards {
             result = result.and(ended);
         }
         result
+    }
+}
+
+/// What other threads may ask of running shards.
+#[derive(Clone, Debug)]
+pub struct Handle(Remotes);
+
+impl Handle {
+    /// The counters of each.
+    pub fn stats(&self) -> Vec<Snapshot> {
+        let remotes = self.0.0.iter();
+        remotes
+            .map(|(control, _)| {
+                let snapshot = control.snapshot.lock();
+                snapshot.unwrap_or_else(PoisonError::into_inner).clone()
+            })
+            .collect()
+    }
+
+    /// Accept nobody any more and close everybody, spread over this time; then they end.
+    pub fn drain(&self, spread_ms: u64) {
+        for (control, bell) in &self.0.0 {
+            control.drain.store(spread_ms + 1, Ordering::Release);
+            bell.ring();
+        }
+    }
+
+    /// End at once, without a word to anybody.
+    pub fn stop(&self) {
+        self.0.stop();
     }
 }
 

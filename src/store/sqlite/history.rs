@@ -1,0 +1,177 @@
+//! Pages of a room's history for its members: messages in their current state.
+
+use super::read::{last_seq, read_seq};
+use super::row::{Failure, int, message, message_columns, refuse};
+use crate::chat::port::{HistoryPage, HistoryRead, Refusal};
+use crate::protocol::reply::History;
+use crate::protocol::view::Message;
+use crate::protocol::{ErrorCode, Seq};
+use rusqlite::{Connection, ToSql, params};
+
+/// A page, or `forbidden`, also where there is no such room.
+pub(super) fn history(
+    connection: &Connection,
+    read: &HistoryRead,
+) -> Result<Result<History, Refusal>, Failure> {
+    let is_member = read_seq(connection, read.room, read.user)?.is_some();
+    let (Some(last_seq), true) = (last_seq(connection, read.room)?, is_member) else {
+        return Ok(refuse(ErrorCode::Forbidden, "not a member of this room"));
+    };
+    Ok(Ok(match read.page {
+        HistoryPage::Newest => before(connection, read, Seq::MAX, last_seq)?,
+        HistoryPage::Before(seq) => before(connection, read, seq, last_seq)?,
+        HistoryPage::After(seq) => after(connection, read, seq, last_seq)?,
+        HistoryPage::Around(seq) => around(connection, read, seq, last_seq)?,
+    }))
+}
+
+/// Messages below a `seq`, newest first.
+const OLDER: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM messages WHERE room_id = ?1 AND seq < ?2 ORDER BY seq DESC"
+);
+
+/// Messages above a `seq`, oldest first.
+const NEWER: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM messages WHERE room_id = ?1 AND seq > ?2 ORDER BY seq"
+);
+
+/// Messages created or changed after a `seq`, by their last change: two stretches, each in order by
+/// an index of its own, merged.
+const CHANGED: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM messages WHERE room_id = ?1 AND seq > ?2 AND changed_seq = seq
+      UNION ALL
+      SELECT ",
+    message_columns!(),
+    " FROM messages WHERE room_id = ?1 AND changed_seq > ?2 AND changed_seq <> seq
+      ORDER BY changed_seq"
+);
+
+fn before(
+    connection: &Connection,
+    read: &HistoryRead,
+    seq: Seq,
+    last_seq: Seq,
+) -> Result<History, Failure> {
+    let (mut messages, has_more) = page(connection, OLDER, read, seq)?;
+    messages.reverse();
+    Ok(History {
+        messages,
+        has_more,
+        last_seq,
+        next_after_seq: None,
+    })
+}
+
+fn after(
+    connection: &Connection,
+    read: &HistoryRead,
+    seq: Seq,
+    last_seq: Seq,
+) -> Result<History, Failure> {
+    let (messages, has_more) = page(connection, CHANGED, read, seq)?;
+    // What has a `changed_seq` up to that of the last message here was told; on the last page,
+    // everything in this snapshot was.
+    let next_after_seq = match messages.last() {
+        Some(message) if has_more => message.changed_seq,
+        _ => last_seq,
+    };
+    Ok(History {
+        messages,
+        has_more,
+        last_seq,
+        next_after_seq: Some(next_after_seq),
+    })
+}
+
+/// From the middle outwards, one older and one newer in turn, so that the page stays without a gap
+/// and its middle in the middle when the limit, the bytes or one side end early.
+fn around(
+    connection: &Connection,
+    read: &HistoryRead,
+    seq: Seq,
+    last_seq: Seq,
+) -> Result<History, Failure> {
+    let (older, older_cut) = page(connection, OLDER, read, seq.saturating_add(1))?;
+    let (newer, newer_cut) = page(connection, NEWER, read, seq)?;
+    let (mut older, mut newer) = (older.into_iter().peekable(), newer.into_iter().peekable());
+    let (mut below, mut above) = (Vec::new(), Vec::new());
+    let mut room = Room::of(read);
+    loop {
+        let (side, kept) =
+            if below.len() <= above.len() && older.peek().is_some() || newer.peek().is_none() {
+                (&mut older, &mut below)
+            } else {
+                (&mut newer, &mut above)
+            };
+        match side.next_if(|message| room.takes(message)) {
+            Some(message) => kept.push(message),
+            None => break,
+        }
+    }
+    let has_more = older_cut || newer_cut || older.len() + newer.len() > 0;
+    below.reverse();
+    below.append(&mut above);
+    Ok(History {
+        messages: below,
+        has_more,
+        last_seq,
+        next_after_seq: None,
+    })
+}
+
+/// The first messages of a query that fit into the page, and whether there are more.
+fn page(
+    connection: &Connection,
+    sql: &str,
+    read: &HistoryRead,
+    seq: Seq,
+) -> Result<(Vec<Message>, bool), Failure> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let room_id: &dyn ToSql = &read.room.0.as_bytes();
+    let mut rows = statement.query(params![room_id, int(seq)])?;
+    let mut room = Room::of(read);
+    let mut messages = Vec::new();
+    while let Some(row) = rows.next()? {
+        let message = message(row)?;
+        if !room.takes(&message) {
+            return Ok((messages, true));
+        }
+        messages.push(message);
+    }
+    Ok((messages, false))
+}
+
+/// What is left of a page.
+struct Room {
+    messages: usize,
+    bytes: usize,
+    is_empty: bool,
+}
+
+impl Room {
+    fn of(read: &HistoryRead) -> Room {
+        Room {
+            messages: read.limit,
+            bytes: read.bytes_max,
+            is_empty: true,
+        }
+    }
+
+    /// Takes the message into account, if it fits; the first one always fits.
+    fn takes(&mut self, message: &Message) -> bool {
+        let bytes = message.text.as_ref().map_or(0, String::len);
+        if self.messages == 0 || (bytes > self.bytes && !self.is_empty) {
+            return false;
+        }
+        self.messages -= 1;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.is_empty = false;
+        true
+    }
+}
