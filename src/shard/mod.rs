@@ -41,12 +41,19 @@ use std::time::Duration;
 
 /// Connections that may wait to be accepted: the system's usual cap; a storm overflows less.
 const BACKLOG: i32 = 4_096;
+/// How often an address in use is tried: the kernel takes the rings of a process that was killed
+/// apart in its own time, and with them the sockets, which may outlive the process for a moment.
+const LISTEN_TRIES: u32 = 40;
+/// The time between two tries.
+const LISTEN_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Send buffer of a connection, bytes. The kernel doubles it; what a slow client may hold there
 /// is bounded by it instead of growing to megabytes.
 const SEND_BUFFER_BYTES: i32 = 64 << 10;
 /// Memory of the executor for files, which the shards do not use: the least it takes. It locks
 /// three times as much, once for each of its rings.
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
+/// Below this limit of locked memory the executor refuses to start, bytes, whoever asks.
+const EXECUTOR_LOCKED_BYTES_MIN: u64 = 512 << 10;
 /// Requests of each of the executor's rings: it waits for one descriptor.
 const EXECUTOR_RING_DEPTH: usize = 32;
 /// How long the executor lets a task run: for ever. It has one task, so there is nobody to run
@@ -280,7 +287,17 @@ fn listen(
     let failed = |error| ShardError::Listen { address, error };
     // Sockets that share an address would also share it with another server of the same user,
     // unnoticed; one that does not share it finds that out.
-    drop(sys::listen(address, options(false)).map_err(failed)?);
+    let mut tries = LISTEN_TRIES;
+    loop {
+        match sys::listen(address, options(false)) {
+            Ok(_closed_at_once) => break,
+            Err(error) if tries > 1 && error.kind() == io::ErrorKind::AddrInUse => {
+                tries -= 1;
+                std::thread::sleep(LISTEN_AGAIN_AFTER);
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
     let first = sys::listen(address, options(true)).map_err(failed)?;
     let bound = first.local_addr().map_err(failed)?;
     let mut listeners = vec![first];
@@ -368,12 +385,19 @@ impl Seat {
 
 /// Says what an operator can do about a ring that could not be built.
 fn explain(error: io::Error, shards: ShardIx) -> ShardError {
+    let limit_bytes = sys::limit(Limit::LockedBytes).map_or(0, |(soft, _)| soft);
+    if limit_bytes < EXECUTOR_LOCKED_BYTES_MIN {
+        return ShardError::LockedMemory {
+            limit_bytes,
+            shards,
+        };
+    }
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
         .ok()
         .map(|text| text.trim().to_owned());
     match error.raw_os_error() {
         Some(libc::ENOMEM) => ShardError::LockedMemory {
-            limit_bytes: sys::limit(Limit::LockedBytes).map_or(0, |(soft, _)| soft),
+            limit_bytes,
             shards,
         },
         Some(libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EINVAL) => {

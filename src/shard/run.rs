@@ -27,7 +27,7 @@ const MESH_PER_TURN: usize = 1024;
 const FLUSHES_PER_TURN: usize = 2;
 /// After work the shard waits in its own ring for this long, µs: 3 µs a wait, against 16 to 27 for
 /// one through the executor. After that it is idle, and the executor waits.
-const ACTIVE_US: u64 = 2_000;
+const ACTIVE_US: u64 = 20_000;
 /// Counters are published this often, µs.
 const PUBLISH_US: u64 = 1_000_000;
 /// Sockets that are still closing when a drain is done are waited for this long, µs.
