@@ -12,7 +12,7 @@ use crate::chat::sabotage::Sabotaged;
 use crate::limits;
 use settings::{Asked, Gathered, Sources};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// How the node is to run.
@@ -71,33 +71,17 @@ pub enum Mode {
 /// The store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Database {
-    /// Embedded, in this file.
+    /// Embedded, in this folder.
     Sqlite(PathBuf),
 }
 
 /// Whose pages may open a WebSocket. A request without `Origin` comes from no browser.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Origins {
-    /// Anybody's.
-    Any,
-    /// Those of loopback hosts, on any port: for development.
-    Loopback,
+    /// Those of this server and of loopback hosts: for development.
+    SameHostOrLoopback,
     /// These, each `scheme://host[:port]` in lower case.
     Listed(Vec<String>),
-}
-
-impl Origins {
-    /// Whether a page of this origin may connect.
-    pub fn allow(&self, origin: &str) -> bool {
-        match self {
-            Origins::Any => true,
-            Origins::Loopback => origin_host(origin).is_some_and(is_loopback_host),
-            Origins::Listed(list) => {
-                let origin = origin.to_ascii_lowercase();
-                list.contains(&origin)
-            }
-        }
-    }
 }
 
 /// A string that shows itself to nobody by accident.
@@ -242,9 +226,7 @@ impl Config {
         let cores = u16::try_from(machine.cores.clamp(1, limits::SHARDS_MAX)).unwrap_or(1);
         let allow_insecure = raw.take("allow_insecure", false, parse_bool);
         let default_origins = match mode {
-            // The page is then opened by the machine's address, which nobody told us.
-            Mode::Development if allow_insecure => Origins::Any,
-            Mode::Development => Origins::Loopback,
+            Mode::Development => Origins::SameHostOrLoopback,
             Mode::Production => Origins::Listed(Vec::new()),
         };
         let config = Config {
@@ -255,11 +237,9 @@ impl Config {
             node: raw.take("node", node_name(&machine.host), parse_node),
             shards: raw.take("shards", cores, parse_number(1, limits::SHARDS_MAX as u64)),
             mode,
-            database: raw.take(
-                "database_url",
-                Database::Sqlite(data_dir.join("caffis.db")),
-                |text| parse_database(text, &data_dir),
-            ),
+            database: raw.take("database_url", Database::Sqlite(data_dir.clone()), |text| {
+                parse_database(text, &data_dir)
+            }),
             data_dir: data_dir.clone(),
             jwt_secrets: raw.take("jwt_secret", Vec::new(), parse_secrets),
             jwt_issuer: raw.take("jwt_issuer", "caffis".to_owned(), parse_claim),
@@ -327,13 +307,12 @@ impl Config {
             }
         }
         let open = match &self.origins {
-            Origins::Any | Origins::Loopback => true,
+            Origins::SameHostOrLoopback => true,
             Origins::Listed(list) => list.is_empty(),
         };
         if open {
             problems.push(
-                "production mode needs CAFFIS_ALLOWED_ORIGINS: the origins of your web pages, \
-                 not *"
+                "production mode needs CAFFIS_ALLOWED_ORIGINS: the origins of your web pages"
                     .to_owned(),
             );
         }
@@ -474,17 +453,17 @@ fn parse_claim(text: &str) -> Result<String, String> {
 
 fn parse_database(text: &str, data_dir: &Path) -> Result<Database, String> {
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return Err("sqlite:FILE: this version has no PostgreSQL store yet".to_owned());
+        return Err("sqlite:FOLDER: this version has no PostgreSQL store yet".to_owned());
     }
-    let expected = || "sqlite:FILE, such as sqlite:caffis.db".to_owned();
+    let expected = || "sqlite: or sqlite:FOLDER, such as sqlite:/var/lib/caffis".to_owned();
     let path = text.strip_prefix("sqlite:").ok_or_else(expected)?;
-    // `sqlite:///var/x.db` and `sqlite:/var/x.db` are the same file.
+    // `sqlite:///var/x` and `sqlite:/var/x` are the same folder.
     let path = path.strip_prefix("//").unwrap_or(path);
-    if path.is_empty() || path.contains(['?', '\0']) {
-        return Err(expected());
-    }
     if path.starts_with(':') {
-        return Err("a file: a store in memory would forget what was acknowledged".to_owned());
+        return Err("a folder: a store in memory would forget what was acknowledged".to_owned());
+    }
+    if path.contains(['?', '\0']) || path.ends_with(".db") {
+        return Err(expected());
     }
     Ok(Database::Sqlite(data_dir.join(path)))
 }
@@ -499,15 +478,9 @@ fn parse_secrets(text: &str) -> Result<Vec<Secret>, String> {
 
 fn parse_origins(text: &str) -> Result<Origins, String> {
     let items: Vec<_> = list(text).map(str::to_ascii_lowercase).collect();
-    if items.iter().any(|item| item == "*") {
-        return Ok(Origins::Any);
-    }
-    let well_formed = |item: &String| {
-        origin_host(item).is_some_and(|host| !host.is_empty())
-            && !item.contains(|c: char| c.is_whitespace() || c == '*')
-    };
-    if items.is_empty() || !items.iter().all(well_formed) {
-        return Err("origins such as https://app.example.org, comma-separated, or *".to_owned());
+    if items.is_empty() || !items.iter().all(|item| is_origin(item)) {
+        // `*` is refused too: any page in the world could then speak as its visitor.
+        return Err("origins such as https://app.example.org, comma-separated, not *".to_owned());
     }
     Ok(Origins::Listed(items))
 }
@@ -525,33 +498,20 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
         .filter(|item| !item.is_empty())
 }
 
-/// The host of `http://host:port` or `https://host:port`; `None` if it is no such origin.
-fn origin_host(origin: &str) -> Option<&str> {
-    let rest = origin
-        .strip_prefix("http://")
-        .or_else(|| origin.strip_prefix("https://"))?;
-    if rest.contains(['/', '?', '#', '@']) {
-        return None;
-    }
-    let (host, port) = match rest.strip_prefix('[') {
-        Some(rest) => {
-            let (host, after) = rest.split_once(']')?;
-            (host, after.strip_prefix(':'))
-        }
-        None => match rest.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (rest, None),
-        },
+/// `http://host:port` or `https://host:port`, the port optional, nothing after it.
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else {
+        return false;
     };
-    match port.map(str::parse::<u16>) {
-        Some(Err(_)) => None,
-        None | Some(Ok(_)) => Some(host),
-    }
-}
-
-fn is_loopback_host(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+    let (host, port) = match authority.rsplit_once(':') {
+        // The colons of an IPv6 address are inside its brackets.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        Some(_) | None => (authority, None),
+    };
+    matches!(scheme, "http" | "https")
+        && !host.is_empty()
+        && host
+            .chars()
+            .all(|c| c.is_alphanumeric() || ".-_[]:".contains(c))
+        && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }

@@ -33,16 +33,17 @@ pub mod edge;
 #[cfg(feature = "server")]
 pub mod shard;
 #[cfg(feature = "server")]
-pub mod store;
-#[cfg(feature = "server")]
 pub mod sys;
+
+#[cfg(feature = "server")]
+pub mod identity;
+#[cfg(feature = "server")]
+pub mod store;
 
 #[cfg(feature = "server")]
 pub mod api;
 #[cfg(feature = "server")]
 pub mod config;
-#[cfg(feature = "server")]
-pub mod identity;
 #[cfg(feature = "server")]
 pub mod node;
 #[cfg(feature = "server")]

@@ -11,6 +11,7 @@ pub mod fanout;
 pub mod frame;
 pub mod gate;
 pub mod home;
+pub mod home_reads;
 pub mod map;
 pub mod memberships;
 pub mod outbox;

@@ -81,9 +81,9 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "database_url",
         kind: Kind::Text,
-        default: "sqlite:caffis.db",
-        example: "\"sqlite:caffis.db\"",
-        help: "The store: sqlite:FILE, where a relative file is in the data folder.",
+        default: "sqlite:",
+        example: "\"sqlite:\"",
+        help: "The store: sqlite: is the embedded one in the data folder, sqlite:FOLDER in another.",
     },
     Setting {
         name: "jwt_secret",
@@ -110,10 +110,10 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "allowed_origins",
         kind: Kind::List,
-        default: "in development, loopback origins",
+        default: "in development, this server's own and those of loopback hosts",
         example: "[\"https://app.example.org\"]",
-        help: "Origins whose pages may connect, as scheme://host[:port]; * is any, which \
-               production refuses. Programs that send no Origin are not browsers and may connect.",
+        help: "Origins whose pages may connect, as scheme://host[:port]. Programs that send no \
+               Origin are not browsers and may connect.",
     },
     Setting {
         name: "allow_insecure",
