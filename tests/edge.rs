@@ -21,13 +21,15 @@ use std::time::{Duration, Instant};
 /// Everything happens within this, or the test fails.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+type Call = (Ticket, StoreCall, Arc<dyn ReplySink>);
+
 struct NoRooms {
-    calls: Mutex<mpsc::Sender<(Ticket, StoreCall, Arc<dyn ReplySink>)>>,
+    calls: Mutex<mpsc::Sender<Call>>,
 }
 
 impl NoRooms {
     fn start() -> Arc<NoRooms> {
-        let (calls, called) = mpsc::channel::<(Ticket, StoreCall, Arc<dyn ReplySink>)>();
+        let (calls, called) = mpsc::channel::<Call>();
         std::thread::spawn(move || {
             for (ticket, call, sink) in called {
                 let result = match call {
@@ -352,7 +354,7 @@ fn a_request_that_stalls_is_told_408() {
 
 #[test]
 fn requests_that_are_refused() {
-    let mut config = config(1);
+    let mut config = config(2);
     config.connections_max = 1;
     let server = Server::start(config);
     let head = |lines: &str| format!("{REQUEST}{lines}\r\n");

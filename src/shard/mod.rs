@@ -34,7 +34,7 @@ use run::{Shard, Timing};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -74,7 +74,7 @@ pub struct ShardsConfig {
     pub seed: u64,
     /// Whose pages may connect.
     pub origins: AllowedOrigins,
-    /// WebSockets of the node; each shard has its share.
+    /// WebSockets of the node; further upgrades are answered 503.
     pub connections_max: usize,
     /// The store.
     pub store: Arc<dyn Store>,
@@ -230,6 +230,7 @@ pub fn start(config: ShardsConfig) -> Result<Shards, ShardError> {
     );
     let meshes = mesh::wire(&bells);
     let config = Arc::new(config);
+    let connections = Arc::new(AtomicUsize::new(0));
     let clock = Clock::start();
     let (ready, readies) = mpsc::channel();
     let mut running = Shards {
@@ -245,6 +246,7 @@ pub fn start(config: ShardsConfig) -> Result<Shards, ShardError> {
             listener,
             mesh,
             remotes: remotes.clone(),
+            connections: connections.clone(),
         };
         let ready = ready.clone();
         let thread = std::thread::Builder::new()
@@ -315,6 +317,7 @@ struct Seat {
     listener: TcpListener,
     mesh: Mesh,
     remotes: Remotes,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Seat {
@@ -359,9 +362,8 @@ impl Seat {
         let (control, bell) = self.remotes.0[usize::from(self.index)].clone();
         let edge = EdgeConfig {
             origins: config.origins.clone(),
-            connections_max: config
-                .connections_max
-                .div_ceil(usize::from(config.core.shards)),
+            connections_max: config.connections_max,
+            connections: self.connections,
             handoff: config.handoff.clone(),
         };
         let edge = Edge::new(edge, self.listener)?;
