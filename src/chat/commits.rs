@@ -13,7 +13,7 @@ use crate::limits;
 use crate::protocol::event::RoomEvent;
 use crate::protocol::reply::{self, Changed, RoomCreated, Sent};
 use crate::protocol::view::RoomKind;
-use crate::protocol::{ErrorCode, RoomId, UserId, websocket};
+use crate::protocol::{ErrorCode, RoomId, Seq, UserId, websocket};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -72,11 +72,30 @@ impl Commits {
             );
             return;
         }
-        if ctx.config.sabotage.is(Sabotage::AckBeforeCommit) {
-            acknowledge_too_early(&write, ctx);
-        }
         self.queue.push_back(write);
         self.submit(ctx);
+    }
+
+    /// What a server that lies would say, before it knows: the sequence number that the message
+    /// will most likely get.
+    pub fn acknowledge_too_early(&self, write: &Write, released: Seq, ctx: &mut Context<'_>) {
+        let OpKind::Send { client_msg_id, .. } = &write.op.kind else {
+            return;
+        };
+        let flight = self.flight.iter().flat_map(|flight| &flight.writes);
+        let ahead = self
+            .queue
+            .iter()
+            .chain(flight.map(|receipt| &receipt.write));
+        let ahead = ahead.filter(|other| other.op.room == write.op.room).count();
+        let sent = Sent {
+            client_msg_id: *client_msg_id,
+            room_id: write.op.room,
+            seq: released + ahead as Seq + 1,
+            ts: ctx.now.unix,
+            duplicate: false,
+        };
+        acknowledge(write, OpReply::Sent(sent), ctx);
     }
 
     /// Sends the next batch, unless one is in flight.
@@ -230,20 +249,6 @@ fn acknowledge(write: &Write, done: OpReply, ctx: &mut Context<'_>) {
         write.shard,
         MeshMessage::Reply(write.conn, websocket::encode_text(&json)),
     );
-}
-
-/// What a server that lies would say: a sequence number it cannot know yet.
-fn acknowledge_too_early(write: &Write, ctx: &mut Context<'_>) {
-    if let OpKind::Send { client_msg_id, .. } = &write.op.kind {
-        let sent = Sent {
-            client_msg_id: *client_msg_id,
-            room_id: write.op.room,
-            seq: 1,
-            ts: ctx.now.unix,
-            duplicate: false,
-        };
-        acknowledge(write, OpReply::Sent(sent), ctx);
-    }
 }
 
 fn answer_error(write: &Write, code: ErrorCode, message: &str, ctx: &mut Context<'_>) {

@@ -185,7 +185,7 @@ fn route(
     ctx: &mut Context<'_>,
 ) {
     match message {
-        MeshMessage::Write(write) => home.commits.take(*write, ctx),
+        MeshMessage::Write(write) => home.write(*write, ctx),
         MeshMessage::Reply(conn, bytes) => sessions.reply(conn, bytes, ctx),
         MeshMessage::Subscribe(request) => home.subscribe(&request, ctx),
         MeshMessage::Subscribed {

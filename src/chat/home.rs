@@ -5,14 +5,18 @@
 //! that listens gets each event after the one it began with, in order, once: `cursor` is the next
 //! one it is owed; who is subscribed changes when the gate releases the event that says so.
 //!
+//! Continued in [`super::home_reads`], what it asks of the store.
+//!
 //! Next: [`super::fanout`] on each shard that listens.
 
-use super::bus::{Context, MeshMessage, Packed, Replayable, Subscribe, SubscribeRoom, Subscribed};
+use super::bus::{
+    Context, MeshMessage, Packed, Replayable, Subscribe, SubscribeRoom, Subscribed, Write,
+};
 use super::commits::{Commits, Committed};
 use super::frame::{Frame, Stamps};
 use super::gate::Gate;
 use super::map::{Map, Seeded};
-use super::port::{EventsPage, EventsRead, OpenedRoom, StoreAnswer, StoreCall, StoreError, Ticket};
+use super::port::{EventsRead, StoreCall, Ticket};
 use super::sabotage::Sabotage;
 use super::window::Window;
 use super::{ConnId, ShardIx};
@@ -26,71 +30,71 @@ use std::sync::Arc;
 /// The rooms that a shard is home to.
 #[derive(Debug)]
 pub struct Home {
-    rooms: Slab<HomeRoom>,
-    index: Map<RoomId, usize>,
+    pub(super) rooms: Slab<HomeRoom>,
+    pub(super) index: Map<RoomId, usize>,
     /// This shard's writes.
     pub commits: Commits,
-    calls: Map<Ticket, Call>,
-    to_open: Vec<RoomId>,
-    opening: bool,
+    pub(super) calls: Map<Ticket, Call>,
+    pub(super) to_open: Vec<RoomId>,
+    pub(super) opening: bool,
     /// Rooms to compare with the store in this round.
-    heads_queue: VecDeque<RoomId>,
-    heads_under_way: bool,
-    heads_round_ms: u64,
+    pub(super) heads_queue: VecDeque<RoomId>,
+    pub(super) heads_under_way: bool,
+    pub(super) heads_round_ms: u64,
     /// Listeners that are owed events because the mesh was full.
-    lagging: Vec<(RoomId, ShardIx)>,
+    pub(super) lagging: Vec<(RoomId, ShardIx)>,
     /// Where the search for a window to give up goes on.
-    clock_hand: usize,
-    window_bytes: usize,
-    fetches: usize,
+    pub(super) clock_hand: usize,
+    pub(super) window_bytes: usize,
+    pub(super) fetches: usize,
 }
 
 #[derive(Debug)]
-struct HomeRoom {
-    id: RoomId,
-    open: bool,
-    gate: Gate,
-    window: Window,
+pub(super) struct HomeRoom {
+    pub(super) id: RoomId,
+    pub(super) open: bool,
+    pub(super) gate: Gate,
+    pub(super) window: Window,
     /// Sorted.
-    members: Vec<UserId>,
-    listeners: Vec<Listener>,
-    waiting: Vec<Waiting>,
+    pub(super) members: Vec<UserId>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) waiting: Vec<Waiting>,
     /// The newest event that the store is known to have.
-    head: Seq,
+    pub(super) head: Seq,
     /// Events with `seq` ≤ this are no longer kept by the store.
-    floor: Seq,
-    fetching: bool,
-    filling: bool,
+    pub(super) floor: Seq,
+    pub(super) fetching: bool,
+    pub(super) filling: bool,
     /// The window was looked at since the clock hand last passed.
-    touched: bool,
+    pub(super) touched: bool,
     /// Since when nobody listens, ms.
-    idle_since_ms: u64,
+    pub(super) idle_since_ms: u64,
 }
 
 /// A shard that listens.
 #[derive(Clone, Copy, Debug)]
-struct Listener {
-    shard: ShardIx,
+pub(super) struct Listener {
+    pub(super) shard: ShardIx,
     /// The next event it is owed.
-    cursor: Seq,
+    pub(super) cursor: Seq,
     /// What it is owed is being read, since the window has it no longer.
-    fetching: bool,
+    pub(super) fetching: bool,
 }
 
 /// A connection that waits for its answer.
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
-    shard: ShardIx,
-    conn: ConnId,
-    user: UserId,
-    asked: SubscribeRoom,
-    since_ms: u64,
+pub(super) struct Waiting {
+    pub(super) shard: ShardIx,
+    pub(super) conn: ConnId,
+    pub(super) user: UserId,
+    pub(super) asked: SubscribeRoom,
+    pub(super) since_ms: u64,
     /// The window was filled for it: what it does not cover now is too much.
-    filled: bool,
+    pub(super) filled: bool,
 }
 
 #[derive(Debug)]
-enum Call {
+pub(super) enum Call {
     Open(Vec<RoomId>),
     Heads,
     Fetch(RoomId),
@@ -255,6 +259,19 @@ impl Home {
         );
     }
 
+    /// Takes a write.
+    pub fn write(&mut self, write: Write, ctx: &mut Context<'_>) {
+        if ctx.config.sabotage.is(Sabotage::AckBeforeCommit) {
+            let room = self
+                .index
+                .get(&write.op.room)
+                .and_then(|index| self.rooms.get(*index));
+            let released = room.map_or(0, |room| room.gate.released());
+            self.commits.acknowledge_too_early(&write, released, ctx);
+        }
+        self.commits.take(write, ctx);
+    }
+
     /// Takes what a batch brought.
     pub fn committed(&mut self, committed: Committed, ctx: &mut Context<'_>) {
         let Committed {
@@ -277,83 +294,6 @@ impl Home {
             }
         }
         self.compare_heads(ctx);
-    }
-
-    /// Whether this call is one of ours.
-    pub fn awaits(&self, ticket: Ticket) -> bool {
-        self.calls.contains_key(&ticket)
-    }
-
-    /// Takes an answer of the store.
-    pub fn answered(
-        &mut self,
-        ticket: Ticket,
-        result: Result<StoreAnswer, StoreError>,
-        ctx: &mut Context<'_>,
-    ) {
-        let Some(call) = self.calls.remove(&ticket) else {
-            return;
-        };
-        match (call, result) {
-            (Call::Open(rooms), Ok(StoreAnswer::OpenRooms(opened))) => {
-                self.opening = false;
-                for (room, opened) in rooms.into_iter().zip(opened) {
-                    self.opened(room, opened, ctx);
-                }
-                self.open_rooms(ctx);
-            }
-            (Call::Open(rooms), _) => {
-                self.opening = false;
-                self.to_open.extend(rooms);
-            }
-            (Call::Heads, Ok(StoreAnswer::Heads { rooms, .. })) => {
-                self.heads_under_way = false;
-                for (room, last_seq) in rooms {
-                    self.heard_of(room, last_seq, ctx);
-                }
-                self.compare_heads(ctx);
-            }
-            (Call::Heads, _) => self.heads_under_way = false,
-            (Call::Fetch(room), Ok(StoreAnswer::Events(page))) => {
-                self.fetches -= 1;
-                self.fetched(room, page, ctx);
-            }
-            (Call::Fetch(room), _) => {
-                self.fetches -= 1;
-                if let Some(room) = self.room_mut(room) {
-                    room.fetching = false;
-                }
-            }
-            (Call::Fill(room), result) => {
-                self.fetches -= 1;
-                let page = match result {
-                    Ok(StoreAnswer::Events(page)) => Some(page),
-                    _ => None,
-                };
-                self.filled(room, page, ctx);
-            }
-            (Call::Pull { shard, conn, room }, result) => {
-                self.fetches -= 1;
-                let frames = match result {
-                    Ok(StoreAnswer::Events(page)) => Some(
-                        page.events
-                            .iter()
-                            .map(|event| (event.seq, Packed::of(&encode(event, Stamps::default()))))
-                            .collect(),
-                    ),
-                    _ => None,
-                };
-                ctx.tell(shard, MeshMessage::Pulled { conn, room, frames });
-            }
-            (Call::CatchUp { shard, room }, result) => {
-                self.fetches -= 1;
-                let events = match result {
-                    Ok(StoreAnswer::Events(page)) => page.events,
-                    _ => Vec::new(),
-                };
-                self.caught_up(room, shard, &events, ctx);
-            }
-        }
     }
 
     /// Time has passed.
@@ -414,7 +354,7 @@ impl Home {
         }
     }
 
-    fn room_mut(&mut self, room: RoomId) -> Option<&mut HomeRoom> {
+    pub(super) fn room_mut(&mut self, room: RoomId) -> Option<&mut HomeRoom> {
         self.index
             .get(&room)
             .and_then(|index| self.rooms.get_mut(*index))
@@ -445,42 +385,6 @@ impl Home {
         index
     }
 
-    /// Asks for the state of rooms that are wanted; one call for all of them at a time.
-    fn open_rooms(&mut self, ctx: &mut Context<'_>) {
-        if self.opening || self.to_open.is_empty() {
-            return;
-        }
-        self.opening = true;
-        let count = self.to_open.len().min(limits::HEADS_MAX);
-        let rooms: Vec<RoomId> = self.to_open.drain(..count).collect();
-        let ticket = ctx.call(StoreCall::OpenRooms(rooms.clone()));
-        self.calls.insert(ticket, Call::Open(rooms));
-    }
-
-    fn opened(&mut self, room: RoomId, opened: Option<OpenedRoom>, ctx: &mut Context<'_>) {
-        let Some(index) = self.index.get(&room).copied() else {
-            return;
-        };
-        let room = &mut self.rooms[index];
-        if room.open {
-            return;
-        }
-        room.open = true;
-        if let Some(OpenedRoom {
-            last_seq,
-            kind: _,
-            members,
-        }) = opened
-        {
-            room.members = members.into_iter().map(|(user, _)| user).collect();
-            room.members.sort_unstable();
-            room.gate.open(last_seq);
-            room.head = room.head.max(last_seq);
-        }
-        self.release(index, 0, ctx);
-        self.answer_waiting(index, ctx);
-    }
-
     fn offer(&mut self, index: usize, event: RoomEvent, received_us: u64, ctx: &mut Context<'_>) {
         let room = &mut self.rooms[index];
         room.head = room.head.max(event.seq);
@@ -494,7 +398,7 @@ impl Home {
     }
 
     /// Lets every event pass whose turn it is.
-    fn release(&mut self, index: usize, received_us: u64, ctx: &mut Context<'_>) {
+    pub(super) fn release(&mut self, index: usize, received_us: u64, ctx: &mut Context<'_>) {
         let now_us = ctx.now.mono_us;
         let mut joined: Vec<UserId> = Vec::new();
         let mut released = false;
@@ -603,30 +507,6 @@ impl Home {
         }
     }
 
-    /// Gives a lagging listener what was read for it.
-    fn caught_up(
-        &mut self,
-        room_id: RoomId,
-        shard: ShardIx,
-        events: &[RoomEvent],
-        ctx: &mut Context<'_>,
-    ) {
-        let Some(listener) = self
-            .room_mut(room_id)
-            .and_then(|room| room.listener_mut(shard))
-        else {
-            return;
-        };
-        listener.fetching = false;
-        for event in events {
-            if listener.cursor == event.seq && ctx.takes_events(shard) {
-                listener.cursor += 1;
-                ctx.deliver(shard, room_id, event.seq, &encode(event, Stamps::default()));
-            }
-        }
-        self.lagging.push((room_id, shard));
-    }
-
     fn tell_added(&mut self, room: RoomId, users: Arc<[UserId]>, ctx: &mut Context<'_>) {
         for shard in 0..ctx.config.shards {
             if ctx.takes_events(shard) {
@@ -641,114 +521,8 @@ impl Home {
         }
     }
 
-    /// The store has this event: if the gate has not, it is fetched.
-    fn heard_of(&mut self, room: RoomId, last_seq: Seq, ctx: &mut Context<'_>) {
-        let Some(index) = self.index.get(&room).copied() else {
-            return;
-        };
-        let room = &mut self.rooms[index];
-        room.head = room.head.max(last_seq);
-        if room.open && room.head > room.gate.released() {
-            self.fetch(index, ctx);
-        }
-    }
-
-    /// Reads the events after the last one released.
-    fn fetch(&mut self, index: usize, ctx: &mut Context<'_>) {
-        let room = &mut self.rooms[index];
-        if room.fetching || self.fetches >= limits::FETCHES_MAX {
-            return;
-        }
-        room.fetching = true;
-        self.fetches += 1;
-        ctx.stats.gate_fetches += 1;
-        let ticket = ctx.call(StoreCall::Events(EventsRead {
-            room: room.id,
-            after: room.gate.released(),
-            to: Seq::MAX,
-            events_max: limits::REPLAY_EVENTS_MAX,
-            bytes_max: limits::REPLAY_BYTES_MAX,
-            newest: false,
-        }));
-        self.calls.insert(ticket, Call::Fetch(room.id));
-    }
-
-    fn fetched(&mut self, room: RoomId, page: EventsPage, ctx: &mut Context<'_>) {
-        let Some(index) = self.index.get(&room).copied() else {
-            return;
-        };
-        let room = &mut self.rooms[index];
-        room.fetching = false;
-        room.floor = page.floor;
-        room.head = room.head.max(page.last_seq);
-        let progress = !page.events.is_empty();
-        for event in page.events {
-            room.gate.offer(event);
-        }
-        self.release(index, 0, ctx);
-        let room = &self.rooms[index];
-        if progress && room.head > room.gate.released() {
-            self.fetch(index, ctx);
-        }
-    }
-
-    /// Reads what stands before the window, for those who resume.
-    fn fill(&mut self, index: usize, ctx: &mut Context<'_>) {
-        let room = &mut self.rooms[index];
-        if room.filling || self.fetches >= limits::FETCHES_MAX {
-            return;
-        }
-        room.filling = true;
-        self.fetches += 1;
-        let released = room.gate.released();
-        let ticket = ctx.call(StoreCall::Events(EventsRead {
-            room: room.id,
-            after: released.saturating_sub(limits::REPLAY_EVENTS_MAX as Seq),
-            to: released,
-            events_max: limits::REPLAY_EVENTS_MAX,
-            bytes_max: limits::REPLAY_BYTES_MAX,
-            newest: true,
-        }));
-        self.calls.insert(ticket, Call::Fill(room.id));
-    }
-
-    fn filled(&mut self, room: RoomId, page: Option<EventsPage>, ctx: &mut Context<'_>) {
-        let Some(index) = self.index.get(&room).copied() else {
-            return;
-        };
-        let room = &mut self.rooms[index];
-        room.filling = false;
-        let Some(page) = page else { return };
-        room.floor = page.floor;
-        room.touched = true;
-        let bytes_before = room.window.bytes();
-        let last = page.events.last().map_or(0, |event| event.seq);
-        if room.window.is_empty() && last == room.gate.released() {
-            for event in &page.events {
-                room.window
-                    .push(event.seq, encode(event, Stamps::default()));
-            }
-        } else {
-            for event in page.events.iter().rev() {
-                if !room.window.holds(event.seq)
-                    && !room
-                        .window
-                        .push_front(event.seq, encode(event, Stamps::default()))
-                {
-                    break;
-                }
-            }
-        }
-        self.window_bytes = self.window_bytes + room.window.bytes() - bytes_before;
-        for waiting in &mut room.waiting {
-            waiting.filled = true;
-        }
-        self.answer_waiting(index, ctx);
-        self.bound_windows(ctx);
-    }
-
     /// Answers everybody whose answer is known.
-    fn answer_waiting(&mut self, index: usize, ctx: &mut Context<'_>) {
+    pub(super) fn answer_waiting(&mut self, index: usize, ctx: &mut Context<'_>) {
         let room = &mut self.rooms[index];
         if !room.open || room.waiting.is_empty() {
             return;
@@ -802,24 +576,9 @@ impl Home {
         }
     }
 
-    /// Compares the next rooms with the store; one call at a time.
-    fn compare_heads(&mut self, ctx: &mut Context<'_>) {
-        if self.heads_under_way || self.heads_queue.is_empty() {
-            return;
-        }
-        self.heads_under_way = true;
-        let count = self.heads_queue.len().min(limits::HEADS_MAX);
-        let rooms = self.heads_queue.drain(..count).collect();
-        let ticket = ctx.call(StoreCall::Heads {
-            rooms,
-            users: Vec::new(),
-        });
-        self.calls.insert(ticket, Call::Heads);
-    }
-
     /// Gives up windows that were not looked at for a while, when all of them are too much (the
     /// clock algorithm).
-    fn bound_windows(&mut self, ctx: &Context<'_>) {
+    pub(super) fn bound_windows(&mut self, ctx: &Context<'_>) {
         let mut steps = 2 * self.rooms.capacity();
         while self.window_bytes > ctx.config.windows_bytes_max && steps > 0 {
             steps -= 1;
@@ -892,7 +651,7 @@ impl HomeRoom {
         }
     }
 
-    fn listener_mut(&mut self, shard: ShardIx) -> Option<&mut Listener> {
+    pub(super) fn listener_mut(&mut self, shard: ShardIx) -> Option<&mut Listener> {
         self.listeners
             .iter_mut()
             .find(|listener| listener.shard == shard)
@@ -900,7 +659,7 @@ impl HomeRoom {
 }
 
 /// The one encoding of an event.
-fn encode(event: &RoomEvent, stamps: Stamps) -> Frame {
+pub(super) fn encode(event: &RoomEvent, stamps: Stamps) -> Frame {
     Frame::event(
         websocket::encode_text(&event.to_json()),
         stamps,

@@ -7,7 +7,7 @@
 
 use super::ConnId;
 use super::bus::{Context, MeshMessage, Packed};
-use super::session::State;
+use super::session::{Session, State};
 use super::sessions::Sessions;
 use crate::protocol::{RoomId, Seq};
 
@@ -25,33 +25,35 @@ impl Sessions {
             if ready.pulling || !has_room {
                 return;
             }
-            let Some(replay) = ready.replay.front().copied() else {
+            if ready.replay.is_empty() {
+                ready.replay.shrink_to_fit();
+                return;
+            }
+            // A client may be ahead of this shard, when it was connected elsewhere before: its
+            // turn comes when the shard has reached it.
+            let (index, rooms) = (&self.index, &self.rooms);
+            let position_of = |room: RoomId| {
+                let local = index
+                    .get(&room)
+                    .and_then(|place| rooms.get(*place as usize));
+                local.and_then(|local| local.position)
+            };
+            let Some(State::Ready(ready)) = state_of(&mut self.table, conn) else {
                 return;
             };
-            let place = self.index.get(&replay.room).copied();
-            let local = place.and_then(|place| self.rooms.get_mut(place as usize));
-            let caught_up = match local {
-                Some(local)
-                    if local
-                        .position
-                        .is_some_and(|position| replay.cursor < position) =>
-                {
-                    false
-                }
-                Some(local) => {
-                    local.go_live(conn);
-                    true
-                }
-                None => true,
+            let next = ready.replay.iter().position(|replay| {
+                position_of(replay.room).is_none_or(|position| replay.cursor <= position)
+            });
+            let Some(next) = next else {
+                return self.held_replays.push(conn);
             };
-            let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state)
-            else {
-                return;
-            };
-            if caught_up {
+            ready.replay.swap(0, next);
+            let replay = ready.replay[0];
+            if position_of(replay.room).is_none_or(|position| replay.cursor == position) {
                 ready.replay.pop_front();
-                if ready.replay.is_empty() {
-                    ready.replay.shrink_to_fit();
+                let place = self.index.get(&replay.room).copied();
+                if let Some(local) = place.and_then(|place| self.rooms.get_mut(place as usize)) {
+                    local.go_live(conn);
                 }
                 continue;
             }
@@ -109,4 +111,10 @@ impl Sessions {
         }
         self.go_on_replaying(conn, ctx);
     }
+}
+
+/// The state of a connection, while the rooms are looked at.
+fn state_of(table: &mut [Option<Box<Session>>], conn: ConnId) -> Option<&mut State> {
+    let session = table.get_mut(conn.index as usize)?.as_deref_mut()?;
+    (session.generation == conn.generation).then_some(&mut session.state)
 }

@@ -86,6 +86,9 @@ pub struct Ready {
     pub user: UserId,
     /// When the token ends.
     pub expires_at: UnixMs,
+    /// The user's version that `rooms` is as of; 0 when a change may have been missed, so that
+    /// the next comparison with the store reads them again.
+    pub version: u64,
     /// Its rooms: places in the shard's table.
     pub rooms: Vec<u32>,
     /// `auth.refresh` requests whose token is being verified.

@@ -4,25 +4,21 @@
 //! connection goes through its outbox, in order; a connection that is being closed is no longer
 //! subscribed to anything; every connection has a reminder in the wheel until it is gone.
 //!
-//! Continued in [`super::sign_in`] (from `auth` to `ready`), [`super::commands`] (requests) and
-//! [`super::replay`] (events that were missed).
+//! Continued in [`super::sign_in`] (from `auth` to `ready`), [`super::memberships`] (which rooms a
+//! connection hears), [`super::commands`] (requests) and [`super::replay`] (events that were missed).
 
 use super::bus::{Context, MeshMessage};
 use super::fanout::LocalRoom;
 use super::frame::{Class, Frame, Stamps};
 use super::map::{Map, Seeded};
 use super::outbox::Pushed::{self, Full};
-use super::port::{
-    Identity, IdentityError, RoomForUser, SignIn, StoreAnswer, StoreCall, StoreError, Ticket,
-};
+use super::port::{Identity, IdentityError, StoreAnswer, StoreError, Ticket};
 use super::sabotage::Sabotage;
 use super::session::{Due, Session, State};
 use super::timers::Timers;
 use super::{ConnId, Effect, TICK_MS};
 use crate::limits;
-use crate::protocol::event::{
-    Membership, Notice, PING_JSON, RoomRemoved, ServerClosing, ServerDraining,
-};
+use crate::protocol::event::{Membership, Notice, PING_JSON, ServerClosing, ServerDraining};
 use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, Seq, UnixMs, UserId, reply};
 use slab::Slab;
 use std::collections::VecDeque;
@@ -33,7 +29,8 @@ pub struct Sessions {
     pub(super) table: Vec<Option<Box<Session>>>,
     pub(super) rooms: Slab<LocalRoom>,
     pub(super) index: Map<RoomId, u32>,
-    pub(super) users: Map<UserId, UserConns>,
+    /// The connections of each user, from the moment their token is verified.
+    pub(super) users: Map<UserId, Vec<ConnId>>,
     pub(super) calls: Map<Ticket, Call>,
     pub(super) signing_in: VecDeque<ConnId>,
     pub(super) sign_ins_under_way: usize,
@@ -49,19 +46,11 @@ pub struct Sessions {
     outbox_bytes: usize,
     open: usize,
     pub(super) ready: usize,
-    versions_round_ms: u64,
-    versions_queue: VecDeque<UserId>,
-    versions_under_way: bool,
+    pub(super) versions_round_ms: u64,
+    pub(super) versions_queue: VecDeque<UserId>,
+    pub(super) versions_under_way: bool,
     draining: Option<u64>,
     pub(super) seed: u64,
-}
-
-/// The connections of one user on this shard.
-#[derive(Debug, Default)]
-pub struct UserConns {
-    pub(super) conns: Vec<ConnId>,
-    /// The user's version as of when the rooms were last read.
-    pub(super) version: u64,
 }
 
 #[derive(Debug)]
@@ -332,10 +321,10 @@ impl Sessions {
             State::Fresh { .. } | State::Closing => (),
         }
         if let Some(user) = user
-            && let Some(entry) = self.users.get_mut(&user)
+            && let Some(conns) = self.users.get_mut(&user)
         {
-            entry.conns.retain(|own| *own != conn);
-            if entry.conns.is_empty() {
+            conns.retain(|own| *own != conn);
+            if conns.is_empty() {
                 self.users.remove(&user);
             }
         }
@@ -418,51 +407,6 @@ impl Sessions {
         }
     }
 
-    /// The user is no longer a member: this was the last event.
-    fn left(&mut self, room: RoomId, user: UserId, ctx: &mut Context<'_>) {
-        let conns = self
-            .users
-            .get(&user)
-            .map_or_else(Vec::new, |entry| entry.conns.clone());
-        for conn in conns {
-            self.remove_room(conn, room, ctx);
-        }
-    }
-
-    /// A connection no longer hears a room, and is told so.
-    fn remove_room(&mut self, conn: ConnId, room: RoomId, ctx: &mut Context<'_>) {
-        let Some(place) = self.index.get(&room).copied() else {
-            return;
-        };
-        let Some(local) = self.rooms.get_mut(place as usize) else {
-            return;
-        };
-        if !local.remove(conn.index) {
-            return;
-        }
-        let mut tell = false;
-        if let Some(session) = self.get_mut(conn) {
-            match &mut session.state {
-                State::Ready(ready) => {
-                    ready.rooms.retain(|own| *own != place);
-                    ready.replay.retain(|replay| replay.room != room);
-                    tell = true;
-                }
-                State::Joining(joining) => {
-                    joining
-                        .answers
-                        .insert(room, super::bus::Subscribed::NotAMember);
-                }
-                State::Fresh { .. } | State::Closing => (),
-            }
-        }
-        if tell {
-            let removed = Notice::RoomRemoved(RoomRemoved { room_id: room });
-            self.say_json(conn, &removed.to_json(), ctx);
-        }
-        self.drop_room_if_unused(place, ctx);
-    }
-
     /// Answer to [`Effect::Verify`].
     pub fn verified(
         &mut self,
@@ -494,94 +438,10 @@ impl Sessions {
         };
         match call {
             Call::SignIn(conns) => self.signed_in(conns, result, ctx),
-            Call::Added(asked) => {
-                self.reading_added = false;
-                // Where it fails, the users' versions will tell again.
-                if let Ok(StoreAnswer::GetRooms(rooms)) = result {
-                    for ((_, user), room) in asked.into_iter().zip(rooms) {
-                        if let Ok(room) = room {
-                            self.add_room(user, &room, ctx);
-                        }
-                    }
-                }
-                self.read_added(ctx);
-            }
-            Call::Versions => {
-                self.versions_under_way = false;
-                if let Ok(StoreAnswer::Heads { users, .. }) = result {
-                    self.compare_versions(users, ctx);
-                }
-            }
-            Call::Reconcile(users) => {
-                if let Ok(StoreAnswer::SignIn(signed_in)) = result {
-                    for (user, signed_in) in users.into_iter().zip(signed_in) {
-                        let Some(entry) = self.users.get_mut(&user) else {
-                            continue;
-                        };
-                        entry.version = signed_in.version;
-                        for room in signed_in.rooms {
-                            self.added(room.room, &[user], ctx);
-                        }
-                    }
-                }
-            }
+            Call::Added(asked) => self.added_read(&asked, result, ctx),
+            Call::Versions => self.versions_read(result, ctx),
+            Call::Reconcile(users) => self.rooms_read(&users, result, ctx),
             Call::Read(conn, request) => self.read_done(conn, request, result, ctx),
-        }
-    }
-
-    /// These users became members of the room.
-    pub fn added(&mut self, room: RoomId, users: &[UserId], ctx: &mut Context<'_>) {
-        for user in users {
-            let Some(entry) = self.users.get(user) else {
-                continue;
-            };
-            let mut wanted = false;
-            for conn in entry.conns.clone() {
-                let place = self.index.get(&room).copied();
-                match self.get_mut(conn).map(|session| &mut session.state) {
-                    Some(State::Joining(joining)) => joining.added.push(room),
-                    Some(State::Ready(ready)) => {
-                        wanted |= place.is_none_or(|place| !ready.rooms.contains(&place));
-                    }
-                    Some(State::Fresh { .. } | State::Closing) | None => (),
-                }
-            }
-            if wanted && !self.added.contains(&(room, *user)) {
-                self.added.push((room, *user));
-            }
-        }
-        self.read_added(ctx);
-    }
-
-    fn read_added(&mut self, ctx: &mut Context<'_>) {
-        if self.reading_added || self.added.is_empty() {
-            return;
-        }
-        self.reading_added = true;
-        let count = self.added.len().min(limits::HEADS_MAX);
-        let asked: Vec<(RoomId, UserId)> = self.added.drain(..count).collect();
-        let ticket = ctx.call(StoreCall::GetRooms(asked.clone()));
-        self.calls.insert(ticket, Call::Added(asked));
-    }
-
-    fn add_room(&mut self, user: UserId, room: &RoomForUser, ctx: &mut Context<'_>) {
-        let conns = self
-            .users
-            .get(&user)
-            .map_or_else(Vec::new, |entry| entry.conns.clone());
-        let id = room.room.room_id;
-        for conn in conns {
-            let place = self.index.get(&id).copied();
-            let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state)
-            else {
-                continue;
-            };
-            let known = place.is_some_and(|place| ready.rooms.contains(&place))
-                || ready.adding.iter().any(|adding| adding.room.room_id == id);
-            if !known {
-                ready.adding.push(room.clone());
-                self.ask_home(conn, user, &[(id, room.room.last_seq, None)], ctx);
-            }
         }
     }
 
@@ -617,53 +477,7 @@ impl Sessions {
         }
         self.sign_in_more(ctx);
         self.read_added(ctx);
-        if now_ms >= self.versions_round_ms + limits::HEADS_POLL_MS {
-            self.versions_round_ms = now_ms;
-            if self.versions_queue.is_empty() {
-                self.versions_queue.extend(self.users.keys());
-            }
-        }
-        self.ask_versions(ctx);
-    }
-
-    fn ask_versions(&mut self, ctx: &mut Context<'_>) {
-        if self.versions_under_way || self.versions_queue.is_empty() || !ctx.may_read() {
-            return;
-        }
-        self.versions_under_way = true;
-        let count = self.versions_queue.len().min(limits::HEADS_MAX);
-        let users = self.versions_queue.drain(..count).collect();
-        let ticket = ctx.call(StoreCall::Heads {
-            rooms: Vec::new(),
-            users,
-        });
-        self.calls.insert(ticket, Call::Versions);
-    }
-
-    /// Reads the rooms of users of whom something changed that no event told.
-    fn compare_versions(&mut self, users: Vec<(UserId, u64)>, ctx: &mut Context<'_>) {
-        let mut sign_ins = Vec::new();
-        for (user, version) in users {
-            if self
-                .users
-                .get(&user)
-                .is_some_and(|entry| entry.version < version)
-            {
-                sign_ins.push(SignIn {
-                    user,
-                    name: None,
-                    picture: None,
-                    resume: Vec::new(),
-                    describe_max: 0,
-                });
-            }
-        }
-        for chunk in sign_ins.chunks(limits::SIGN_IN_USERS_MAX) {
-            let users = chunk.iter().map(|sign_in| sign_in.user).collect();
-            let ticket = ctx.call(StoreCall::SignIn(chunk.to_vec()));
-            self.calls.insert(ticket, Call::Reconcile(users));
-        }
-        self.ask_versions(ctx);
+        self.compare_with_store(ctx);
     }
 
     /// Closes everybody, spread over this time.

@@ -11,14 +11,13 @@ use super::bus::{Context, MeshMessage, Replayable, Subscribe, SubscribeRoom, Sub
 use super::fanout::{LocalRoom, Subscriber};
 use super::map::{Map, Seeded};
 use super::port::{
-    Identity, IdentityError, RoomForSignIn, RoomForUser, SignIn, StoreAnswer, StoreCall, StoreError,
+    Identity, IdentityError, RoomForSignIn, SignIn, StoreAnswer, StoreCall, StoreError,
 };
 use super::rate::Rate;
 use super::session::{Joining, Ready, Replay, State};
 use super::sessions::{Call, Sessions};
 use super::{ConnId, Effect};
 use crate::limits;
-use crate::protocol::event::{Notice, RoomAdded};
 use crate::protocol::reply::{self, Limits, NotRecovered, ReadyRoom};
 use crate::protocol::request::Auth;
 use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, Seq, UnixMs, UserId};
@@ -105,11 +104,7 @@ impl Sessions {
                 joining.expires_at = identity.expires_at;
                 joining.name = identity.name;
                 joining.picture = identity.picture;
-                self.users
-                    .entry(identity.user)
-                    .or_default()
-                    .conns
-                    .push(conn);
+                self.users.entry(identity.user).or_default().push(conn);
                 self.signing_in.push_back(conn);
                 self.sign_in_more(ctx);
             }
@@ -322,34 +317,6 @@ impl Sessions {
         self.drop_room_if_unused(place, ctx);
     }
 
-    /// A room that the user became a member of while connected.
-    fn room_added(
-        &mut self,
-        conn: ConnId,
-        place: u32,
-        adding: RoomForUser,
-        outcome: Subscribed,
-        ctx: &mut Context<'_>,
-    ) {
-        let Subscribed::From { position, .. } = outcome else {
-            return;
-        };
-        let RoomForUser { room, read_seq } = adding;
-        self.rooms[place as usize]
-            .subscribers
-            .push(Subscriber::waiting(conn));
-        self.rooms[place as usize].go_live(conn);
-        if let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) {
-            ready.rooms.push(place);
-        }
-        let added = RoomAdded {
-            room,
-            last_seq: position,
-            read_seq,
-        };
-        self.say_json(conn, &Notice::RoomAdded(added).to_json(), ctx);
-    }
-
     /// Says `ready`, and from this step on the connection receives live events.
     fn say_ready(&mut self, conn: ConnId, ctx: &mut Context<'_>) {
         let Some(session) = self.get_mut(conn) else {
@@ -400,6 +367,7 @@ impl Sessions {
             session.state = State::Ready(Box::new(Ready {
                 user,
                 expires_at: joining.expires_at,
+                version: joining.version,
                 rooms: places,
                 refreshing: None,
                 commands: Rate::default(),
@@ -414,9 +382,6 @@ impl Sessions {
         }
         self.ready += 1;
         ctx.stats.sessions_ready += 1;
-        if let Some(entry) = self.users.get_mut(&user) {
-            entry.version = entry.version.max(joining.version);
-        }
         self.remind_of_expiry(conn, joining.expires_at, ctx);
         self.say_json(
             conn,
@@ -495,27 +460,31 @@ impl<'a> Standing<'a> {
             Some(after) if after > room.last_seq => Err(NotRecovered::AheadOfServer),
             Some(after) => self.admit(after, position, replay).map(|()| after),
         };
-        if let Ok(after) = recovered
-            && after < position
+        // A client that is ahead of this shard hears nothing twice: what is live for it continues
+        // from where it is.
+        let last_seq = recovered.map_or(position, |after| after.max(position));
+        let replays = recovered.is_ok_and(|after| after != position);
+        if let Ok(cursor) = recovered
+            && replays
         {
             self.replay.push_back(Replay {
                 room: room.room,
-                cursor: after,
+                cursor,
             });
         }
         self.rooms.push(ReadyRoom {
             room_id: room.room,
             kind: Some(room.kind),
-            last_seq: position,
+            last_seq,
             read_seq: room.read_seq,
             unread: description.unread,
             recovered: recovered.is_ok(),
             reason: recovered.err(),
             from_seq: recovered.ok().map(|after| after + 1),
-            to_seq: recovered.ok().map(|_| position),
+            to_seq: recovered.ok().map(|_| last_seq),
             watermarks: description.watermarks.clone(),
         });
-        recovered.is_ok_and(|after| after < position)
+        replays
     }
 
     /// Whether a replay fits into what one connection may have.

@@ -195,7 +195,7 @@ impl Client {
     }
 
     fn history(&mut self, room: RoomId, after: Seq) {
-        let data = json!({"room_id": room, "after_seq": after, "limit": 20});
+        let data = json!({"room_id": room, "after_seq": after, "limit": 10});
         self.ask("history.get", data, Asked::History(room));
     }
 

@@ -20,6 +20,9 @@ use std::collections::{BTreeMap, VecDeque};
 /// The wall clock at the start: any time will do.
 const START_UNIX_MS: u64 = 1_750_000_000_000;
 
+/// Steps of calm in which everything must have settled.
+const SETTLE_STEPS_MAX: usize = 20_000;
+
 /// What a scenario is made of, drawn from its seed.
 struct Scenario {
     shards: u16,
@@ -66,6 +69,8 @@ pub struct World {
     effects: Vec<Effect>,
     calm: bool,
     validate: bool,
+    /// Tells what every client says and hears.
+    trace: bool,
     pub report: Report,
 }
 
@@ -113,7 +118,7 @@ impl World {
             shards: pick(&[1, 2, 2, 3, 4]) as u16,
             clients: pick(&[3, 5, 8, 12]) as usize,
             steps: pick(&[1_500, 3_000]) as usize,
-            outbox_bytes: pick(&[6 << 10, 16 << 10, 1 << 20]) as usize,
+            outbox_bytes: pick(&[32 << 10, 64 << 10, 1 << 20]) as usize,
             mesh_deliver_max: pick(&[2, 8, 4_096]) as usize,
             ring: pick(&[1, 4, 1_000]) as usize,
             crash_permille: pick(&[0, 1, 3]),
@@ -152,6 +157,7 @@ impl World {
             effects: Vec::new(),
             calm: false,
             validate: seed % 16 == 0,
+            trace: std::env::var_os("CAFFIS_SIM_TRACE").is_some(),
             report: Report::default(),
         }
     }
@@ -163,10 +169,12 @@ impl World {
         }
         self.calm = true;
         let mut quiet = 0;
-        for _ in 0..200_000 {
+        for step in 0..SETTLE_STEPS_MAX {
             self.step()?;
-            quiet = if self.is_settled() { quiet + 1 } else { 0 };
-            if quiet > 50 {
+            if step % 50 == 0 {
+                quiet = if self.is_settled() { quiet + 1 } else { 0 };
+            }
+            if quiet > 2 {
                 break;
             }
         }
@@ -596,6 +604,13 @@ impl World {
                 return Ok(());
             };
             wire.to_client.drain(..length);
+            if self.trace {
+                let (shard, conn) = (wire.shard, wire.conn);
+                eprintln!(
+                    "{} client {place} at {shard} {conn:?} hears {text}",
+                    self.now_us
+                );
+            }
             if self.validate {
                 crate::schema::validate_server_frame(&text)?;
             }
@@ -667,6 +682,12 @@ impl World {
             let (shard, conn) = (wire.shard, wire.conn);
             let texts: Vec<String> = wire.to_server.drain(..count).collect();
             for text in texts {
+                if self.trace {
+                    eprintln!(
+                        "{} client {place} at {shard} {conn:?} says {text}",
+                        self.now_us
+                    );
+                }
                 if self.validate {
                     crate::schema::validate_client_frame(&text)?;
                 }
@@ -758,8 +779,10 @@ impl World {
         let user = self.clients[place].user;
         if self.clients[place].rooms.is_empty() || self.rng.permille(10) {
             let members: Vec<UserId> = (0..3)
-                .map(|_| self.pick_client())
-                .map(|other| self.clients[other].user)
+                .map(|_| {
+                    let other = self.pick_client();
+                    self.clients[other].user
+                })
                 .filter(|other| *other != user)
                 .collect();
             let direct = self.rng.permille(300) && members.len() == 1;
