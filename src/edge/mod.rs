@@ -7,6 +7,12 @@
 //!
 //! Next: [`accept`] → [`handshake`] → [`read`] → the core → [`write`].
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros
+)]
+
 pub mod accept;
 pub mod handshake;
 pub mod read;

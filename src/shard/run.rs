@@ -181,9 +181,7 @@ impl Shard {
             self.timing.last_work = now;
         }
         if turn.more {
-            self.edge.ring.submit()?;
-            glommio::yield_if_needed().await;
-            return Ok(());
+            return self.edge.ring.submit();
         }
         self.bell.sleep();
         let awake = self.mesh.has_messages()
@@ -198,7 +196,6 @@ impl Shard {
             let timeout = Duration::from_micros(until_tick.min(ACTIVE_US));
             self.edge.ring.wait(1, timeout)?;
             self.bell.wake();
-            glommio::yield_if_needed().await;
         } else {
             self.edge.stats.idles += 1;
             self.edge
