@@ -40,6 +40,8 @@ pub const READERS_PER_ROOM_MAX: usize = 16;
 pub const READ_JOB_EVENTS: u64 = 2_000;
 /// Page size asked of `history.get`, the server's maximum.
 pub const HISTORY_PAGE: u64 = 100;
+/// A reader that waits longer for an answer connects anew.
+pub const READER_SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Failed connections or refusals after which a reader gives up.
 pub const READER_ATTEMPTS_MAX: u32 = 40;
 

@@ -2,6 +2,7 @@
 //! anomaly is found under its name, and a server that only has bad luck (cut connections, refusals
 //! that say so, openly told gaps) is found clean.
 
+#[allow(dead_code)]
 mod fake;
 
 use std::time::Duration;

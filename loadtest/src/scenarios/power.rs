@@ -125,10 +125,7 @@ pub fn run(args: &PowerArgs, progress: Progress) -> Result<Ending, SetupError> {
     if failures.is_empty() {
         world.begin_load(args.rate, Duration::from_millis(500));
         world.run_for(Duration::from_millis(500))?;
-        // Whoever cannot even tell what it holds has failed, too.
-        if let Err(error) = settle(&mut world, Duration::from_secs(20)) {
-            failures.push(error.to_string());
-        }
+        failures.extend(settle(&mut world, Duration::from_secs(20))?);
     }
 
     let mut report = Report::default();
@@ -140,9 +137,7 @@ pub fn run(args: &PowerArgs, progress: Progress) -> Result<Ending, SetupError> {
     report.stats(&world.state.stats);
     report.findings(&world.state.checker.findings);
     world.progress.finish();
-    let mut ending = Ending::new(report, &world.state.checker.findings);
-    ending.failures.extend(failures);
-    Ok(ending)
+    Ok(Ending::new(report, &world.state.checker.findings, failures))
 }
 
 fn start(plan: &ServerPlan, workshop: &mut Workshop) -> Result<Server, SetupError> {

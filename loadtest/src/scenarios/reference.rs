@@ -121,7 +121,7 @@ pub fn run(args: &ReferenceArgs, mut progress: Progress) -> Result<Ending, Setup
     )?;
     progress.finish();
     report.findings(&findings);
-    Ok(Ending::new(report, &findings))
+    Ok(Ending::new(report, &findings, Vec::new()))
 }
 
 /// Server, echo floor and pure floor by turns, each with its own fresh clients.
@@ -209,7 +209,10 @@ fn server_round(
     server.wait_ready(Duration::from_secs(15))?;
     let mut world = new_world(plan.listen, &args.load, seed, progress)?;
     let measured = measure(&mut world, &args.load, Some(server.pid()), report)?;
-    settle(&mut world, Duration::from_secs_f64(args.load.drain))?;
+    let failures = settle(&mut world, Duration::from_secs_f64(args.load.drain))?;
+    if !failures.is_empty() {
+        return Err(SetupError(failures.join("; ")));
+    }
     server.check_alive()?;
     *progress = std::mem::take(&mut world.progress);
     let findings = world.state.checker.findings.clone();

@@ -112,11 +112,11 @@ pub fn finish(
     load: &LoadArgs,
     mut report: Report,
 ) -> Result<Ending, SetupError> {
-    settle(world, Duration::from_secs_f64(load.drain))?;
+    let failures = settle(world, Duration::from_secs_f64(load.drain))?;
     report.stats(&world.state.stats);
     report.findings(&world.state.checker.findings);
     world.progress.finish();
-    Ok(Ending::new(report, &world.state.checker.findings))
+    Ok(Ending::new(report, &world.state.checker.findings, failures))
 }
 
 /// Connects, makes the rooms, loads and measures. What is in flight then is left to the caller.

@@ -96,7 +96,7 @@ pub fn run(args: &SlowArgs, progress: Progress) -> Result<Ending, SetupError> {
     let closes = world.state.stats.closes.values().sum::<u64>() - closes_before;
     let received = world.engine.counts.bytes_received - bytes_before;
     server.check_alive()?;
-    settle(&mut world, Duration::from_secs(10))?;
+    let failures = settle(&mut world, Duration::from_secs(10))?;
 
     let mut report = Report::default();
     report.section("slow");
@@ -110,7 +110,7 @@ pub fn run(args: &SlowArgs, progress: Progress) -> Result<Ending, SetupError> {
     report.stats(&world.state.stats);
     report.findings(&world.state.checker.findings);
     world.progress.finish();
-    let mut ending = Ending::new(report, &world.state.checker.findings);
+    let mut ending = Ending::new(report, &world.state.checker.findings, failures);
     if !has_all {
         ending
             .failures

@@ -105,7 +105,7 @@ pub fn run(args: &StallArgs, progress: Progress) -> Result<Ending, SetupError> {
     world.progress.stage("reading again");
     world.progress.line(&before_reading);
     world.stall(stalled.iter().copied(), false);
-    settle(&mut world, Duration::from_secs(120))?;
+    let failures = settle(&mut world, Duration::from_secs(120))?;
 
     let mut closes = world.state.stats.closes.clone();
     for (name, count) in &mut closes {
@@ -144,7 +144,7 @@ pub fn run(args: &StallArgs, progress: Progress) -> Result<Ending, SetupError> {
     report.stats(&world.state.stats);
     report.findings(&world.state.checker.findings);
     world.progress.finish();
-    let mut ending = Ending::new(report, &world.state.checker.findings);
+    let mut ending = Ending::new(report, &world.state.checker.findings, failures);
     if growth > args.pss_growth_max_mib {
         ending.failures.push(format!(
             "the server grew by {growth:.0} MiB, allowed are {:.0}",

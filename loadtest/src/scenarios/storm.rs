@@ -93,7 +93,7 @@ pub fn run(args: &StormArgs, progress: Progress) -> Result<Ending, SetupError> {
     let spent = CpuSample::of(server.pid()).map_err(SetupError)?.since(&cpu);
     let memory = Memory::of(server.pid()).map_err(SetupError)?;
     let overflows = listen_overflows() - overflows;
-    settle(&mut world, Duration::from_secs(30))?;
+    failures.extend(settle(&mut world, Duration::from_secs(30))?);
 
     let mut report = Report::default();
     report.section("storm");
@@ -111,9 +111,7 @@ pub fn run(args: &StormArgs, progress: Progress) -> Result<Ending, SetupError> {
     report.stats(&world.state.stats);
     report.findings(&world.state.checker.findings);
     world.progress.finish();
-    let mut ending = Ending::new(report, &world.state.checker.findings);
-    ending.failures.extend(failures);
-    Ok(ending)
+    Ok(Ending::new(report, &world.state.checker.findings, failures))
 }
 
 /// One storm. Returns the seconds from the first `connect` until nobody lacks anything.

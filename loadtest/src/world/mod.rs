@@ -413,6 +413,7 @@ impl State {
                 Timer::ReaderRetry(reader) => self.resume_reader(engine, reader),
                 Timer::Sweep => {
                     self.sweep(engine, now_us);
+                    self.sweep_readers(engine, now_us);
                     self.timer(1_000_000, Timer::Sweep);
                 }
             }

@@ -9,10 +9,12 @@ use uuid::Uuid;
 use super::frames::as_page;
 use super::{READER_OWNER, SetupError, State, Timer, World};
 use crate::checker::{Content, RoomHistory};
+use crate::clock::us;
 use crate::engine::{ConnId, ConnectOptions, Engine, Incoming};
 use crate::ids::{ClientIndex, RoomIndex};
 use crate::limits::{
-    HISTORY_PAGE, READ_JOB_EVENTS, READER_ATTEMPTS_MAX, READERS_MAX, READERS_PER_ROOM_MAX,
+    HISTORY_PAGE, READ_JOB_EVENTS, READER_ATTEMPTS_MAX, READER_SILENCE_MAX, READERS_MAX,
+    READERS_PER_ROOM_MAX,
 };
 use crate::wire::{self, RequestId};
 
@@ -30,6 +32,7 @@ pub(super) struct Reader {
     conn: Option<ConnId>,
     is_ready: bool,
     attempts: u32,
+    heard_us: u64,
     jobs: VecDeque<Job>,
     read: Vec<(RoomIndex, u64, Content)>,
     /// `last_seq` of the rooms read to the end.
@@ -100,6 +103,7 @@ impl State {
                         conn: None,
                         is_ready: false,
                         attempts: 0,
+                        heard_us: 0,
                         jobs: VecDeque::new(),
                         read: Vec::new(),
                         ends: Vec::new(),
@@ -140,7 +144,10 @@ impl State {
             return;
         }
         match engine.connect(owner, ConnectOptions::default()) {
-            Ok(id) => it.conn = Some(id),
+            Ok(id) => {
+                it.conn = Some(id);
+                it.heard_us = self.clock.now_us();
+            }
             Err(error) => it.failure = Some(error.to_string()),
         }
     }
@@ -158,6 +165,7 @@ impl State {
         if it.conn != Some(id) {
             return;
         }
+        it.heard_us = self.clock.now_us();
         match incoming {
             Incoming::Open => match self.issuer.token(it.client) {
                 Ok(token) => {
@@ -280,6 +288,18 @@ impl State {
         };
         let request = wire::history_get(job.room, room_id, job.after_seq, HISTORY_PAGE);
         engine.send_text(id, request.as_bytes());
+    }
+
+    /// Ends the connections of readers that wait in vain.
+    pub(super) fn sweep_readers(&mut self, engine: &mut Engine, now_us: u64) {
+        for reader in 0..self.readers.len() as u32 {
+            let it = &mut self.readers[reader as usize];
+            let is_silent = now_us > it.heard_us + us(READER_SILENCE_MAX);
+            if is_silent && let Some(id) = it.conn.take() {
+                engine.abort(id);
+                self.connect_reader(engine, reader);
+            }
+        }
     }
 
     /// After a pause: asks again, or connects again.
