@@ -5,7 +5,7 @@
 //! stop a shard; lines that find no room are counted instead.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tracing::{Level, Subscriber};
@@ -70,7 +70,10 @@ pub fn start(style: Style, filter: &str) -> io::Result<Telemetry> {
     let sink = lines.clone();
     let layer = fmt::layer().with_writer(move || LineWriter::new(sink.clone()));
     let layer = match style {
-        Style::Human => layer.with_target(false).boxed(),
+        Style::Human => {
+            let colours = io::stderr().is_terminal();
+            layer.with_target(false).with_ansi(colours).boxed()
+        }
         Style::Json => layer.json().flatten_event(true).boxed(),
     };
     let writer = std::thread::Builder::new()

@@ -381,6 +381,8 @@ fn requests_are_refused_by_the_document_and_by_the_parser_alike() {
         r#"{"type":"rooms.list","id":"1"}"#,
         r#"{"type":"rooms.list","data":{"limit":-1}}"#,
         r#"{"type":"rooms.list","data":{"limit":"10"}}"#,
+        r#"{"type":"rooms.list","data":[]}"#,
+        r#"{"type":"room.get","data":["00000000-0000-0000-0000-000000000001"]}"#,
         r#"{"type":"nope","data":{}}"#,
         r#"{"type":"auth"}"#,
         r#"{"type":"auth","data":{}}"#,

@@ -24,15 +24,14 @@ CREATE TABLE chat_users (
     created_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- A room's newest event, and with it `last_seq` and the time of its last activity, is its last row
+-- in `messages`: kept here as well, each send would dirty a page more.
 CREATE TABLE chat_rooms (
     room_id      BLOB NOT NULL PRIMARY KEY CHECK (length(room_id) = 16),
     kind         TEXT NOT NULL CHECK (kind IN ('direct', 'group')),
     title        TEXT,
     created_by   BLOB NOT NULL CHECK (length(created_by) = 16),
     created_at   INTEGER NOT NULL,
-    -- The newest event, and when: the time of the room's last activity. Neither ever decreases.
-    last_seq     INTEGER NOT NULL,
-    last_ts      INTEGER NOT NULL,
     member_count INTEGER NOT NULL CHECK (member_count >= 0),
     -- Keyed hash of what the room was first opened with.
     body_hash    BLOB NOT NULL CHECK (length(body_hash) = 16)

@@ -14,7 +14,17 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub struct Gate {
     released: Seq,
-    parked: BTreeMap<Seq, RoomEvent>,
+    parked: BTreeMap<Seq, (RoomEvent, Passed)>,
+}
+
+/// When an event passed the stages before the gate, µs of the shard's clock; 0 where it came by
+/// another way than from our own commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Passed {
+    /// Its command was received.
+    pub received_us: u64,
+    /// The shard learned that it is committed.
+    pub committed_us: u64,
 }
 
 impl Gate {
@@ -38,29 +48,29 @@ impl Gate {
 
     /// Takes an event. Those released already are ignored; of those far ahead only
     /// [`limits::GATE_EVENTS_MAX`] are kept, since the store has them all.
-    pub fn offer(&mut self, event: RoomEvent) {
+    pub fn offer(&mut self, event: RoomEvent, passed: Passed) {
         if event.seq <= self.released {
             return;
         }
-        self.parked.insert(event.seq, event);
+        self.parked.insert(event.seq, (event, passed));
         if self.parked.len() > limits::GATE_EVENTS_MAX {
             self.parked.pop_last();
         }
     }
 
     /// The next event in order, if it is here.
-    pub fn release(&mut self) -> Option<RoomEvent> {
-        let event = self.parked.remove(&(self.released + 1))?;
+    pub fn release(&mut self) -> Option<(RoomEvent, Passed)> {
+        let (event, passed) = self.parked.remove(&(self.released + 1))?;
         self.released = event.seq;
-        Some(event)
+        Some((event, passed))
     }
 
     /// What a gate must never do: lets the next event pass, whatever is missing before it.
     #[cfg(feature = "sabotage")]
-    pub fn release_unordered(&mut self) -> Option<RoomEvent> {
-        let (_, event) = self.parked.pop_first()?;
+    pub fn release_unordered(&mut self) -> Option<(RoomEvent, Passed)> {
+        let (_, (event, passed)) = self.parked.pop_first()?;
         self.released = event.seq;
-        Some(event)
+        Some((event, passed))
     }
 
     /// Starts from `released`, as read from the store: forgets what it already holds of that.
@@ -95,8 +105,8 @@ mod tests {
         let mut gate = Gate::new(from);
         let mut released = Vec::new();
         for seq in offered {
-            gate.offer(event(*seq));
-            while let Some(event) = gate.release() {
+            gate.offer(event(*seq), Passed::default());
+            while let Some((event, _)) = gate.release() {
                 released.push(event.seq);
             }
         }
@@ -115,9 +125,9 @@ mod tests {
     fn what_is_far_ahead_is_bounded_and_the_nearest_is_kept() {
         let mut gate = Gate::new(0);
         for seq in (2..2_000).rev() {
-            gate.offer(event(seq));
+            gate.offer(event(seq), Passed::default());
         }
-        gate.offer(event(1));
+        gate.offer(event(1), Passed::default());
         let released = std::iter::from_fn(|| gate.release()).count();
         assert_eq!(released, limits::GATE_EVENTS_MAX);
     }
@@ -126,10 +136,10 @@ mod tests {
     fn opening_forgets_what_the_store_had() {
         let mut gate = Gate::new(0);
         for seq in [3, 4, 5, 6] {
-            gate.offer(event(seq));
+            gate.offer(event(seq), Passed::default());
         }
         gate.open(4);
-        assert_eq!(gate.release().map(|event| event.seq), Some(5));
+        assert_eq!(gate.release().map(|(event, _)| event.seq), Some(5));
         gate.open(2);
         assert_eq!(gate.released(), 5);
     }

@@ -14,7 +14,7 @@ use super::bus::{
 };
 use super::commits::{Commits, Committed};
 use super::frame::{Frame, Stamps};
-use super::gate::Gate;
+use super::gate::{Gate, Passed};
 use super::map::{Map, Seeded};
 use super::port::{EventsRead, StoreCall, Ticket};
 use super::sabotage::Sabotage;
@@ -282,7 +282,11 @@ impl Home {
         for (event, received_us) in events {
             // Nobody here has asked for a room that is not held: whoever does will read it.
             if let Some(index) = self.index.get(&event.room_id).copied() {
-                self.offer(index, event, received_us, ctx);
+                let passed = Passed {
+                    received_us,
+                    committed_us: ctx.now.mono_us,
+                };
+                self.offer(index, event, passed, ctx);
             }
         }
         for (room, users) in created {
@@ -385,12 +389,12 @@ impl Home {
         index
     }
 
-    fn offer(&mut self, index: usize, event: RoomEvent, received_us: u64, ctx: &mut Context<'_>) {
+    fn offer(&mut self, index: usize, event: RoomEvent, passed: Passed, ctx: &mut Context<'_>) {
         let room = &mut self.rooms[index];
         room.head = room.head.max(event.seq);
-        room.gate.offer(event);
+        room.gate.offer(event, passed);
         if room.open {
-            self.release(index, received_us, ctx);
+            self.release(index, ctx);
             if self.rooms[index].gate.waits() {
                 self.fetch(index, ctx);
             }
@@ -398,7 +402,7 @@ impl Home {
     }
 
     /// Lets every event pass whose turn it is.
-    pub(super) fn release(&mut self, index: usize, received_us: u64, ctx: &mut Context<'_>) {
+    pub(super) fn release(&mut self, index: usize, ctx: &mut Context<'_>) {
         let now_us = ctx.now.mono_us;
         let mut joined: Vec<UserId> = Vec::new();
         let mut released = false;
@@ -411,7 +415,11 @@ impl Home {
             };
             #[cfg(not(feature = "sabotage"))]
             let event = room.gate.release();
-            let Some(event) = event else { break };
+            let Some((event, passed)) = event else { break };
+            if passed.committed_us > 0 {
+                let elapsed_us = now_us.saturating_sub(passed.committed_us);
+                ctx.stats.committed_to_published.record(elapsed_us);
+            }
             released = true;
             ctx.stats.events_released += 1;
             match event.membership() {
@@ -432,7 +440,7 @@ impl Home {
             let frame = encode(
                 &event,
                 Stamps {
-                    received_us,
+                    received_us: passed.received_us,
                     published_us: now_us,
                 },
             );

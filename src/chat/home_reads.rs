@@ -9,6 +9,7 @@
 use super::ShardIx;
 use super::bus::{Context, MeshMessage, Packed};
 use super::frame::Stamps;
+use super::gate::Passed;
 use super::home::{Call, Home, encode};
 use super::port::{EventsPage, EventsRead, OpenedRoom, StoreAnswer, StoreCall, StoreError, Ticket};
 use crate::limits;
@@ -130,7 +131,7 @@ impl Home {
             room.gate.open(last_seq);
             room.head = room.head.max(last_seq);
         }
-        self.release(index, 0, ctx);
+        self.release(index, ctx);
         self.answer_waiting(index, ctx);
     }
 
@@ -200,9 +201,9 @@ impl Home {
         room.head = room.head.max(page.last_seq);
         let progress = !page.events.is_empty();
         for event in page.events {
-            room.gate.offer(event);
+            room.gate.offer(event, Passed::default());
         }
-        self.release(index, 0, ctx);
+        self.release(index, ctx);
         let room = &self.rooms[index];
         if progress && room.head > room.gate.released() {
             self.fetch(index, ctx);

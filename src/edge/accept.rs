@@ -95,13 +95,16 @@ impl Edge {
                 let index = self.slab.insert(socket, state);
                 self.settle(index);
             }
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
+            Err(error) => {
+                let scarce = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+                // After the others (the peer was gone already) it is asked again at once.
+                if error
+                    .raw_os_error()
+                    .is_some_and(|code| scarce.contains(&code))
+                {
                     self.pause(chat, &error);
                 }
-                // The peer was gone already, or the listener is being closed.
-                _ => (),
-            },
+            }
         }
     }
 

@@ -7,6 +7,12 @@
 //!
 //! Next: [`accept`] → [`handshake`] → [`read`] → the core → [`write`].
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros
+)]
+
 pub mod accept;
 pub mod handshake;
 pub mod read;
@@ -23,6 +29,7 @@ use stats::DriverStats;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// Requests of a ring that may wait for one system call.
 const SUBMISSIONS: u32 = 1024;
@@ -72,8 +79,12 @@ pub type Handoff = dyn Fn(TcpStream, Vec<u8>) -> Result<(), TcpStream> + Send + 
 pub struct EdgeConfig {
     /// Whose pages may connect.
     pub origins: AllowedOrigins,
-    /// WebSockets of this shard; further upgrades are answered 503.
+    /// WebSockets of the node; further upgrades are answered 503. Shards that upgrade at the same
+    /// moment may each take one more.
     pub connections_max: usize,
+    /// How many the node has: the one number that its shards share, because the kernel spreads
+    /// connections over them unevenly.
+    pub connections: Arc<AtomicUsize>,
     /// The control plane.
     pub handoff: Arc<Handoff>,
 }

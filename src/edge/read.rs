@@ -15,6 +15,7 @@ use crate::sys::{self, Event, Lent, Shutdown, Token};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 impl Edge {
     /// Takes one event of the ring about a socket.
@@ -121,7 +122,10 @@ impl Edge {
             }
             Head::Refused(refused) => self.refuse(chat, index, refused),
             Head::Http => self.hand_off(chat, index, bytes),
-            Head::Upgrade { .. } if self.slab.open() >= self.config.connections_max => {
+            Head::Upgrade { .. }
+                if self.config.connections.load(Ordering::Relaxed)
+                    >= self.config.connections_max =>
+            {
                 self.refuse(chat, index, Refused::Overloaded);
             }
             Head::Upgrade {
@@ -144,6 +148,7 @@ impl Edge {
         self.slab.set_state(index, State::Open(Reader::default()));
         let conn = self.conn(index);
         self.slab[index].known = true;
+        self.config.connections.fetch_add(1, Ordering::Relaxed);
         chat.tell(Input::Opened(conn));
         if let Some((reader, control)) = self.slab[index].reading() {
             let outcome = read_frames(reader, control, conn, chat, rest);
@@ -245,6 +250,7 @@ impl Edge {
     pub(super) fn forget(&mut self, chat: &mut Chat, index: u32) {
         let conn = self.conn(index);
         if std::mem::take(&mut self.slab[index].known) {
+            self.config.connections.fetch_sub(1, Ordering::Relaxed);
             chat.tell(Input::Closed(conn));
         }
     }

@@ -312,26 +312,6 @@ const LIMITS_IN_TEXT: &[(&str, usize)] = &[
 ];
 
 /// The codes of the protocol, and those of RFC 6455 that the server uses.
-const CLOSE_CODES: &[CloseCode] = &[
-    CloseCode::Normal,
-    CloseCode::ProtocolError,
-    CloseCode::InvalidPayload,
-    CloseCode::MessageTooBig,
-    CloseCode::Unauthenticated,
-    CloseCode::Forbidden,
-    CloseCode::ProtocolViolation,
-    CloseCode::VersionUnsupported,
-    CloseCode::UserDeleted,
-    CloseCode::Overloaded,
-    CloseCode::RateLimited,
-    CloseCode::Draining,
-    CloseCode::ConnectionLimit,
-    CloseCode::SlowConsumer,
-    CloseCode::PingTimeout,
-    CloseCode::TokenExpired,
-    CloseCode::EpochChanged,
-];
-
 fn close_codes() -> Value {
     let code = |code: &CloseCode| {
         let client = match *code as u16 {
@@ -347,7 +327,7 @@ fn close_codes() -> Value {
             "announced_by_server_closing": code.announced(),
         })
     };
-    CLOSE_CODES.iter().map(code).collect()
+    CloseCode::ALL.iter().map(code).collect()
 }
 
 fn error_codes() -> Value {

@@ -6,6 +6,12 @@
 //!
 //! Next: [`run`] is the loop.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros
+)]
+
 pub mod bell;
 pub mod clock;
 pub mod mesh;
@@ -28,24 +34,33 @@ use run::{Shard, Timing};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Connections that may wait to be accepted: the system's usual cap; a storm overflows less.
 const BACKLOG: i32 = 4_096;
+/// How often an address in use is tried: the kernel takes the rings of a process that was killed
+/// apart in its own time, and with them the sockets, which may outlive the process for a moment.
+const LISTEN_TRIES: u32 = 40;
+/// The time between two tries.
+const LISTEN_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Send buffer of a connection, bytes. The kernel doubles it; what a slow client may hold there
 /// is bounded by it instead of growing to megabytes.
 const SEND_BUFFER_BYTES: i32 = 64 << 10;
 /// Memory of the executor for files, which the shards do not use: the least it takes. It locks
 /// three times as much, once for each of its rings.
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
+/// Below this limit of locked memory the executor refuses to start, bytes, whoever asks.
+const EXECUTOR_LOCKED_BYTES_MIN: u64 = 512 << 10;
 /// Requests of each of the executor's rings: it waits for one descriptor.
 const EXECUTOR_RING_DEPTH: usize = 32;
-/// How often the executor looks up from a task. The default of 100 ms would be the latency of
-/// everything that wakes a busy shard.
-const PREEMPT: Duration = Duration::from_micros(500);
+/// How long the executor lets a task run: for ever. It has one task, so there is nobody to run
+/// instead, and when the timer fires between the executor's look at its rings and at its tasks
+/// (on a busy machine a thread may stand still for that long) glommio-ng 0.12 takes the runnable
+/// task for none and sleeps until something else wakes it: seen as shards that hung, with 500 µs.
+const PREEMPT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How the shards of a node are started.
 pub struct ShardsConfig {
@@ -59,7 +74,7 @@ pub struct ShardsConfig {
     pub seed: u64,
     /// Whose pages may connect.
     pub origins: AllowedOrigins,
-    /// WebSockets of the node; each shard has its share.
+    /// WebSockets of the node; further upgrades are answered 503.
     pub connections_max: usize,
     /// The store.
     pub store: Arc<dyn Store>,
@@ -215,6 +230,7 @@ pub fn start(config: ShardsConfig) -> Result<Shards, ShardError> {
     );
     let meshes = mesh::wire(&bells);
     let config = Arc::new(config);
+    let connections = Arc::new(AtomicUsize::new(0));
     let clock = Clock::start();
     let (ready, readies) = mpsc::channel();
     let mut running = Shards {
@@ -230,6 +246,7 @@ pub fn start(config: ShardsConfig) -> Result<Shards, ShardError> {
             listener,
             mesh,
             remotes: remotes.clone(),
+            connections: connections.clone(),
         };
         let ready = ready.clone();
         let thread = std::thread::Builder::new()
@@ -272,7 +289,17 @@ fn listen(
     let failed = |error| ShardError::Listen { address, error };
     // Sockets that share an address would also share it with another server of the same user,
     // unnoticed; one that does not share it finds that out.
-    drop(sys::listen(address, options(false)).map_err(failed)?);
+    let mut tries = LISTEN_TRIES;
+    loop {
+        match sys::listen(address, options(false)) {
+            Ok(_closed_at_once) => break,
+            Err(error) if tries > 1 && error.kind() == io::ErrorKind::AddrInUse => {
+                tries -= 1;
+                std::thread::sleep(LISTEN_AGAIN_AFTER);
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
     let first = sys::listen(address, options(true)).map_err(failed)?;
     let bound = first.local_addr().map_err(failed)?;
     let mut listeners = vec![first];
@@ -290,6 +317,7 @@ struct Seat {
     listener: TcpListener,
     mesh: Mesh,
     remotes: Remotes,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Seat {
@@ -334,9 +362,8 @@ impl Seat {
         let (control, bell) = self.remotes.0[usize::from(self.index)].clone();
         let edge = EdgeConfig {
             origins: config.origins.clone(),
-            connections_max: config
-                .connections_max
-                .div_ceil(usize::from(config.core.shards)),
+            connections_max: config.connections_max,
+            connections: self.connections,
             handoff: config.handoff.clone(),
         };
         let edge = Edge::new(edge, self.listener)?;
@@ -360,12 +387,19 @@ impl Seat {
 
 /// Says what an operator can do about a ring that could not be built.
 fn explain(error: io::Error, shards: ShardIx) -> ShardError {
+    let limit_bytes = sys::limit(Limit::LockedBytes).map_or(0, |(soft, _)| soft);
+    if limit_bytes < EXECUTOR_LOCKED_BYTES_MIN {
+        return ShardError::LockedMemory {
+            limit_bytes,
+            shards,
+        };
+    }
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
         .ok()
         .map(|text| text.trim().to_owned());
     match error.raw_os_error() {
         Some(libc::ENOMEM) => ShardError::LockedMemory {
-            limit_bytes: sys::limit(Limit::LockedBytes).map_or(0, |(soft, _)| soft),
+            limit_bytes,
             shards,
         },
         Some(libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EINVAL) => {

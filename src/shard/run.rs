@@ -27,7 +27,7 @@ const MESH_PER_TURN: usize = 1024;
 const FLUSHES_PER_TURN: usize = 2;
 /// After work the shard waits in its own ring for this long, µs: 3 µs a wait, against 16 to 27 for
 /// one through the executor. After that it is idle, and the executor waits.
-const ACTIVE_US: u64 = 2_000;
+const ACTIVE_US: u64 = 20_000;
 /// Counters are published this often, µs.
 const PUBLISH_US: u64 = 1_000_000;
 /// Sockets that are still closing when a drain is done are waited for this long, µs.
@@ -181,9 +181,7 @@ impl Shard {
             self.timing.last_work = now;
         }
         if turn.more {
-            self.edge.ring.submit()?;
-            glommio::yield_if_needed().await;
-            return Ok(());
+            return self.edge.ring.submit();
         }
         self.bell.sleep();
         let awake = self.mesh.has_messages()
@@ -198,7 +196,6 @@ impl Shard {
             let timeout = Duration::from_micros(until_tick.min(ACTIVE_US));
             self.edge.ring.wait(1, timeout)?;
             self.bell.wake();
-            glommio::yield_if_needed().await;
         } else {
             self.edge.stats.idles += 1;
             self.edge

@@ -23,6 +23,11 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// One of each.
+    pub fn all() -> Vec<Backend> {
+        vec![Self::sqlite()]
+    }
+
     /// The embedded store, on a new file.
     pub fn sqlite() -> Backend {
         Self::new(Box::new(|folder, clock_ms| {
@@ -55,9 +60,14 @@ impl Backend {
         self.folder.path()
     }
 
+    /// Ends the store.
+    pub fn close(&mut self) {
+        self.store = None;
+    }
+
     /// Ends the store and opens its data again.
     pub fn reopen(&mut self) {
-        self.store = None;
+        self.close();
         self.store = Some((self.open)(self.folder.path(), Arc::clone(&self.clock_ms)));
     }
 
@@ -322,6 +332,14 @@ pub fn sent(done: &OpDone) -> (Seq, bool) {
     }
 }
 
+/// The time that the author of a send was told.
+pub fn ts_of_send(done: &OpDone) -> UnixMs {
+    match &done.reply {
+        OpReply::Sent(sent) => sent.ts,
+        OpReply::Room { .. } | OpReply::Changed(_) => panic!("not the reply to a send"),
+    }
+}
+
 /// `seq` of a change; `None` if nothing changed.
 pub fn changed(done: &OpDone) -> Option<Seq> {
     match &done.reply {
@@ -335,5 +353,40 @@ pub fn created(done: &OpDone) -> (&caffis_chat::protocol::view::Room, bool) {
     match &done.reply {
         OpReply::Room { room, created } => (room, *created),
         OpReply::Sent(_) | OpReply::Changed(_) => panic!("not the reply to a creation"),
+    }
+}
+
+/// Random numbers of a seed (SplitMix64, Steele, Lea, Flood 2014).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+}
+
+/// Says how to repeat a random test that failed.
+pub struct Repeat(pub u64);
+
+impl Drop for Repeat {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "repeat it with: CONTRACT_SEED={} cargo test --test contract random",
+                self.0
+            );
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Pages of a room's history for its members: messages in their current state.
 
-use super::read::{last_seq, read_seq};
+use super::read::{newest, read_seq};
 use super::row::{Failure, int, message, message_columns, refuse};
 use crate::chat::port::{HistoryPage, HistoryRead, Refusal};
 use crate::protocol::reply::History;
@@ -13,10 +13,10 @@ pub(super) fn history(
     connection: &Connection,
     read: &HistoryRead,
 ) -> Result<Result<History, Refusal>, Failure> {
-    let is_member = read_seq(connection, read.room, read.user)?.is_some();
-    let (Some(last_seq), true) = (last_seq(connection, read.room)?, is_member) else {
+    if read_seq(connection, read.room, read.user)?.is_none() {
         return Ok(refuse(ErrorCode::Forbidden, "not a member of this room"));
-    };
+    }
+    let (last_seq, _) = newest(connection, read.room)?;
     Ok(Ok(match read.page {
         HistoryPage::Newest => before(connection, read, Seq::MAX, last_seq)?,
         HistoryPage::Before(seq) => before(connection, read, seq, last_seq)?,
@@ -101,15 +101,17 @@ fn around(
     let (newer, newer_cut) = page(connection, NEWER, read, seq)?;
     let (mut older, mut newer) = (older.into_iter().peekable(), newer.into_iter().peekable());
     let (mut below, mut above) = (Vec::new(), Vec::new());
-    let mut room = Room::of(read);
+    let mut taken = Taken::none();
     loop {
-        let (side, kept) =
-            if below.len() <= above.len() && older.peek().is_some() || newer.peek().is_none() {
-                (&mut older, &mut below)
-            } else {
-                (&mut newer, &mut above)
-            };
-        match side.next_if(|message| room.takes(message)) {
+        // A side that was cut, by its own bytes, is not at its end: the page is.
+        let older_ended = older.peek().is_none() && !older_cut;
+        let newer_ended = newer.peek().is_none() && !newer_cut;
+        let (side, kept) = if newer_ended || below.len() <= above.len() && !older_ended {
+            (&mut older, &mut below)
+        } else {
+            (&mut newer, &mut above)
+        };
+        match side.next_if(|message| taken.takes(message, read)) {
             Some(message) => kept.push(message),
             None => break,
         }
@@ -135,11 +137,11 @@ fn page(
     let mut statement = connection.prepare_cached(sql)?;
     let room_id: &dyn ToSql = &read.room.0.as_bytes();
     let mut rows = statement.query(params![room_id, int(seq)])?;
-    let mut room = Room::of(read);
+    let mut taken = Taken::none();
     let mut messages = Vec::new();
     while let Some(row) = rows.next()? {
         let message = message(row)?;
-        if !room.takes(&message) {
+        if !taken.takes(&message, read) {
             return Ok((messages, true));
         }
         messages.push(message);
@@ -147,31 +149,28 @@ fn page(
     Ok((messages, false))
 }
 
-/// What is left of a page.
-struct Room {
+/// What a page has taken so far.
+struct Taken {
     messages: usize,
     bytes: usize,
-    is_empty: bool,
 }
 
-impl Room {
-    fn of(read: &HistoryRead) -> Room {
-        Room {
-            messages: read.limit,
-            bytes: read.bytes_max,
-            is_empty: true,
+impl Taken {
+    fn none() -> Taken {
+        Taken {
+            messages: 0,
+            bytes: 0,
         }
     }
 
     /// Takes the message into account, if it fits; the first one always fits.
-    fn takes(&mut self, message: &Message) -> bool {
-        let bytes = message.text.as_ref().map_or(0, String::len);
-        if self.messages == 0 || (bytes > self.bytes && !self.is_empty) {
-            return false;
+    fn takes(&mut self, message: &Message, read: &HistoryRead) -> bool {
+        let bytes = self.bytes + message.text.as_ref().map_or(0, String::len);
+        let fits = self.messages < read.limit && (bytes <= read.bytes_max || self.messages == 0);
+        if fits {
+            self.messages += 1;
+            self.bytes = bytes;
         }
-        self.messages -= 1;
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.is_empty = false;
-        true
+        fits
     }
 }

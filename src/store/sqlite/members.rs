@@ -86,9 +86,9 @@ impl Batch<'_> {
         };
         self.connection
             .prepare_cached(
-                "INSERT INTO chat_rooms (room_id, kind, title, created_by, created_at, last_seq,
-                     last_ts, member_count, body_hash)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 0, ?5, ?6, ?7)",
+                "INSERT INTO chat_rooms (room_id, kind, title, created_by, created_at,
+                     member_count, body_hash)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![
                 room.0.as_bytes(),
@@ -106,7 +106,7 @@ impl Batch<'_> {
                 last_seq: 0,
                 last_ts: self.now,
                 member_count: 0,
-                changed: true,
+                members_changed: true,
                 reuse: false,
             },
         );
@@ -296,7 +296,7 @@ impl Batch<'_> {
         };
         if let Some(head) = self.head(room)? {
             head.member_count += 1;
-            head.changed = true;
+            head.members_changed = true;
         }
         Ok(())
     }
@@ -319,6 +319,7 @@ impl Batch<'_> {
         self.seat(room, user)?.role = None;
         if let Some(head) = self.head(room)? {
             head.member_count = head.member_count.saturating_sub(1);
+            head.members_changed = true;
         }
         let left = MemberLeft {
             user_id: user,

@@ -62,18 +62,15 @@ pub(super) fn answer(
             StoreAnswer::OpenRooms(opened.collect::<Result<_, Failure>>()?)
         }
         StoreCall::Heads { rooms, users } => StoreAnswer::Heads {
-            rooms: heads(
-                connection,
-                "SELECT last_seq FROM chat_rooms WHERE room_id = ?1",
-                rooms,
-                |room| room.0.as_bytes(),
-            )?,
-            users: heads(
-                connection,
-                "SELECT version FROM chat_users WHERE user_id = ?1",
-                users,
-                |user| user.0.as_bytes(),
-            )?,
+            rooms: {
+                let found = rooms
+                    .iter()
+                    .map(|room| Ok((*room, newest(connection, *room)?.0)));
+                let mut found = found.collect::<Result<Vec<_>, Failure>>()?;
+                found.retain(|(_, last_seq)| *last_seq > 0);
+                found
+            },
+            users: versions(connection, users)?,
         },
         StoreCall::Events(read) => StoreAnswer::Events(events(connection, read)?),
         StoreCall::History(read) => {
@@ -90,18 +87,14 @@ pub(super) fn answer(
     Ok(Some(answer))
 }
 
-fn heads<T: Copy>(
-    connection: &Connection,
-    sql: &str,
-    ids: &[T],
-    bytes: impl Fn(&T) -> &[u8; 16],
-) -> Result<Vec<(T, u64)>, Failure> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut found = Vec::with_capacity(ids.len());
-    for id in ids {
-        let mut rows = statement.query([bytes(id)])?;
+fn versions(connection: &Connection, users: &[UserId]) -> Result<Vec<(UserId, u64)>, Failure> {
+    let mut statement =
+        connection.prepare_cached("SELECT version FROM chat_users WHERE user_id = ?1")?;
+    let mut found = Vec::with_capacity(users.len());
+    for user in users {
+        let mut rows = statement.query([user.0.as_bytes()])?;
         if let Some(row) = rows.next()? {
-            found.push((*id, uint(row, 0)?));
+            found.push((*user, uint(row, 0)?));
         }
     }
     Ok(found)
@@ -109,15 +102,15 @@ fn heads<T: Copy>(
 
 fn open_room(connection: &Connection, room: RoomId) -> Result<Option<OpenedRoom>, Failure> {
     let mut statement = connection
-        .prepare_cached("SELECT kind, last_seq, member_count FROM chat_rooms WHERE room_id = ?1")?;
+        .prepare_cached("SELECT kind, member_count FROM chat_rooms WHERE room_id = ?1")?;
     let mut rows = statement.query([room.0.as_bytes()])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
     let mut opened = OpenedRoom {
         kind: room_kind(row, 0)?,
-        last_seq: uint(row, 1)?,
-        members: Vec::with_capacity((uint(row, 2)? as usize).min(limits::MEMBERS_MAX)),
+        last_seq: newest(connection, room)?.0,
+        members: Vec::with_capacity((uint(row, 1)? as usize).min(limits::MEMBERS_MAX)),
     };
     let mut statement = connection.prepare_cached(
         "SELECT user_id, role FROM room_participants WHERE room_id = ?1 AND left_seq IS NULL",
@@ -129,22 +122,24 @@ fn open_room(connection: &Connection, room: RoomId) -> Result<Option<OpenedRoom>
     Ok(Some(opened))
 }
 
-/// The newest event of a room.
-pub(super) fn last_seq(connection: &Connection, room: RoomId) -> Result<Option<Seq>, Failure> {
-    let mut statement =
-        connection.prepare_cached("SELECT last_seq FROM chat_rooms WHERE room_id = ?1")?;
+/// `seq` and time of the newest event of a room; zeros if there is no such room. Every durable event
+/// so far is the creation of a row of `messages`, so the room's row need not be written by a send.
+pub(super) fn newest(connection: &Connection, room: RoomId) -> Result<(Seq, UnixMs), Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT seq, created_at FROM messages WHERE room_id = ?1 ORDER BY seq DESC LIMIT 1",
+    )?;
     let mut rows = statement.query([room.0.as_bytes()])?;
     match rows.next()? {
-        Some(row) => uint(row, 0).map(Some),
-        None => Ok(None),
+        Some(row) => Ok((uint(row, 0)?, UnixMs(uint(row, 1)?))),
+        None => Ok((0, UnixMs(0))),
     }
 }
 
-/// Every durable event so far is the creation of a row of `messages`.
+/// The durable events of a stretch, rebuilt from the messages they created.
 fn events(connection: &Connection, read: &EventsRead) -> Result<EventsPage, Failure> {
     let mut page = EventsPage {
         events: Vec::new(),
-        last_seq: last_seq(connection, read.room)?.unwrap_or(0),
+        last_seq: newest(connection, read.room)?.0,
         floor: 0,
     };
     let mut statement = connection.prepare_cached(if read.newest {
@@ -234,7 +229,7 @@ pub(super) fn room_view(
     members_max: usize,
 ) -> Result<Option<Room>, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT kind, title, created_at, last_seq, member_count FROM chat_rooms
+        "SELECT kind, title, created_at, member_count FROM chat_rooms
          WHERE room_id = ?1",
     )?;
     let mut rows = statement.query([room.0.as_bytes()])?;
@@ -246,8 +241,8 @@ pub(super) fn room_view(
         kind: room_kind(row, 0)?,
         title: row.get(1)?,
         created_at: UnixMs(uint(row, 2)?),
-        last_seq: uint(row, 3)?,
-        member_count: row.get(4)?,
+        last_seq: newest(connection, room)?.0,
+        member_count: row.get(3)?,
         members: Vec::new(),
     };
     each_member(connection, room, members_max, |member| {

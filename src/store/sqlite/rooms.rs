@@ -1,7 +1,7 @@
 //! The rooms of a user: for signing in, and as a list.
 
 use super::options::LISTED_MEMBERS_MAX;
-use super::read::{each_member, room_view};
+use super::read::{each_member, newest, room_view};
 use super::row::{Failure, int, message, message_columns, refuse, room_id, room_kind, uint};
 use crate::chat::port::{
     ListRead, Refusal, RoomDescription, RoomForSignIn, RoomsPage, SignIn, SignedIn,
@@ -109,8 +109,7 @@ struct UserRoom {
 /// written by every send, once per member.
 fn rooms_by_activity(connection: &Connection, user: UserId) -> Result<Vec<UserRoom>, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT r.room_id, r.kind, r.last_seq, r.last_ts, r.member_count,
-             coalesce(s.read_seq, 0)
+        "SELECT r.room_id, r.kind, r.member_count, coalesce(s.read_seq, 0)
          FROM room_participants p
          CROSS JOIN chat_rooms r ON r.room_id = p.room_id
          LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
@@ -122,13 +121,15 @@ fn rooms_by_activity(connection: &Connection, user: UserId) -> Result<Vec<UserRo
     ])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
+        let room = room_id(row, 0)?;
+        let (last_seq, last_ts) = newest(connection, room)?;
         found.push(UserRoom {
-            room: room_id(row, 0)?,
+            room,
             kind: room_kind(row, 1)?,
-            last_seq: uint(row, 2)?,
-            last_ts: UnixMs(uint(row, 3)?),
-            member_count: uint(row, 4)? as usize,
-            read_seq: uint(row, 5)?,
+            last_seq,
+            last_ts,
+            member_count: uint(row, 2)? as usize,
+            read_seq: uint(row, 3)?,
         });
     }
     found.sort_unstable_by_key(UserRoom::place);

@@ -6,6 +6,7 @@
 use super::options::{BUSY_MS_MAX, DbOptions, OpenError, STATEMENTS_MAX};
 use crate::chat::sabotage::{Sabotage, Sabotaged};
 use crate::protocol::Epoch;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use std::path::Path;
 use std::time::Duration;
@@ -16,11 +17,13 @@ const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_core
 /// `application_id` of our databases: "CafC".
 const APPLICATION_ID: i64 = 0x4361_6643;
 
-/// Frames of the log after which the writer copies them into the database. See
-/// docs/decisions/0010: a larger log makes rarer but longer pauses of the writer.
-const CHECKPOINT_PAGES: i64 = 1_000;
+/// Pages of the log after which the commit that reached them copies them into the database: 32 MiB.
+/// The larger the log, the more often a page that is written again and again (the last one of a
+/// busy room) is copied once for many commits, and the longer a start after a crash. A thread of
+/// its own for the copying was measured and rejected: docs/decisions/0010.
+const CHECKPOINT_PAGES: i64 = 8_000;
 /// The log is cut down to this after it grew larger, bytes.
-const LOG_BYTES_KEPT: i64 = 16 << 20;
+const LOG_BYTES_KEPT: i64 = 64 << 20;
 
 /// What a database says about itself.
 pub(super) struct Meta {
@@ -79,6 +82,9 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
 fn prepare(connection: &Connection) -> Result<(), OpenError> {
     connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // Plans that do not depend on the values bound: without it a statement whose plan could is
+    // parsed and planned again with every binding, which was a sixth of a commit's instructions.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch(
         "PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA mmap_size = 0;",
     )?;
