@@ -27,6 +27,10 @@ pub const FRAGMENTS_MAX: u32 = if cfg!(feature = "echo") {
     1_024
 };
 
+/// Brackets within brackets of one request. Above it: `bad_request`. The JSON parser goes one call
+/// deeper for each, and would otherwise be led to the end of its stack; our own requests need four.
+pub const JSON_DEPTH_MAX: u32 = 64;
+
 /// Rooms of one user.
 pub const ROOMS_PER_USER_MAX: usize = 5_000;
 /// Members of one room.
