@@ -89,7 +89,8 @@ fn a_message_of_the_largest_size_is_read() {
     let server = Server::new();
     let mut client = server.connect(&User::new("Ada"));
     for length in [65_535, 65_536] {
-        let mut text = format!("{{\"id\":{length},\"type\":\"rooms.list\",\"data\":{{}},\"filler\":\"");
+        let mut text =
+            format!("{{\"id\":{length},\"type\":\"rooms.list\",\"data\":{{}},\"filler\":\"");
         text += &"x".repeat(length - text.len() - 2);
         text += "\"}";
         assert_eq!(text.len(), length);
@@ -116,7 +117,8 @@ fn a_hundred_thousand_empty_fragments_are_closed_4008() {
 fn a_message_in_parts_with_pings_between_them_is_read() {
     let server = Server::new();
     let mut client = server.connect(&User::new("Ada"));
-    let text = "{\"id\":700,\"type\":\"rooms.list\",\"data\":{},\"note\":\"in parts ☕\"}".as_bytes();
+    let text =
+        "{\"id\":700,\"type\":\"rooms.list\",\"data\":{},\"note\":\"in parts ☕\"}".as_bytes();
     for size in [1, 2, 7, 30] {
         let parts: Vec<&[u8]> = text.chunks(size).collect();
         let whole = fragments(&parts);
@@ -183,7 +185,10 @@ fn a_close_is_answered_with_its_own_code() {
         let mut client = server.connect(&User::new("Ada"));
         client.socket.send_frame(CLOSE, &code.to_be_bytes());
         let (_, end) = client.socket.read_to_end();
-        assert!(matches!(end, End::Close(Some(own), _) if own == code), "{end:?}");
+        assert!(
+            matches!(end, End::Close(Some(own), _) if own == code),
+            "{end:?}"
+        );
     }
     let mut client = server.connect(&User::new("Ada"));
     client.socket.send_frame(CLOSE, b"");
@@ -197,20 +202,42 @@ fn a_close_is_answered_with_its_own_code() {
 /// An answer that is no upgrade: its status, and the code that it gives as problem+json.
 fn refused(server: &Server, request: &str) -> (u16, String) {
     let answer = socket::http(connect(server.address), request).expect("an answer");
-    assert!(answer.head.contains("content-type: application/problem+json"), "{}", answer.head);
+    assert!(
+        answer
+            .head
+            .contains("content-type: application/problem+json"),
+        "{}",
+        answer.head
+    );
     let problem: Value = serde_json::from_str(&answer.body).expect("JSON");
     assert_eq!(problem["status"], answer.status);
-    (answer.status, problem["code"].as_str().expect("a code").to_owned())
+    (
+        answer.status,
+        problem["code"].as_str().expect("a code").to_owned(),
+    )
 }
 
 #[test]
 fn a_page_of_another_origin_is_refused_403() {
     while_two_talk(|server| {
-        for origin in ["https://evil.example", "null", "http://localhost.evil.example", ""] {
+        for origin in [
+            "https://evil.example",
+            "null",
+            "http://localhost.evil.example",
+            "",
+        ] {
             let request = upgrade_request(&[&format!("Origin: {origin}")]);
-            assert_eq!(refused(server, &request), (403, "forbidden".to_owned()), "{origin:?}");
+            assert_eq!(
+                refused(server, &request),
+                (403, "forbidden".to_owned()),
+                "{origin:?}"
+            );
         }
-        for origin in ["http://localhost:3000", "http://127.0.0.1:8080", "http://[::1]"] {
+        for origin in [
+            "http://localhost:3000",
+            "http://127.0.0.1:8080",
+            "http://[::1]",
+        ] {
             let request = upgrade_request(&[&format!("Origin: {origin}")]);
             Socket::upgrade(connect(server.address), &request).expect("one's own page");
         }
@@ -281,7 +308,11 @@ fn auth_in_the_same_packet_as_the_upgrade_is_answered() {
 fn a_request_that_stalls_is_given_up_within_its_time() {
     while_two_talk(|server| {
         let began = Instant::now();
-        let starts = ["", "GET /v1/ws HT", "GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgr"];
+        let starts = [
+            "",
+            "GET /v1/ws HT",
+            "GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgr",
+        ];
         let streams = starts.map(|start| {
             let mut stream = connect(server.address);
             stream.write_all(start.as_bytes()).expect("sent");
@@ -289,7 +320,9 @@ fn a_request_that_stalls_is_given_up_within_its_time() {
         });
         // Half a request for the control plane.
         let mut other = connect(server.address);
-        other.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n").expect("sent");
+        other
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+            .expect("sent");
         for (stream, start) in streams.into_iter().zip(starts) {
             let answer = read_answer(stream).unwrap_or_else(|error| panic!("{start:?}: {error}"));
             assert_eq!(answer.status, 408, "{start:?}");

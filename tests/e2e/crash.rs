@@ -23,7 +23,10 @@ fn send_until_the_end(mut client: Client, room: Uuid) -> Told {
     loop {
         while waiting.len() < AHEAD {
             let id = Uuid::now_v7();
-            waiting.insert(client.tell("message.send", &message(room, id, &id.to_string())), id);
+            waiting.insert(
+                client.tell("message.send", &message(room, id, &id.to_string())),
+                id,
+            );
             told.messages.insert(id, None);
         }
         let Some((request, id)) = waiting.pop_first() else {
@@ -87,7 +90,11 @@ fn what_was_acknowledged_before_a_kill_is_there_and_retries_are_one_message() {
                 let own = again["seq"].as_u64().expect("a seq");
                 if let Some(seq) = seq {
                     acked += 1;
-                    assert_eq!((own, &again["duplicate"]), (seq, &json!(true)), "{id} was lost");
+                    assert_eq!(
+                        (own, &again["duplicate"]),
+                        (seq, &json!(true)),
+                        "{id} was lost"
+                    );
                 } else {
                     unacked += 1;
                 }
@@ -95,7 +102,10 @@ fn what_was_acknowledged_before_a_kill_is_there_and_retries_are_one_message() {
             }
         }
     }
-    assert!(acked > 100 && unacked > 0, "{acked} acknowledged, {unacked} not");
+    assert!(
+        acked > 100 && unacked > 0,
+        "{acked} acknowledged, {unacked} not"
+    );
     // One message each, in a history without a hole.
     let mut client = server.connect(&ada);
     let mut reader = follower.connect(&server);
@@ -152,7 +162,10 @@ fn rooms_and_members_survive_a_kill() {
     assert_eq!(client.ready["epoch"], epoch, "the history is the same");
     assert_eq!(client.ack("rooms.list", &json!({})), before);
     let again = client.ack("room.create", &wanted);
-    assert_eq!((&again["created"], &again["room"]["last_seq"]), (&json!(false), &json!(3)));
+    assert_eq!(
+        (&again["created"], &again["room"]["last_seq"]),
+        (&json!(false), &json!(3))
+    );
     assert_eq!(client.direct(&bob), direct);
     let mut bob_client = server.connect(&bob);
     let asked = json!({"room_id": group["room_id"]});

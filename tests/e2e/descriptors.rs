@@ -24,7 +24,11 @@ fn connections_beyond_the_limit_are_told_to_come_back() {
             Err(_) => break socket::http(connect(server.address), &upgrade_request(&[])),
         }
     };
-    assert!(clients.len() >= 20, "{} are one shard's part", clients.len());
+    assert!(
+        clients.len() >= 20,
+        "{} are one shard's part",
+        clients.len()
+    );
     for client in &mut clients {
         client.round_trip();
     }
@@ -65,8 +69,12 @@ fn without_descriptors_the_server_waits_without_spinning_and_recovers() {
 
     // Connections that say nothing hold a descriptor each until they are given up, so there are
     // always more of them than there are descriptors.
-    let mut silent: Vec<TcpStream> = (0..2 * FILES_MAX).map(|_| connect(server.address)).collect();
-    wait_until("a lack of descriptors", || server.log().contains("cannot accept connections"));
+    let mut silent: Vec<TcpStream> = (0..2 * FILES_MAX)
+        .map(|_| connect(server.address))
+        .collect();
+    wait_until("a lack of descriptors", || {
+        server.log().contains("cannot accept connections")
+    });
     assert!(server.files() >= FILES_MAX - 2, "{}", server.files());
     let (cpu_s, wall_s) = cost(&server);
     assert!(

@@ -31,7 +31,10 @@ fn everybody_is_told_before_the_server_stops() {
         .collect();
     assert_eq!(server.ended().code(), Some(0));
     assert!(began.elapsed() < DEADLINE);
-    assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
+    assert!(
+        TcpStream::connect(server.address).is_err(),
+        "nobody listens any more"
+    );
 
     let server = Server::unlimited_in(folder.path());
     for (user, room) in users.iter().zip(rooms) {
@@ -46,7 +49,9 @@ fn everybody_is_told_before_the_server_stops() {
 /// in, unless there was too little time.
 fn last_word(mut client: Client) -> Option<Uuid> {
     let draining = client.event_of("server.draining");
-    let after_ms = draining["data"]["reconnect_after_ms"].as_u64().expect("a time");
+    let after_ms = draining["data"]["reconnect_after_ms"]
+        .as_u64()
+        .expect("a time");
     assert!(after_ms <= 4_000, "{draining}");
     // Until then it is served.
     let room = (after_ms > 2_000).then(|| client.group(&[]));
@@ -75,7 +80,9 @@ fn what_is_acknowledged_while_the_server_stops_is_not_lost() {
     for client in &mut clients {
         client.wait_for_seq(room, 1);
     }
-    let writers: Vec<_> = (clients.into_iter()).map(|client| thread::spawn(move || write(client, room))).collect();
+    let writers: Vec<_> = (clients.into_iter())
+        .map(|client| thread::spawn(move || write(client, room)))
+        .collect();
     let mut reader = server.connect(&users[0]);
     for _ in 0..100 {
         reader.event();
@@ -93,7 +100,12 @@ fn what_is_acknowledged_while_the_server_stops_is_not_lost() {
     let server = Server::unlimited_in(folder.path());
     let history = server.connect(&users[0]).history_after(room, 0);
     let stored: BTreeMap<u64, &Value> = (history.iter())
-        .map(|message| (message["seq"].as_u64().expect("a seq"), &message["client_msg_id"]))
+        .map(|message| {
+            (
+                message["seq"].as_u64().expect("a seq"),
+                &message["client_msg_id"],
+            )
+        })
         .collect();
     for (seq, id) in acked {
         assert_eq!(*stored[&seq], id.to_string());
@@ -105,7 +117,10 @@ fn write(mut client: Client, room: Uuid) -> BTreeMap<Uuid, u64> {
     let mut acked = BTreeMap::new();
     loop {
         let id = Uuid::now_v7();
-        let request = client.tell("message.send", &message(room, id, "Quick, before it stops."));
+        let request = client.tell(
+            "message.send",
+            &message(room, id, "Quick, before it stops."),
+        );
         match client.reply_or_end(request) {
             Ok(reply) => {
                 assert_eq!(reply["type"], "ack", "{reply}");

@@ -36,9 +36,13 @@ fn page(client: &mut Client, room: Uuid, how: Value) -> (Vec<u64>, bool, Option<
             _ => assert_eq!(message["text"], format!("Message {seq}")),
         }
     }
-    let seqs = messages.iter().map(|message| message["seq"].as_u64().expect("a seq"));
+    let seqs = messages
+        .iter()
+        .map(|message| message["seq"].as_u64().expect("a seq"));
     let has_more = page["has_more"].as_bool().expect("has_more");
-    let next = page.get("next_after_seq").map(|next| next.as_u64().expect("a seq"));
+    let next = page
+        .get("next_after_seq")
+        .map(|next| next.as_u64().expect("a seq"));
     (seqs.collect(), has_more, next)
 }
 
@@ -56,11 +60,20 @@ fn the_newest_page_and_those_before_it() {
     assert_eq!(ask(json!({"limit": 100_000})), (seqs(152, 251), true, None));
     assert_eq!(ask(json!({"before_seq": 152})), (seqs(52, 151), true, None));
     assert_eq!(ask(json!({"before_seq": 52})), (seqs(1, 51), false, None));
-    assert_eq!(ask(json!({"before_seq": 11, "limit": 10})), (seqs(1, 10), false, None));
-    assert_eq!(ask(json!({"before_seq": 12, "limit": 10})), (seqs(2, 11), true, None));
+    assert_eq!(
+        ask(json!({"before_seq": 11, "limit": 10})),
+        (seqs(1, 10), false, None)
+    );
+    assert_eq!(
+        ask(json!({"before_seq": 12, "limit": 10})),
+        (seqs(2, 11), true, None)
+    );
     assert_eq!(ask(json!({"before_seq": 1})), (vec![], false, None));
     assert_eq!(ask(json!({"before_seq": 0})), (vec![], false, None));
-    assert_eq!(ask(json!({"before_seq": 9_000, "limit": 2})), (seqs(250, 251), true, None));
+    assert_eq!(
+        ask(json!({"before_seq": 9_000, "limit": 2})),
+        (seqs(250, 251), true, None)
+    );
 }
 
 #[test]
@@ -68,26 +81,55 @@ fn pages_after_a_position_lead_to_the_end() {
     let server = Server::unlimited();
     let (mut client, room) = room_of_250(&server);
     let mut ask = |how: Value| page(&mut client, room, how);
-    assert_eq!(ask(json!({"after_seq": 0})), (seqs(1, 100), true, Some(100)));
-    assert_eq!(ask(json!({"after_seq": 100})), (seqs(101, 200), true, Some(200)));
-    assert_eq!(ask(json!({"after_seq": 200})), (seqs(201, 251), false, Some(251)));
-    assert_eq!(ask(json!({"after_seq": 151})), (seqs(152, 251), false, Some(251)));
+    assert_eq!(
+        ask(json!({"after_seq": 0})),
+        (seqs(1, 100), true, Some(100))
+    );
+    assert_eq!(
+        ask(json!({"after_seq": 100})),
+        (seqs(101, 200), true, Some(200))
+    );
+    assert_eq!(
+        ask(json!({"after_seq": 200})),
+        (seqs(201, 251), false, Some(251))
+    );
+    assert_eq!(
+        ask(json!({"after_seq": 151})),
+        (seqs(152, 251), false, Some(251))
+    );
     assert_eq!(ask(json!({"after_seq": 251})), (vec![], false, Some(251)));
     // Ahead of the server: its end is told.
     assert_eq!(ask(json!({"after_seq": 9_000})), (vec![], false, Some(251)));
-    assert_eq!(ask(json!({"after_seq": 7, "limit": 1})), (vec![8], true, Some(8)));
+    assert_eq!(
+        ask(json!({"after_seq": 7, "limit": 1})),
+        (vec![8], true, Some(8))
+    );
 }
 
 #[test]
 fn a_page_around_a_message_has_both_sides_of_it() {
     let server = Server::unlimited();
     let (mut client, room) = room_of_250(&server);
-    for (around, limit) in [(100, 11), (100, 10), (100, 1), (1, 10), (251, 10), (0, 5), (900, 5)] {
+    for (around, limit) in [
+        (100, 11),
+        (100, 10),
+        (100, 1),
+        (1, 10),
+        (251, 10),
+        (0, 5),
+        (900, 5),
+    ] {
         let how = json!({"around_seq": around, "limit": limit});
         let (found, has_more, next) = page(&mut client, room, how);
         assert_eq!(found.len(), limit, "around {around}");
-        assert!(found.windows(2).all(|pair| pair[1] == pair[0] + 1), "{found:?}");
-        assert!((1..=251).contains(&around) == found.contains(&around), "{found:?}");
+        assert!(
+            found.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            "{found:?}"
+        );
+        assert!(
+            (1..=251).contains(&around) == found.contains(&around),
+            "{found:?}"
+        );
         if around == 100 && limit > 1 {
             let middle = found[limit / 2].abs_diff(around);
             assert!(middle <= 1, "{found:?}");
@@ -130,7 +172,10 @@ fn a_page_of_long_messages_ends_early_and_leads_on() {
     assert!((2..21).contains(&count), "{count}");
     assert_eq!(first["next_after_seq"], count);
     let history = client.history_after(room, 0);
-    let found: Vec<u64> = history.iter().map(|m| m["seq"].as_u64().expect("a seq")).collect();
+    let found: Vec<u64> = history
+        .iter()
+        .map(|m| m["seq"].as_u64().expect("a seq"))
+        .collect();
     assert_eq!(found, seqs(1, 21));
 }
 

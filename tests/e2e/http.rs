@@ -13,7 +13,11 @@ fn health_and_readiness_are_told() {
     for path in ["/healthz", "/readyz"] {
         let answer = server.get(path);
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
-        assert!(answer.head.contains("cache-control: no-store"), "{}", answer.head);
+        assert!(
+            answer.head.contains("cache-control: no-store"),
+            "{}",
+            answer.head
+        );
     }
     let answer = server.get("/nothing/here");
     assert_eq!(answer.status, 404);
@@ -26,7 +30,11 @@ fn the_document_that_is_served_is_the_committed_one() {
     let server = Server::new();
     let answer = server.get("/v1/asyncapi.json");
     assert_eq!(answer.status, 200);
-    assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
+    assert!(
+        answer.head.contains("content-type: application/json"),
+        "{}",
+        answer.head
+    );
     assert_eq!(answer.body, include_str!("../../docs/asyncapi.json"));
 }
 
@@ -65,13 +73,19 @@ fn histograms(metrics: &Metrics) -> Vec<String> {
             let buckets: Vec<(f64, f64)> = (metrics.each(&bucket))
                 .filter_map(|(own, value)| {
                     let bound = own.strip_prefix(labels)?.strip_prefix(",le=\"")?;
-                    let bound = bound.strip_suffix('"').expect("a quote").replace("+Inf", "inf");
+                    let bound = bound
+                        .strip_suffix('"')
+                        .expect("a quote")
+                        .replace("+Inf", "inf");
                     Some((bound.parse().expect("a number"), value))
                 })
                 .collect();
             let mut sorted = buckets.clone();
             sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-            assert!(sorted.is_sorted_by_key(|(_, value)| *value), "{name} {sorted:?}");
+            assert!(
+                sorted.is_sorted_by_key(|(_, value)| *value),
+                "{name} {sorted:?}"
+            );
             assert_eq!(sorted.last(), Some(&(f64::INFINITY, count)), "{name}");
         }
     }
@@ -112,10 +126,16 @@ fn metrics_count_what_was_sent_at_every_stage() {
     assert_eq!(metrics.sum("caffis_log_lines_total"), 0.0);
     assert_eq!(metrics.sum("caffis_shards"), 2.0);
     // Thirty messages, the opening of the room, and three retries.
-    assert_eq!(metrics.sum("caffis_received_to_committed_seconds_count"), 34.0);
-    // Each of 31 events was released once, and written to two connections.
-    assert_eq!(metrics.sum("caffis_events_released_total"), 31.0);
-    assert_eq!(metrics.sum("caffis_committed_to_published_seconds_count"), 31.0);
+    assert_eq!(
+        metrics.sum("caffis_received_to_committed_seconds_count"),
+        34.0
+    );
+    // Each of 30 events was released once, and written to two connections; the one that opened the
+    // room may have been there before anybody listened.
+    let released = metrics.sum("caffis_events_released_total");
+    assert!((30.0..=31.0).contains(&released), "{released}");
+    let published = metrics.sum("caffis_committed_to_published_seconds_count");
+    assert_eq!(published, released);
     let written = metrics.sum("caffis_published_to_written_seconds_count");
     assert!((60.0..=62.0).contains(&written), "{written}");
     let stages = histograms(&metrics);

@@ -22,13 +22,19 @@ fn whoever_is_added_is_told_on_every_device_and_the_others_hear_it() {
 
     let added = owner.ack("room.members.add", &members(room, &[&eve]));
     let joined_seq = before + 1;
-    assert_eq!(added, json!({"room_id": room, "changed": true, "seq": joined_seq}));
+    assert_eq!(
+        added,
+        json!({"room_id": room, "changed": true, "seq": joined_seq})
+    );
     let joined = json!({
         "user_id": eve.id, "name": eve.name, "role": "member", "actor_id": ada.id,
     });
     for client in [&mut owner, &mut bob_client] {
         let event = client.event_of("member.joined");
-        assert_eq!((&event["seq"], &event["data"]), (&json!(joined_seq), &joined));
+        assert_eq!(
+            (&event["seq"], &event["data"]),
+            (&json!(joined_seq), &joined)
+        );
     }
     for device in &mut devices {
         let told = device.event_of("room.added")["data"].clone();
@@ -44,7 +50,15 @@ fn whoever_is_added_is_told_on_every_device_and_the_others_hear_it() {
     // The history before is hers too.
     let history = devices[0].history_after(room, 0);
     let texts: Vec<&Value> = history.iter().map(|message| &message["text"]).collect();
-    assert_eq!(texts, [&Value::Null, &json!("Before Eve."), &Value::Null, &json!("Hello Eve.")]);
+    assert_eq!(
+        texts,
+        [
+            &Value::Null,
+            &json!("Before Eve."),
+            &Value::Null,
+            &json!("Hello Eve.")
+        ]
+    );
     assert_eq!(history[2]["event"]["type"], "member.joined");
 
     // Those who are members already are not added again.
@@ -68,7 +82,10 @@ fn whoever_is_removed_hears_that_last_and_then_nothing() {
         assert_eq!(device.message(room)["seq"], seq);
     }
     let removed = owner.ack("room.members.remove", &members(room, &[&eve]));
-    assert_eq!(removed, json!({"room_id": room, "changed": true, "seq": seq + 1}));
+    assert_eq!(
+        removed,
+        json!({"room_id": room, "changed": true, "seq": seq + 1})
+    );
     let left = json!({"user_id": eve.id, "actor_id": ada.id});
     for client in [&mut owner, &mut bob_client] {
         let event = client.event_of("member.left");
@@ -78,7 +95,10 @@ fn whoever_is_removed_hears_that_last_and_then_nothing() {
     owner.wait_for_seq(room, after);
     for device in &mut devices {
         let event = device.event();
-        assert_eq!((&event["type"], &event["data"]), (&json!("member.left"), &left));
+        assert_eq!(
+            (&event["type"], &event["data"]),
+            (&json!("member.left"), &left)
+        );
         let event = device.event();
         assert_eq!(event["type"], "room.removed");
         assert_eq!(event["data"], json!({"room_id": room}));
@@ -128,7 +148,11 @@ fn additions_and_removals_in_quick_succession_end_where_the_last_one_says() {
     let mut devices = [server.connect_on(0, &bob), server.connect_on(1, &bob)];
     let room = owner.group(&[]);
     for round in 0..25 {
-        let requests = ["room.members.add", "room.members.remove", "room.members.add"];
+        let requests = [
+            "room.members.add",
+            "room.members.remove",
+            "room.members.add",
+        ];
         let ids = requests.map(|request| owner.tell(request, &members(room, &[&bob])));
         for id in ids {
             assert_eq!(owner.reply(id)["data"]["changed"], true);
@@ -157,16 +181,28 @@ fn only_owners_and_admins_add_and_remove() {
     let room = owner.group(&[&bob]);
     let nobody = User::new("Nobody");
     for client in [&mut member, &mut stranger] {
-        assert_eq!(client.refusal("room.members.add", &members(room, &[&eve])), "forbidden");
-        assert_eq!(client.refusal("room.members.remove", &members(room, &[&ada])), "forbidden");
+        assert_eq!(
+            client.refusal("room.members.add", &members(room, &[&eve])),
+            "forbidden"
+        );
+        assert_eq!(
+            client.refusal("room.members.remove", &members(room, &[&ada])),
+            "forbidden"
+        );
     }
     for (users, code) in [(vec![&nobody], "not_found"), (vec![], "bad_request")] {
-        assert_eq!(owner.refusal("room.members.add", &members(room, &users)), code);
+        assert_eq!(
+            owner.refusal("room.members.add", &members(room, &users)),
+            code
+        );
     }
     // All or none: one unknown user, and nobody is added.
     let refused = owner.refusal("room.members.add", &members(room, &[&eve, &nobody]));
     assert_eq!(refused, "not_found");
-    assert_eq!(stranger.refusal("room.get", &json!({"room_id": room})), "forbidden");
+    assert_eq!(
+        stranger.refusal("room.get", &json!({"room_id": room})),
+        "forbidden"
+    );
     let many: Vec<Uuid> = (0..201).map(|_| Uuid::new_v4()).collect();
     let many = json!({"room_id": room, "user_ids": many});
     assert_eq!(owner.refusal("room.members.add", &many), "too_large");

@@ -63,14 +63,23 @@ fn a_retry_is_one_message_from_whichever_connection() {
         if other == data {
             other["reply_to_seq"] = json!(1);
         }
-        assert_eq!(clients[0].refusal("message.send", &other), "idempotency_conflict");
+        assert_eq!(
+            clients[0].refusal("message.send", &other),
+            "idempotency_conflict"
+        );
     }
     // The name is the sender's own, and the room's.
     let others = bob_client.ack("message.send", &data);
-    assert_eq!((&others["duplicate"], &others["seq"]), (&json!(false), &json!(3)));
+    assert_eq!(
+        (&others["duplicate"], &others["seq"]),
+        (&json!(false), &json!(3))
+    );
     let elsewhere = clients[0].group(&[]);
     let there = clients[0].ack("message.send", &message(elsewhere, id, "Once."));
-    assert_eq!((&there["duplicate"], &there["seq"]), (&json!(false), &json!(2)));
+    assert_eq!(
+        (&there["duplicate"], &there["seq"]),
+        (&json!(false), &json!(2))
+    );
     let history = bob_client.history_after(room, 1);
     assert_eq!(history.len(), 2, "{history:?}");
 }
@@ -84,7 +93,12 @@ fn retries_at_the_same_time_are_one_message() {
     for round in 0..50 {
         let data = message(room, Uuid::now_v7(), &format!("Round {round}"));
         let asked: Vec<u64> = (clients.iter_mut())
-            .flat_map(|client| [client.tell("message.send", &data), client.tell("message.send", &data)])
+            .flat_map(|client| {
+                [
+                    client.tell("message.send", &data),
+                    client.tell("message.send", &data),
+                ]
+            })
             .collect();
         let mut first = 0;
         for (client, ids) in clients.iter_mut().zip(asked.chunks(2)) {
@@ -173,7 +187,10 @@ fn everybody_sees_the_same_order_of_many_senders() {
             .collect();
         assert_eq!(own, *acked, "the acks say what the events say");
     }
-    let times: Vec<&str> = everything.iter().map(|event| event["ts"].as_str().expect("a time")).collect();
+    let times: Vec<&str> = everything
+        .iter()
+        .map(|event| event["ts"].as_str().expect("a time"))
+        .collect();
     assert!(times.is_sorted(), "times never decrease");
 }
 
@@ -202,7 +219,18 @@ fn four_thousand_characters_of_any_kind_are_taken_and_one_more_is_not() {
     let mut sender = server.connect_on(0, &ada);
     let mut reader = server.connect_on(1, &bob);
     let room = sender.direct(&bob);
-    for character in ["a", "é", "☕", "😀", "\"", "\\", "\n", "\u{1}", "\u{2028}", "\u{10ffff}"] {
+    for character in [
+        "a",
+        "é",
+        "☕",
+        "😀",
+        "\"",
+        "\\",
+        "\n",
+        "\u{1}",
+        "\u{2028}",
+        "\u{10ffff}",
+    ] {
         let text = character.repeat(4_000);
         // White space alone is no text.
         let text = format!("{}.", &text[..text.len() - character.len()]);
@@ -259,6 +287,9 @@ fn a_retry_is_recognised_after_its_sender_was_removed() {
     owner.ack("room.members.remove", &remove);
     member.event_of("room.removed");
     let again = member.ack("message.send", &data);
-    assert_eq!((&again["seq"], &again["duplicate"]), (&first["seq"], &json!(true)));
+    assert_eq!(
+        (&again["seq"], &again["duplicate"]),
+        (&first["seq"], &json!(true))
+    );
     assert_eq!(uuid(&again["room_id"]), room);
 }

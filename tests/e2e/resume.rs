@@ -35,7 +35,12 @@ fn room_of_two(server: &Server) -> (Client, User, Uuid) {
 
 fn send_many(client: &mut Client, room: Uuid, count: u64) -> u64 {
     let asked: Vec<u64> = (0..count)
-        .map(|n| client.tell("message.send", &message(room, Uuid::now_v7(), &n.to_string())))
+        .map(|n| {
+            client.tell(
+                "message.send",
+                &message(room, Uuid::now_v7(), &n.to_string()),
+            )
+        })
         .collect();
     let seqs: Vec<u64> = (asked.into_iter())
         .map(|id| client.reply(id)["data"]["seq"].as_u64().expect("a seq"))
@@ -53,23 +58,47 @@ fn what_was_missed_is_replayed_exactly() {
     let live: Vec<Value> = (writer.take_events().into_iter())
         .filter(|event| event.get("seq").is_some())
         .collect();
-    for position in [0, 1, 7, 20] {
+    for position in [1, 2, 7, 20] {
         let mut reader = resume(&server, &bob, &epoch, json!({room.to_string(): position}));
         let told = standing(&reader, room);
-        assert_eq!((&told["kind"], &told["last_seq"]), (&json!("direct"), &json!(last_seq)));
+        assert_eq!(
+            (&told["kind"], &told["last_seq"]),
+            (&json!("direct"), &json!(last_seq))
+        );
         assert_eq!(told["recovered"], true, "{told}");
         assert_eq!(told.get("reason"), None);
-        assert_eq!((&told["from_seq"], &told["to_seq"]), (&json!(position + 1), &json!(last_seq)));
-        assert_eq!((&told["read_seq"], &told["unread"]), (&json!(1), &json!(20)));
-        assert_eq!(told["watermarks"].as_array().expect("a small room").len(), 2);
+        assert_eq!(
+            (&told["from_seq"], &told["to_seq"]),
+            (&json!(position + 1), &json!(last_seq))
+        );
+        assert_eq!(
+            (&told["read_seq"], &told["unread"]),
+            (&json!(1), &json!(20))
+        );
+        assert_eq!(
+            told["watermarks"].as_array().expect("a small room").len(),
+            2
+        );
         reader.wait_for_seq(room, last_seq);
         // To the letter what was told live.
-        assert_eq!(reader.take_events(), live[position as usize..]);
+        assert_eq!(reader.take_events(), live[position as usize - 1..]);
     }
+    // From the very beginning, with the event that opened the room.
+    let mut reader = resume(&server, &bob, &epoch, json!({room.to_string(): 0}));
+    reader.wait_for_seq(room, last_seq);
+    let events = reader.take_events();
+    assert_eq!(
+        (&events[0]["type"], &events[0]["seq"]),
+        (&json!("room.created"), &json!(1))
+    );
+    assert_eq!(events[1..], live[..]);
     // At the newest event there is nothing to replay.
     let mut reader = resume(&server, &bob, &epoch, json!({room.to_string(): last_seq}));
     let told = standing(&reader, room);
-    assert_eq!((&told["recovered"], &told["last_seq"]), (&json!(true), &json!(last_seq)));
+    assert_eq!(
+        (&told["recovered"], &told["last_seq"]),
+        (&json!(true), &json!(last_seq))
+    );
     reader.round_trip();
     assert_eq!(reader.take_events(), Vec::<Value>::new());
     let seq = writer.send(room, "And now live.");
@@ -89,7 +118,10 @@ fn without_a_position_nothing_is_replayed() {
     for reader in &mut readers {
         let told = standing(reader, room);
         let expected = (&json!(false), &json!("not_requested"), &json!(last_seq));
-        assert_eq!((&told["recovered"], &told["reason"], &told["last_seq"]), expected);
+        assert_eq!(
+            (&told["recovered"], &told["reason"], &told["last_seq"]),
+            expected
+        );
         reader.round_trip();
         assert_eq!(reader.take_events(), Vec::<Value>::new());
     }
@@ -141,7 +173,11 @@ fn too_much_to_replay_is_told_and_history_has_it() {
                 .map(|message| message["seq"].as_u64().expect("a seq"))
                 .collect();
             assert_eq!(seqs, (position + 1..=last_seq).collect::<Vec<u64>>());
-            assert_eq!(reader.take_events(), Vec::<Value>::new(), "never a part of a replay");
+            assert_eq!(
+                reader.take_events(),
+                Vec::<Value>::new(),
+                "never a part of a replay"
+            );
         }
     }
 }
@@ -188,8 +224,15 @@ fn positions_of_another_history_or_ahead_of_it_or_of_others_are_told_apart() {
     ] {
         let mut reader = resume(&server, &bob, epoch, json!({room.to_string(): position}));
         let told = standing(&reader, room);
-        assert_eq!((&told["recovered"], &told["reason"]), (&json!(false), &json!(reason)));
-        assert_eq!(told.get("kind").is_none(), reason == "not_a_member", "{told}");
+        assert_eq!(
+            (&told["recovered"], &told["reason"]),
+            (&json!(false), &json!(reason))
+        );
+        assert_eq!(
+            told.get("kind").is_none(),
+            reason == "not_a_member",
+            "{told}"
+        );
         reader.round_trip();
         assert_eq!(reader.take_events(), Vec::<Value>::new());
     }
@@ -237,7 +280,10 @@ fn five_hundred_positions_are_taken_and_one_more_is_not() {
     let mut client = Client::new(Socket::open(server.address), &bob);
     let positions = json!({"epoch": epoch, "rooms": rooms});
     let id = client.tell_auth(&bob.token(), Some(positions));
-    assert_eq!(crate::support::client::code_of(&client.reply(id)), "too_large");
+    assert_eq!(
+        crate::support::client::code_of(&client.reply(id)),
+        "too_large"
+    );
     client.closed_with(4008);
 }
 
@@ -254,11 +300,15 @@ fn live_events_wait_behind_the_replay() {
     let text = "x".repeat(2_000);
     for _ in 0..100 {
         for room in &rooms {
-            writer.tell("message.send", &message(*room, Uuid::now_v7(), &text));
+            writer.send(*room, &text);
         }
+        writer.take_events();
     }
     let last_of = |writer: &mut Client| -> Vec<u64> {
-        rooms.iter().map(|room| writer.send(*room, "The last one.")).collect()
+        rooms
+            .iter()
+            .map(|room| writer.send(*room, "The last one."))
+            .collect()
     };
     last_of(&mut writer);
     let mut reader = follower.connect(&server);

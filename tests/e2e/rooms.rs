@@ -18,7 +18,10 @@ fn create(kind: &str, members: &[&User], title: Option<&str>, client_room_id: Uu
 fn roles(room: &Value) -> Vec<(Uuid, String)> {
     let members = room["members"].as_array().expect("members");
     let role = |member: &Value| member["role"].as_str().expect("a role").to_owned();
-    members.iter().map(|member| (uuid(&member["user_id"]), role(member))).collect()
+    members
+        .iter()
+        .map(|member| (uuid(&member["user_id"]), role(member)))
+        .collect()
 }
 
 #[test]
@@ -27,17 +30,29 @@ fn a_direct_room_is_one_room_whoever_opens_it() {
     let (ada, bob) = (User::new("Ada"), User::new("Bob"));
     let mut ada_client = server.connect_on(0, &ada);
     let mut bob_client = server.connect_on(1, &bob);
-    let first = ada_client.ack("room.create", &create("direct", &[&bob], None, Uuid::new_v4()));
+    let first = ada_client.ack(
+        "room.create",
+        &create("direct", &[&bob], None, Uuid::new_v4()),
+    );
     assert_eq!(first["created"], true);
     let room = &first["room"];
-    assert_eq!((&room["kind"], &room["title"]), (&json!("direct"), &Value::Null));
-    assert_eq!((&room["last_seq"], &room["member_count"]), (&json!(1), &json!(2)));
+    assert_eq!(
+        (&room["kind"], &room["title"]),
+        (&json!("direct"), &Value::Null)
+    );
+    assert_eq!(
+        (&room["last_seq"], &room["member_count"]),
+        (&json!(1), &json!(2))
+    );
     let members: BTreeSet<_> = roles(room).into_iter().collect();
     let both = [(ada.id, "member".to_owned()), (bob.id, "member".to_owned())];
     assert_eq!(members, BTreeSet::from(both));
     // With another client_room_id, and from the other side: the same room, and not again.
     for (client, other) in [(&mut ada_client, &bob), (&mut bob_client, &ada)] {
-        let again = client.ack("room.create", &create("direct", &[other], None, Uuid::new_v4()));
+        let again = client.ack(
+            "room.create",
+            &create("direct", &[other], None, Uuid::new_v4()),
+        );
         assert_eq!(again["created"], false);
         assert_eq!(again["room"], *room);
     }
@@ -49,7 +64,10 @@ fn a_direct_room_is_one_room_whoever_opens_it() {
         let history = client.history_after(uuid(&room["room_id"]), 0);
         assert_eq!(history.len(), 1);
         assert_eq!(history[0]["kind"], "system");
-        assert_eq!(history[0]["event"], json!({"type": "room.created", "actor_id": ada.id}));
+        assert_eq!(
+            history[0]["event"],
+            json!({"type": "room.created", "actor_id": ada.id})
+        );
     }
 }
 
@@ -64,7 +82,9 @@ fn two_who_open_their_direct_room_at_the_same_time_open_one() {
         let from_ada = ada_client.tell("room.create", &create(&bob));
         let from_bob = bob_client.tell("room.create", &create(&ada));
         let replies = [ada_client.reply(from_ada), bob_client.reply(from_bob)];
-        let created = replies.iter().filter(|reply| reply["data"]["created"] == true);
+        let created = replies
+            .iter()
+            .filter(|reply| reply["data"]["created"] == true);
         assert_eq!(created.count(), 1, "{replies:?}");
         let [first, second] = replies;
         assert_eq!(first["data"]["room"], second["data"]["room"]);
@@ -81,20 +101,29 @@ fn a_group_is_opened_once_per_client_room_id() {
     let id = Uuid::new_v4();
     let wanted = create("group", &[&bob], Some("Coffee"), id);
     let first = client.ack("room.create", &wanted);
-    assert_eq!((&first["created"], &first["room"]["title"]), (&json!(true), &json!("Coffee")));
+    assert_eq!(
+        (&first["created"], &first["room"]["title"]),
+        (&json!(true), &json!("Coffee"))
+    );
     let owner_first = [(ada.id, "owner".to_owned()), (bob.id, "member".to_owned())];
     let members: BTreeSet<_> = roles(&first["room"]).into_iter().collect();
     assert_eq!(members, BTreeSet::from(owner_first));
 
     let again = client.ack("room.create", &wanted);
-    assert_eq!((&again["created"], &again["room"]), (&json!(false), &first["room"]));
+    assert_eq!(
+        (&again["created"], &again["room"]),
+        (&json!(false), &first["room"])
+    );
     for other in [
         create("group", &[&bob], Some("Tea"), id),
         create("group", &[&bob], None, id),
         create("group", &[&bob, &eve], Some("Coffee"), id),
         create("group", &[], Some("Coffee"), id),
     ] {
-        assert_eq!(client.refusal("room.create", &other), "idempotency_conflict");
+        assert_eq!(
+            client.refusal("room.create", &other),
+            "idempotency_conflict"
+        );
     }
     // The id is the creator's own: the same one of somebody else is another room.
     let others = bob_client.ack("room.create", &create("group", &[&ada], Some("Coffee"), id));
@@ -114,10 +143,19 @@ fn rooms_that_make_no_sense_are_refused_and_leave_nothing() {
     for (data, code) in [
         (create("direct", &[], None, new()), "bad_request"),
         (create("direct", &[&ada], None, new()), "bad_request"),
-        (create("direct", &[&bob, &stranger], None, new()), "bad_request"),
-        (create("direct", &[&bob], Some("A title"), new()), "bad_request"),
+        (
+            create("direct", &[&bob, &stranger], None, new()),
+            "bad_request",
+        ),
+        (
+            create("direct", &[&bob], Some("A title"), new()),
+            "bad_request",
+        ),
         (create("direct", &[&stranger], None, new()), "not_found"),
-        (create("group", &[&bob, &stranger], None, new()), "not_found"),
+        (
+            create("group", &[&bob, &stranger], None, new()),
+            "not_found",
+        ),
         (create("group", &[&bob], Some(&long), new()), "too_large"),
     ] {
         assert_eq!(client.refusal("room.create", &data), code, "{data}");
@@ -145,7 +183,10 @@ fn a_new_room_is_told_to_every_device_of_every_member() {
         let added = client.event_of("room.added");
         let told = &added["data"]["room"];
         assert_eq!(told["room_id"], room.to_string());
-        assert_eq!((&told["kind"], &told["member_count"]), (&json!("group"), &json!(3)));
+        assert_eq!(
+            (&told["kind"], &told["member_count"]),
+            (&json!("group"), &json!(3))
+        );
     }
     let seq = creator.send(room, "Welcome.");
     for client in &mut others {
@@ -164,7 +205,10 @@ fn a_room_is_shown_to_its_members_only() {
     let seq = client.send(room, "Hello.");
     let got = bob_client.ack("room.get", &json!({"room_id": room}));
     let got = &got["room"];
-    assert_eq!((&got["last_seq"], &got["member_count"]), (&json!(seq), &json!(2)));
+    assert_eq!(
+        (&got["last_seq"], &got["member_count"]),
+        (&json!(seq), &json!(2))
+    );
     let member = |id: Uuid| {
         let members = got["members"].as_array().expect("members");
         let is_it = |member: &&Value| member["user_id"] == id.to_string();
@@ -184,7 +228,10 @@ fn a_room_is_shown_to_its_members_only() {
         assert_eq!(stranger.refusal("room.leave", &asked), "forbidden");
         let told = stranger.ask("room.get", &asked)["error"]["message"].clone();
         let other = stranger.ask("room.get", &json!({"room_id": not_there}));
-        assert_eq!(told, other["error"]["message"], "nothing tells whether there is such a room");
+        assert_eq!(
+            told, other["error"]["message"],
+            "nothing tells whether there is such a room"
+        );
     }
 }
 
@@ -251,10 +298,17 @@ fn odd_questions_for_rooms_are_answered_or_refused() {
     assert_eq!(none["rooms"], json!([]));
     for limit in [0, 1, 100, 4_000_000_000_u64] {
         let page = client.ack("rooms.list", &json!({"limit": limit}));
-        assert_eq!(page["rooms"].as_array().expect("rooms").len(), 1, "limit {limit}");
+        assert_eq!(
+            page["rooms"].as_array().expect("rooms").len(),
+            1,
+            "limit {limit}"
+        );
     }
     for cursor in ["", "x", "zz-zz", "1-1", "'; drop table chat_rooms"] {
-        assert_eq!(client.refusal("rooms.list", &json!({"cursor": cursor})), "bad_request");
+        assert_eq!(
+            client.refusal("rooms.list", &json!({"cursor": cursor})),
+            "bad_request"
+        );
     }
 }
 
@@ -275,7 +329,10 @@ fn when_the_owner_leaves_the_longest_serving_member_becomes_owner() {
     assert_eq!((&left["changed"], &left["seq"]), (&json!(true), &json!(4)));
     // The one who leaves is told so by the last event, and then hears nothing more.
     let event = ada_client.event_of("member.left");
-    assert_eq!(event["data"], json!({"user_id": ada.id, "actor_id": ada.id}));
+    assert_eq!(
+        event["data"],
+        json!({"user_id": ada.id, "actor_id": ada.id})
+    );
     let removed = ada_client.event_of("room.removed");
     assert_eq!(removed["data"]["room_id"], room.to_string());
     for client in [&mut bob_client, &mut eve_client] {
@@ -292,7 +349,10 @@ fn when_the_owner_leaves_the_longest_serving_member_becomes_owner() {
     // A second time nothing happens.
     let again = ada_client.ack("room.leave", &json!({"room_id": room}));
     assert_eq!(again["changed"], false);
-    assert_eq!(ada_client.refusal("room.get", &json!({"room_id": room})), "forbidden");
+    assert_eq!(
+        ada_client.refusal("room.get", &json!({"room_id": room})),
+        "forbidden"
+    );
     let refused = ada_client.refusal("message.send", &message(room, Uuid::now_v7(), "Hello?"));
     assert_eq!(refused, "forbidden");
     eve_client.send(room, "I own it now.");
@@ -309,7 +369,10 @@ fn a_direct_room_cannot_be_left_or_changed() {
     server.connect(&bob);
     server.connect(&eve);
     let room = client.direct(&bob);
-    assert_eq!(client.refusal("room.leave", &json!({"room_id": room})), "forbidden");
+    assert_eq!(
+        client.refusal("room.leave", &json!({"room_id": room})),
+        "forbidden"
+    );
     for (request, user) in [
         ("room.members.add", &eve),
         ("room.members.remove", &bob),
@@ -329,5 +392,8 @@ fn the_last_one_to_leave_leaves_nothing_that_breaks() {
     client.ack("room.leave", &json!({"room_id": room}));
     client.event_of("room.removed");
     assert_eq!(client.ack("rooms.list", &json!({}))["rooms"], json!([]));
-    assert_eq!(client.refusal("room.get", &json!({"room_id": room})), "forbidden");
+    assert_eq!(
+        client.refusal("room.get", &json!({"room_id": room})),
+        "forbidden"
+    );
 }

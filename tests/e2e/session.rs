@@ -77,14 +77,23 @@ fn a_refreshed_token_keeps_the_connection_past_the_first_ones_end() {
     assert_eq!(client.reply(id)["type"], "ready");
 
     let other = User::new("Bob").token();
-    assert_eq!(client.refusal("auth.refresh", &json!({"token": other})), "forbidden");
-    let forged = signed(&user.claims(now_s() + 600), "another secret of more than 32 bytes long");
+    assert_eq!(
+        client.refusal("auth.refresh", &json!({"token": other})),
+        "forbidden"
+    );
+    let forged = signed(
+        &user.claims(now_s() + 600),
+        "another secret of more than 32 bytes long",
+    );
     let refused = client.refusal("auth.refresh", &json!({"token": forged}));
     assert_eq!(refused, "unauthenticated");
     let second_end_s = now_s() + 600;
     let token = user.token_until(second_end_s);
     let refreshed = client.ack("auth.refresh", &json!({"token": token}));
-    assert_eq!(ms_of(&refreshed["token_expires_at"]), second_end_s as u64 * 1_000);
+    assert_eq!(
+        ms_of(&refreshed["token_expires_at"]),
+        second_end_s as u64 * 1_000
+    );
 
     // The connection says nothing of its own, and stands well after the first end.
     while now_s() < first_end_s + 2 {
@@ -211,7 +220,10 @@ fn one_user_has_many_devices_and_every_one_hears_everything() {
     let room = bob.direct(&ada);
     let seq = bob.send(room, "Which phone?");
     for device in &mut devices {
-        assert_eq!(device.event_of("room.added")["data"]["room"]["room_id"], room.to_string());
+        assert_eq!(
+            device.event_of("room.added")["data"]["room"]["room_id"],
+            room.to_string()
+        );
         assert_eq!(device.message(room)["seq"], seq);
     }
     // The one that answers, and those that do not, all hear it.
@@ -237,8 +249,14 @@ fn a_silent_connection_is_pinged_and_closed_4201_and_one_that_answers_stays() {
             Err(end) => break end,
         }
         let answered = alive.receive(Duration::from_millis(100));
-        assert!(matches!(answered, Ok(()) | Err(End::Silent)), "{answered:?}");
-        assert!(began.elapsed() < Duration::from_secs(60), "a dead connection lives");
+        assert!(
+            matches!(answered, Ok(()) | Err(End::Silent)),
+            "{answered:?}"
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "a dead connection lives"
+        );
     };
     let took = began.elapsed();
     assert_eq!(told, [Frame::Text("{\"type\":\"ping\"}".to_owned())]);

@@ -19,11 +19,15 @@ struct Sent {
 }
 
 impl Sent {
-    fn send(&mut self, sender: &mut Client, room: Uuid, text: &str, count: usize) {
+    /// Sends so many messages, which a reader takes as they come.
+    fn send(&mut self, [sender, reader]: &mut [Client; 2], room: Uuid, text: &str, count: usize) {
         for _ in 0..count {
             let id = Uuid::now_v7();
             let sent = sender.ack("message.send", &message(room, id, text));
-            self.messages.insert(sent["seq"].as_u64().expect("a seq"), id);
+            let seq = sent["seq"].as_u64().expect("a seq");
+            self.messages.insert(seq, id);
+            reader.wait_for_seq(room, seq);
+            reader.take_events();
         }
         sender.take_events();
     }
@@ -35,9 +39,8 @@ fn a_reader_that_stalls_is_closed_4200_with_a_bounded_queue_and_comes_back_to_ev
     let pair = Pair::start(&server);
     let (ada, bob, eve) = (User::new("Ada"), User::new("Bob"), User::new("Eve"));
     drop(server.connect(&eve));
-    let mut sender = server.connect_on(0, &ada);
-    let mut reader = server.connect_on(1, &bob);
-    let room = sender.group(&[&bob, &eve]);
+    let mut others = [server.connect_on(0, &ada), server.connect_on(1, &bob)];
+    let room = others[0].group(&[&bob, &eve]);
     let mut follower = Follower::new(&eve);
     let mut stalled = follower.connect(&server);
     let mut sent = Sent {
@@ -46,15 +49,14 @@ fn a_reader_that_stalls_is_closed_4200_with_a_bounded_queue_and_comes_back_to_ev
     // 16 KB a message. First the buffers of both sockets fill, then the outbox begins to.
     let text = "😀".repeat(4_000);
     let mut held = 0.0;
-    let before = server.metrics();
-    let others_before = before.sum("caffis_deliveries_total");
+    let deliveries_before = server.metrics().sum("caffis_deliveries_total");
     while held == 0.0 {
         assert!(sent.messages.len() < 4_096, "64 MB went nowhere");
-        sent.send(&mut sender, room, &text, 16);
+        sent.send(&mut others, room, &text, 16);
         let expected = 3 * sent.messages.len();
         // The pair's own deliveries come on top.
         let metrics = server.wait_for_metrics("the counters", |metrics| {
-            let delivered = metrics.sum("caffis_deliveries_total") - others_before;
+            let delivered = metrics.sum("caffis_deliveries_total") - deliveries_before;
             delivered >= expected as f64 && metrics.sum("caffis_outbox_bytes") <= OUTBOX_BYTES_MAX
         });
         held = metrics.sum("caffis_outbox_bytes");
@@ -62,7 +64,7 @@ fn a_reader_that_stalls_is_closed_4200_with_a_bounded_queue_and_comes_back_to_ev
     }
     assert!(held <= OUTBOX_BYTES_MAX, "{held} bytes are held");
     // More than is left of its budget.
-    sent.send(&mut sender, room, &text, 80);
+    sent.send(&mut others, room, &text, 80);
     let last_seq = *sent.messages.keys().last().expect("something was sent");
     // The close comes behind what the buffers held, to one who reads again in time.
     let mut before_close = Vec::new();
@@ -78,30 +80,38 @@ fn a_reader_that_stalls_is_closed_4200_with_a_bounded_queue_and_comes_back_to_ev
     for text in &before_close {
         let event: Value = serde_json::from_str(text).expect("JSON");
         position += 1;
-        assert_eq!(event["seq"], position, "what came before the close has no hole");
+        assert_eq!(
+            event["seq"], position,
+            "what came before the close has no hole"
+        );
         let seen = follower.seen.entry(room).or_default();
         seen.insert(position, event["data"]["message"]["client_msg_id"].clone());
     }
     follower.positions.insert(room, position);
-    assert!(position < last_seq, "it was closed because it had not read everything");
+    assert!(
+        position < last_seq,
+        "it was closed because it had not read everything"
+    );
 
-    // Nobody else noticed.
-    reader.wait_for_seq(room, last_seq);
+    // Nobody else noticed: the reader has had each message before the next one was sent.
     pair.stop();
     let metrics = server.wait_for_metrics("the close", |metrics| {
-        metrics.sum("caffis_closed_slow_total") == 1.0
-            && metrics.sum("caffis_outbox_bytes") == 0.0
+        metrics.sum("caffis_closed_slow_total") == 1.0 && metrics.sum("caffis_outbox_bytes") == 0.0
     });
     assert_eq!(metrics.sum("caffis_anomalies_total"), 0.0);
 
     let mut back = follower.connect(&server);
-    sent.send(&mut sender, room, "Welcome back.", 1);
+    sent.send(&mut others, room, "Welcome back.", 1);
     let last_seq = *sent.messages.keys().last().expect("something was sent");
     follower.catch_up(&mut back, room, last_seq);
     let seen: BTreeMap<u64, String> = (follower.seen[&room].iter())
         .map(|(seq, id)| (*seq, id.as_str().expect("a message").to_owned()))
         .collect();
-    let expected = sent.messages.iter().map(|(seq, id)| (*seq, id.to_string())).collect();
+    let expected = sent
+        .messages
+        .iter()
+        .map(|(seq, id)| (*seq, id.to_string()))
+        .collect();
     assert_eq!(seen, expected);
 }
 

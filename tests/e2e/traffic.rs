@@ -72,7 +72,10 @@ fn a_client_that_reconnects_in_the_middle_of_traffic_gets_everything_once() {
 
     let mut client = follower.connect(&server);
     for room in &rooms {
-        let last_seq = sent.iter().filter_map(|sent| sent[room].keys().last()).max();
+        let last_seq = sent
+            .iter()
+            .filter_map(|sent| sent[room].keys().last())
+            .max();
         follower.catch_up(&mut client, *room, *last_seq.expect("something was sent"));
         let mut expected = BTreeMap::new();
         for (seq, id) in sent.iter().flat_map(|sent| &sent[room]) {
@@ -107,7 +110,9 @@ fn members_who_come_and_go_in_the_middle_of_traffic_hear_their_part_without_a_ga
             device.take_events();
         }
     }
-    let joined = owner.ack("room.members.add", &members)["seq"].as_u64().expect("a seq");
+    let joined = owner.ack("room.members.add", &members)["seq"]
+        .as_u64()
+        .expect("a seq");
     for device in &mut devices {
         device.wait_for_seq(room, joined + 3);
     }

@@ -184,7 +184,11 @@ impl Client {
 
     /// Waits until this room's events have come up to this one.
     pub fn wait_for_seq(&mut self, room: Uuid, seq: u64) {
-        while self.positions.get(&room).is_none_or(|position| *position < seq) {
+        while self
+            .positions
+            .get(&room)
+            .is_none_or(|position| *position < seq)
+        {
             self.receive_one("an event of a room");
         }
     }
@@ -257,7 +261,11 @@ impl Client {
         let id = frame["id"].as_u64().unwrap_or(0);
         let asked = match id {
             0 => None,
-            id => Some(self.asked.remove(&id).unwrap_or_else(|| panic!("nobody asked: {text}"))),
+            id => Some(
+                self.asked
+                    .remove(&id)
+                    .unwrap_or_else(|| panic!("nobody asked: {text}")),
+            ),
         };
         match asked.as_deref() {
             Some("") | None => schema::validate_server_frame(text).expect("an error"),
@@ -290,11 +298,16 @@ impl Client {
         let data = &event["data"];
         if event["type"] == "room.added" {
             let last_seq = data["last_seq"].as_u64().expect("last_seq");
-            let again = self.positions.insert(uuid(&data["room"]["room_id"]), last_seq);
+            let again = self
+                .positions
+                .insert(uuid(&data["room"]["room_id"]), last_seq);
             assert!(again.is_none(), "added to a room that it has: {event}");
         } else if event["type"] == "room.removed" {
             let had = self.positions.remove(&uuid(&data["room_id"]));
-            assert!(had.is_some(), "removed from a room that it has not: {event}");
+            assert!(
+                had.is_some(),
+                "removed from a room that it has not: {event}"
+            );
         } else if let Some(seq) = event["seq"].as_u64() {
             let position = self.positions.get_mut(&uuid(&event["room_id"]));
             let position = position.unwrap_or_else(|| panic!("a stranger's event: {event}"));
@@ -370,7 +383,15 @@ pub fn code_of(reply: &Value) -> String {
     let error = &reply["error"];
     let code = error["code"].as_str().expect("a code").to_owned();
     let temporary = ["rate_limited", "overloaded", "unavailable", "internal"];
-    assert_eq!(error["temporary"], temporary.contains(&code.as_str()), "{reply}");
-    assert_eq!(error.get("retry_after_ms").is_some(), error["temporary"] == true, "{reply}");
+    assert_eq!(
+        error["temporary"],
+        temporary.contains(&code.as_str()),
+        "{reply}"
+    );
+    assert_eq!(
+        error.get("retry_after_ms").is_some(),
+        error["temporary"] == true,
+        "{reply}"
+    );
     code
 }

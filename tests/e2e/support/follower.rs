@@ -54,7 +54,8 @@ impl Follower {
             match self.positions.get(&id).copied() {
                 None => {
                     assert_eq!(room["reason"], "not_requested", "{room}");
-                    self.positions.insert(id, room["last_seq"].as_u64().expect("a seq"));
+                    self.positions
+                        .insert(id, room["last_seq"].as_u64().expect("a seq"));
                 }
                 Some(position) if room["recovered"] == true => {
                     assert_eq!(room["from_seq"], position + 1, "{room}");
@@ -101,7 +102,11 @@ impl Follower {
     }
 
     fn see(&mut self, room: Uuid, seq: u64, client_msg_id: Value) {
-        let again = self.seen.entry(room).or_default().insert(seq, client_msg_id);
+        let again = self
+            .seen
+            .entry(room)
+            .or_default()
+            .insert(seq, client_msg_id);
         assert!(again.is_none(), "{room} {seq} came twice");
     }
 

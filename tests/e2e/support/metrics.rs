@@ -50,7 +50,10 @@ impl Metrics {
             None => panic!("a sample without a family: {line}"),
         };
         let of_family = |suffix: &&str| name.strip_suffix(*suffix) == Some(family);
-        assert!(suffixes.iter().any(|suffix| of_family(suffix)), "{line} in {family}");
+        assert!(
+            suffixes.iter().any(of_family),
+            "{line} in {family}"
+        );
         let value: f64 = value.parse().expect("a number");
         assert!(value >= 0.0, "{line}");
         let key = (name.to_owned(), labels.to_owned());
@@ -65,7 +68,8 @@ impl Metrics {
 
     /// The sum over all labels.
     pub fn sum(&self, name: &str) -> f64 {
-        self.find(name).unwrap_or_else(|| panic!("no metric {name}"))
+        self.find(name)
+            .unwrap_or_else(|| panic!("no metric {name}"))
     }
 
     /// Every sample of a name, with its labels.

@@ -119,7 +119,9 @@ impl Start<'_> {
             expected: Vec::new(),
             _folder: None,
         };
-        server.address = address.recv_timeout(DEADLINE).expect("it says where it listens");
+        server.address = address
+            .recv_timeout(DEADLINE)
+            .expect("it says where it listens");
         wait_until("readiness", || server.get("/readyz").status == 200);
         server
     }
@@ -171,7 +173,8 @@ impl Server {
 
     /// `GET`.
     pub fn get(&self, path: &str) -> Answer {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         socket::http(socket::connect(self.address), &request).expect("an answer")
     }
 
@@ -228,7 +231,11 @@ impl Server {
             .filter(|line| !self.expected.iter().any(|part| line.contains(part)))
             .cloned()
             .collect();
-        assert!(unexpected.is_empty(), "logged: {unexpected:#?}\nof\n{}", self.log());
+        assert!(
+            unexpected.is_empty(),
+            "logged: {unexpected:#?}\nof\n{}",
+            self.log()
+        );
         status
     }
 

@@ -93,7 +93,10 @@ pub fn read_answer(mut stream: TcpStream) -> io::Result<Answer> {
     let text = String::from_utf8(bytes).map_err(io::Error::other)?;
     let no_answer = || io::Error::other(format!("no answer: {text:?}"));
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(no_answer)?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     Ok(Answer {
         status: status.ok_or_else(no_answer)?,
         head: head.to_ascii_lowercase(),
@@ -116,7 +119,12 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         }
     }
     bytes.extend_from_slice(&MASK);
-    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
     bytes
 }
 
@@ -146,7 +154,11 @@ impl Socket {
         };
         let deadline = Instant::now() + DEADLINE;
         let head_bytes = loop {
-            if let Some(at) = socket.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            if let Some(at) = socket
+                .buffer
+                .windows(4)
+                .position(|four| four == b"\r\n\r\n")
+            {
                 break at + 4;
             }
             if let Err(end) = socket.receive(deadline) {
@@ -256,9 +268,15 @@ impl Socket {
         if self.buffer.len() < header_bytes + length {
             return Ok(None);
         }
-        let payload: Vec<u8> = self.buffer.drain(..header_bytes + length).skip(header_bytes).collect();
+        let payload: Vec<u8> = self
+            .buffer
+            .drain(..header_bytes + length)
+            .skip(header_bytes)
+            .collect();
         match opcode {
-            TEXT => Ok(Some(Frame::Text(String::from_utf8(payload).expect("UTF-8")))),
+            TEXT => Ok(Some(Frame::Text(
+                String::from_utf8(payload).expect("UTF-8"),
+            ))),
             PONG => Ok(Some(Frame::Pong(payload))),
             CLOSE => {
                 let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
