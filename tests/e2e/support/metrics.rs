@@ -50,10 +50,7 @@ impl Metrics {
             None => panic!("a sample without a family: {line}"),
         };
         let of_family = |suffix: &&str| name.strip_suffix(*suffix) == Some(family);
-        assert!(
-            suffixes.iter().any(of_family),
-            "{line} in {family}"
-        );
+        assert!(suffixes.iter().any(of_family), "{line} in {family}");
         let value: f64 = value.parse().expect("a number");
         assert!(value >= 0.0, "{line}");
         let key = (name.to_owned(), labels.to_owned());
