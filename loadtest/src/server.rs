@@ -76,6 +76,7 @@ impl ServerPlan {
             .env("CAFFIS_JWT_ISSUER", "caffis")
             .env("CAFFIS_JWT_AUDIENCE", "caffis-chat")
             .env("CAFFIS_SHARDS", "2")
+            .env("CAFFIS_DRAIN_MS", "1000")
             .env("CAFFIS_MODE", "development")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
