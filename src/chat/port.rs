@@ -1,0 +1,383 @@
+//! The vocabulary of the seams: what the shards ask of the store and of identity, and what they
+//! are answered. It belongs to the core; the backends hold no rules about clients.
+//!
+//! The store is the only sequencer. A call is answered exactly once. [`StoreError::Unavailable`]
+//! says nothing about the outcome of a commit: it may stand all the same.
+
+use crate::protocol::event::RoomEvent;
+use crate::protocol::reply::{History, Sent};
+use crate::protocol::view::{ListedRoom, Role, Room, RoomKind, Watermark};
+use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
+
+/// What a shard asks of the store. Eight kinds of call, each on one consistent snapshot.
+#[derive(Debug)]
+pub enum StoreCall {
+    /// Writes, decided and committed together, in this order; each succeeds or is refused alone.
+    Commit(Vec<Op>),
+    /// Users who connect: unknown ones are created, names are refreshed, rooms are loaded.
+    SignIn(Vec<SignIn>),
+    /// State of rooms for their home shard.
+    OpenRooms(Vec<RoomId>),
+    /// `last_seq` of rooms and `version` of users, to notice what no event told.
+    Heads {
+        /// Rooms with subscribers.
+        rooms: Vec<RoomId>,
+        /// Connected users.
+        users: Vec<UserId>,
+    },
+    /// A stretch of a room's durable events.
+    Events(EventsRead),
+    /// A page of messages for a member.
+    History(HistoryRead),
+    /// A page of a user's rooms.
+    ListRooms(ListRead),
+    /// Single rooms as seen by one of their members.
+    GetRooms(Vec<(RoomId, UserId)>),
+}
+
+/// The answer to a [`StoreCall`], of the same kind.
+#[derive(Debug)]
+pub enum StoreAnswer {
+    /// One outcome per [`Op`], in their order.
+    Commit(Vec<OpOutcome>),
+    /// One per [`SignIn`], in their order.
+    SignIn(Vec<SignedIn>),
+    /// One per room, in their order; `None`: there is no such room.
+    OpenRooms(Vec<Option<OpenedRoom>>),
+    /// What was found; unknown ids are left out.
+    Heads {
+        /// `last_seq` per room.
+        rooms: Vec<(RoomId, Seq)>,
+        /// `version` per user.
+        users: Vec<(UserId, u64)>,
+    },
+    /// The stretch.
+    Events(EventsPage),
+    /// The page, or why there is none.
+    History(Result<History, Refusal>),
+    /// The page, or why there is none (a bad cursor).
+    ListRooms(Result<RoomsPage, Refusal>),
+    /// One per question, in their order.
+    GetRooms(Vec<Result<RoomForUser, Refusal>>),
+}
+
+/// The world's fault. The call may be repeated; a commit may have happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreError {
+    /// Not reachable, timed out, disk full, or the transaction failed.
+    Unavailable(String),
+    /// The queue in front of the store is full; nothing was done.
+    Overloaded,
+}
+
+/// A call's answer, with the epoch it was read in.
+#[derive(Debug)]
+pub struct StoreReply {
+    /// As given with the call.
+    pub ticket: Ticket,
+    /// The store's epoch at the time.
+    pub epoch: Epoch,
+    /// The answer.
+    pub result: Result<StoreAnswer, StoreError>,
+}
+
+/// The shard's name for a call under way.
+pub type Ticket = u64;
+
+/// Why one write or read was refused, for good; the others of its batch are not affected.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// A permanent code.
+    pub code: ErrorCode,
+    /// For the developer of the client; tells nothing that the user may not know.
+    pub message: &'static str,
+}
+
+/// One write.
+#[derive(Clone, Debug)]
+pub struct Op {
+    /// Who does it.
+    pub actor: UserId,
+    /// The room it changes; its home shard has it in one batch at a time.
+    pub room: RoomId,
+    /// What.
+    pub kind: OpKind,
+}
+
+/// What a write does.
+#[derive(Clone, Debug)]
+pub enum OpKind {
+    /// Opens the room, or finds it. Unknown members are `not_found`. A second time: the room as
+    /// it is with `created: false`, or `idempotency_conflict` if a *group* was opened with other
+    /// kind, members or title.
+    CreateRoom {
+        /// Direct or group.
+        kind: RoomKind,
+        /// The title of a group.
+        title: Option<String>,
+        /// The other members, without the actor, sorted, without repeats.
+        members: Vec<UserId>,
+    },
+    /// A message. Order of decisions: duplicate (same body: the first `seq` and
+    /// `duplicate: true`; another body: `idempotency_conflict`), room and membership
+    /// (`forbidden`; `forbidden` also where there is no such room), `reply_to_seq` names a message
+    /// of this room (`not_found`).
+    Send {
+        /// The sender's name for it.
+        client_msg_id: ClientMsgId,
+        /// The text.
+        text: String,
+        /// The message it answers.
+        reply_to_seq: Option<Seq>,
+    },
+    /// Adds to a group, by its owner or an admin (`forbidden` otherwise, and in a direct room).
+    /// One `member.joined` per user who was not a member; unknown users are `not_found`; more
+    /// than [`crate::limits::MEMBERS_MAX`] members, or a user with
+    /// [`crate::limits::ROOMS_PER_USER_MAX`] rooms, is `too_large`. All or none.
+    AddMembers {
+        /// Who, sorted, without repeats.
+        users: Vec<UserId>,
+    },
+    /// Removes from a group: the owner anybody else, an admin plain members (`forbidden`
+    /// otherwise; removing oneself is a leave). One `member.left` per user who was a member.
+    RemoveMembers {
+        /// Who, sorted, without repeats.
+        users: Vec<UserId>,
+    },
+    /// Leaves a group; `forbidden` in a direct room. When the owner leaves, the longest-serving
+    /// admin, else member, becomes owner (`member.role_changed` after `member.left`). By one who
+    /// is no member: `changed: false` if the room is a group they once were in, else `forbidden`.
+    Leave,
+}
+
+/// What became of one write.
+pub type OpOutcome = Result<OpDone, Refusal>;
+
+/// A write that stands, or stood before.
+#[derive(Clone, Debug)]
+pub struct OpDone {
+    /// What its author is told.
+    pub reply: OpReply,
+    /// Its durable events, by `seq`; none for a duplicate or where nothing changed.
+    pub events: Vec<RoomEvent>,
+}
+
+/// What the author of a write is told.
+#[derive(Clone, Debug)]
+pub enum OpReply {
+    /// To [`OpKind::Send`].
+    Sent(Sent),
+    /// To [`OpKind::CreateRoom`].
+    Room {
+        /// The room.
+        room: Room,
+        /// Whether it is new.
+        created: bool,
+    },
+    /// To the others: the last event of the change, or `None` if nothing changed.
+    Changed(Option<Seq>),
+}
+
+/// A user who connects.
+#[derive(Clone, Debug)]
+pub struct SignIn {
+    /// The `sub` of a valid token.
+    pub user: UserId,
+    /// The `name` of the token; kept if given.
+    pub name: Option<String>,
+    /// The `picture` of the token; kept if given.
+    pub picture: Option<String>,
+    /// Rooms to describe first (those of `resume`).
+    pub resume: Vec<RoomId>,
+    /// How many rooms to describe in all.
+    pub describe_max: usize,
+}
+
+/// What a connecting user has.
+#[derive(Clone, Debug)]
+pub struct SignedIn {
+    /// Rises with every change of the user's rooms, blocks or sessions.
+    pub version: u64,
+    /// Every room of the user, up to [`crate::limits::ROOMS_PER_USER_MAX`]: the described ones
+    /// first (those of `resume` that the user is a member of, then by activity), then the rest by
+    /// activity.
+    pub rooms: Vec<RoomForSignIn>,
+}
+
+/// A room of a connecting user.
+#[derive(Clone, Debug)]
+pub struct RoomForSignIn {
+    /// The room.
+    pub room: RoomId,
+    /// Direct or group.
+    pub kind: RoomKind,
+    /// Its newest event.
+    pub last_seq: Seq,
+    /// Read up to here.
+    pub read_seq: Seq,
+    /// What only described rooms have.
+    pub described: Option<RoomDescription>,
+}
+
+/// What only described rooms have.
+#[derive(Clone, Debug)]
+pub struct RoomDescription {
+    /// Messages after `read_seq`, of others, not deleted, counted up to
+    /// [`crate::limits::UNREAD_MAX`].
+    pub unread: u32,
+    /// Of all members, in rooms of up to [`crate::limits::READY_WATERMARK_MEMBERS_MAX`].
+    pub watermarks: Vec<Watermark>,
+}
+
+/// State of a room for its home shard, on one snapshot.
+#[derive(Clone, Debug)]
+pub struct OpenedRoom {
+    /// Its newest event.
+    pub last_seq: Seq,
+    /// Direct or group.
+    pub kind: RoomKind,
+    /// All its members as of `last_seq`.
+    pub members: Vec<(UserId, Role)>,
+}
+
+/// A stretch of events to read: those with `after < seq`, from the oldest, or from the newest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EventsRead {
+    /// The room.
+    pub room: RoomId,
+    /// Only later ones.
+    pub after: Seq,
+    /// Up to this one, included.
+    pub to: Seq,
+    /// At most so many.
+    pub events_max: usize,
+    /// At most so many bytes of text, but at least one event.
+    pub bytes_max: usize,
+    /// Keep the newest end of the stretch when it is cut by a maximum, instead of the oldest.
+    pub newest: bool,
+}
+
+/// A stretch of events, ascending, without a gap.
+#[derive(Clone, Debug)]
+pub struct EventsPage {
+    /// The events.
+    pub events: Vec<RoomEvent>,
+    /// The room's newest event on the same snapshot; 0 if there is no such room.
+    pub last_seq: Seq,
+    /// Events with `seq` ≤ this are no longer kept; 0: all are.
+    pub floor: Seq,
+}
+
+/// A page of messages to read for a member (`forbidden` to others).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistoryRead {
+    /// The room.
+    pub room: RoomId,
+    /// Who asks.
+    pub user: UserId,
+    /// Which page.
+    pub page: HistoryPage,
+    /// At most so many messages.
+    pub limit: usize,
+    /// At most so many bytes of text, but at least one message.
+    pub bytes_max: usize,
+}
+
+/// Which page of a history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HistoryPage {
+    /// The newest messages, by `seq`.
+    Newest,
+    /// The newest messages before this `seq`, by `seq`.
+    Before(Seq),
+    /// Messages created or changed after this `seq`, by `changed_seq`.
+    After(Seq),
+    /// Messages around this `seq`, by `seq`.
+    Around(Seq),
+}
+
+/// A page of a user's rooms to read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListRead {
+    /// Who asks.
+    pub user: UserId,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+    /// Archived rooms instead of the others (nothing can be archived yet).
+    pub archived: bool,
+}
+
+/// A page of a user's rooms.
+#[derive(Clone, Debug)]
+pub struct RoomsPage {
+    /// By last activity, newest first.
+    pub rooms: Vec<ListedRoom>,
+    /// For the next page, if there is one.
+    pub next_cursor: Option<String>,
+}
+
+/// A room as seen by one of its members.
+#[derive(Clone, Debug)]
+pub struct RoomForUser {
+    /// The room with its longest-serving members.
+    pub room: Room,
+    /// Read up to here, by this member.
+    pub read_seq: Seq,
+}
+
+/// What a valid token says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// `sub`.
+    pub user: UserId,
+    /// `exp`.
+    pub expires_at: UnixMs,
+    /// `name`.
+    pub name: Option<String>,
+    /// `picture`.
+    pub picture: Option<String>,
+}
+
+/// Why a token is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IdentityError {
+    /// Forged, malformed, of another issuer or audience, not yet valid, oversize: close 4001.
+    Invalid,
+    /// Valid but for its `exp`: close 4202.
+    Expired,
+    /// Keys could not be fetched: try again.
+    Unavailable,
+}
+
+/// The store as the shards see it. A backend runs the calls on threads of its own.
+pub trait Store: Send + Sync {
+    /// Takes a call and answers it exactly once, now or later, from any thread, by
+    /// [`ReplySink::reply`]. Never blocks: where the backend's queue is full the answer is
+    /// [`StoreError::Overloaded`], given at once. Commits of one caller are decided in the order
+    /// they were given.
+    fn submit(&self, ticket: Ticket, call: StoreCall, sink: &std::sync::Arc<dyn ReplySink>);
+
+    /// The epoch now.
+    fn epoch(&self) -> Epoch;
+
+    /// What a commit means: `commit` (on disk) or `relaxed`.
+    fn durability(&self) -> &'static str;
+}
+
+/// Where answers of the store go: into a shard's queue, or into a test. It holds as many as the
+/// caller has calls under way, so it is never full, and it never blocks.
+pub trait ReplySink: Send + Sync {
+    /// Takes one answer.
+    fn reply(&self, reply: StoreReply);
+}
+
+/// Who a token names. May be asked from any thread; must not block.
+pub trait Identify: Send + Sync {
+    /// Checks a token at this time.
+    ///
+    /// # Errors
+    /// [`IdentityError`], which says how the connection is closed.
+    fn identify(&self, token: &str, now: UnixMs) -> Result<Identity, IdentityError>;
+}

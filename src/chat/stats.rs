@@ -1,0 +1,128 @@
+//! Counters of one shard: plain numbers, which the driver publishes now and then.
+
+/// Upper bounds of the latency buckets, µs; one more bucket is above them all.
+pub const LATENCY_BOUNDS_US: [u64; 16] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 10_000_000,
+];
+
+/// A histogram of latencies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Latency {
+    /// How many fell into each bucket, not cumulated.
+    pub counts: [u64; LATENCY_BOUNDS_US.len() + 1],
+    /// Their sum, µs.
+    pub sum_us: u64,
+}
+
+impl Latency {
+    /// Counts one.
+    pub fn record(&mut self, us: u64) {
+        let bucket = LATENCY_BOUNDS_US.partition_point(|bound| *bound < us);
+        self.counts[bucket] += 1;
+        self.sum_us += us;
+    }
+
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+macro_rules! stats {
+    (
+        counters { $( $(#[doc = $cdoc:literal])* $counter:ident, )* }
+        gauges { $( $(#[doc = $gdoc:literal])* $gauge:ident, )* }
+        latencies { $( $(#[doc = $ldoc:literal])* $latency:ident, )* }
+    ) => {
+        /// Counters of one shard.
+        #[derive(Clone, PartialEq, Eq, Debug, Default)]
+        pub struct Stats {
+            $( $(#[doc = $cdoc])* pub $counter: u64, )*
+            $( $(#[doc = $gdoc])* pub $gauge: u64, )*
+            $( $(#[doc = $ldoc])* pub $latency: Latency, )*
+        }
+
+        impl Stats {
+            /// What only rises: name, help, value.
+            pub fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![ $( (stringify!($counter), concat!($($cdoc),*), self.$counter), )* ]
+            }
+
+            /// What rises and falls: name, help, value.
+            pub fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![ $( (stringify!($gauge), concat!($($gdoc),*), self.$gauge), )* ]
+            }
+
+            /// Latencies: name, help, value.
+            pub fn latencies(&self) -> Vec<(&'static str, &'static str, &Latency)> {
+                vec![ $( (stringify!($latency), concat!($($ldoc),*), &self.$latency), )* ]
+            }
+        }
+    };
+}
+
+stats! {
+    counters {
+        /// Connections that were opened.
+        connections_opened,
+        /// Sessions that became ready.
+        sessions_ready,
+        /// Frames received.
+        frames_received,
+        /// Commands that were refused.
+        commands_refused,
+        /// Messages acknowledged as new.
+        messages_committed,
+        /// Messages acknowledged as duplicates.
+        messages_duplicate,
+        /// Batches committed.
+        batches_committed,
+        /// Batches whose outcome the store did not tell.
+        batches_failed,
+        /// Durable events released by the gate.
+        events_released,
+        /// Durable events appended to outboxes.
+        deliveries,
+        /// Events replayed to resuming connections.
+        replayed,
+        /// Bytes written to sockets.
+        bytes_written,
+        /// Stretches fetched from the store because an event was missing.
+        gate_fetches,
+        /// Connections closed because they did not read.
+        closed_slow,
+        /// Connections closed because they were not heard.
+        closed_silent,
+        /// Frames dropped by their class.
+        frames_dropped,
+        /// Assertions about peers and store that did not hold, each logged.
+        anomalies,
+    }
+    gauges {
+        /// Connections open.
+        connections,
+        /// Sessions ready.
+        sessions,
+        /// Rooms with subscribers on this shard.
+        rooms_local,
+        /// Rooms this shard is home to.
+        rooms_home,
+        /// Bytes in outboxes.
+        outbox_bytes,
+        /// Bytes in windows.
+        window_bytes,
+        /// Writes waiting for a batch.
+        commit_queue,
+        /// Calls under way in the store.
+        store_calls,
+    }
+    latencies {
+        /// From received to committed.
+        received_to_committed,
+        /// From committed to released by the gate.
+        committed_to_published,
+        /// From released by the gate to written to a socket.
+        published_to_written,
+    }
+}

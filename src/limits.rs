@@ -1,0 +1,152 @@
+//! Every bound of the service, in one place, related to each other by const assertions.
+//!
+//! A bound is in the unit its name ends with. What operators may change is in
+//! [`crate::chat::CoreConfig`], whose defaults are these; nothing may exceed what stands here.
+
+/// Largest WebSocket message taken from a client, bytes. Above it: close 1009.
+pub const FRAME_BYTES_MAX: usize = if cfg!(feature = "echo") {
+    64 << 20
+} else {
+    65_536
+};
+/// Largest HTTP request head of an upgrade, bytes. Above it: 431.
+pub const HANDSHAKE_BYTES_MAX: usize = 8 << 10;
+/// Longest time from accept to the end of the upgrade request, ms.
+pub const HANDSHAKE_MS_MAX: u64 = 10_000;
+/// Longest time from upgrade to a valid `auth`, ms. Above it: close 4001.
+pub const AUTH_MS_MAX: u64 = 10_000;
+/// Longest token, bytes; checked before it is parsed.
+pub const TOKEN_BYTES_MAX: usize = 8 << 10;
+/// Clock skew allowed between the issuer of a token and us, s.
+pub const TOKEN_SKEW_S: u64 = 60;
+/// Fragments of one WebSocket message. Above it: close 4008. A sender of empty fragments costs
+/// time without sending bytes, which no byte limit would notice.
+pub const FRAGMENTS_MAX: u32 = if cfg!(feature = "echo") {
+    1 << 20
+} else {
+    1_024
+};
+
+/// Rooms of one user.
+pub const ROOMS_PER_USER_MAX: usize = 5_000;
+/// Members of one room.
+pub const MEMBERS_MAX: usize = 10_000;
+/// Users named in one request.
+pub const USERS_PER_REQUEST_MAX: usize = 200;
+/// Rooms described by `ready` and named by `resume`.
+pub const READY_ROOMS_MAX: usize = 500;
+/// Rooms of up to so many members bring their watermarks in `ready`.
+pub const READY_WATERMARK_MEMBERS_MAX: usize = 8;
+/// Members shown by `room.get`.
+pub const ROOM_MEMBERS_SHOWN_MAX: usize = 100;
+/// Characters (Unicode scalar values) of a message's text.
+pub const TEXT_CHARS_MAX: usize = 4_000;
+/// Characters of a room's title and of a user's name.
+pub const TITLE_CHARS_MAX: usize = 200;
+/// Messages of one history page.
+pub const HISTORY_PAGE_MAX: usize = 100;
+/// Bytes of text in one history page; a page that reaches it ends there, with `has_more`.
+pub const HISTORY_PAGE_BYTES_MAX: usize = 128 << 10;
+/// Rooms of one `rooms.list` page.
+pub const ROOMS_PAGE_MAX: usize = 100;
+/// `unread` is counted up to this.
+pub const UNREAD_MAX: u32 = 100;
+
+/// Messages one connection may send within 10 s.
+pub const SENDS_PER_10S: u32 = 50;
+/// Commands one connection may give within 10 s, sends included.
+pub const COMMANDS_PER_10S: u32 = 200;
+/// Refusals for rate after which a connection that goes on regardless is closed 4101.
+pub const RATE_REFUSALS_MAX: u16 = 1_000;
+/// Shortest time between two `typing.start` of one user, ms (announced; enforced with typing).
+pub const TYPING_INTERVAL_MS: u64 = 3_000;
+/// A ping is sent when nothing was received, or nothing sent, for this long, ms.
+pub const PING_INTERVAL_MS: u64 = 25_000;
+/// A connection that was not heard for the interval and this is closed 4201, ms.
+pub const PING_TIMEOUT_MS: u64 = 10_000;
+
+/// Events replayed for one room, and kept in its window.
+pub const REPLAY_EVENTS_MAX: usize = 300;
+/// Bytes replayed for one room, and kept in its window.
+pub const REPLAY_BYTES_MAX: usize = 256 << 10;
+/// Events replayed for one connection.
+pub const REPLAY_CONNECTION_EVENTS_MAX: usize = 2_000;
+/// Bytes replayed for one connection.
+pub const REPLAY_CONNECTION_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one pull of a replay; the next one is asked for when the outbox is below it.
+pub const REPLAY_PULL_BYTES: usize = 64 << 10;
+/// Frames held for one connection between its `auth` and its `ready`.
+pub const EARLY_FRAMES_MAX: usize = 32;
+/// A sign-in or a subscription that got no answer in this time is given up, ms.
+pub const SIGN_IN_MS_MAX: u64 = 4_000;
+/// Rooms of one connection whose subscription is under way at once.
+pub const SUBSCRIBES_IN_FLIGHT_MAX: usize = 256;
+
+/// Bytes one outbox may hold. Above it: ephemeral events are dropped, then close 4200.
+pub const OUTBOX_BYTES_MAX: usize = if cfg!(feature = "echo") {
+    128 << 20
+} else {
+    1 << 20
+};
+/// Bytes all outboxes of a node may hold; a shard has its share.
+pub const OUTBOX_NODE_BYTES_MAX: usize = if cfg!(feature = "echo") {
+    1 << 30
+} else {
+    128 << 20
+};
+/// A read waits while the outbox holds more than this, bytes. One read of a connection is under
+/// way at a time; the others wait for it.
+pub const OUTBOX_READ_BYTES_MAX: usize = 128 << 10;
+/// Reads (`history.get`, `rooms.list`, `room.get`) of one connection that may wait. Above it:
+/// `rate_limited`.
+pub const READS_WAITING_MAX: usize = 64;
+/// Bytes the windows of a node's rooms may hold; a shard has its share.
+pub const WINDOWS_NODE_BYTES_MAX: usize = 128 << 20;
+/// A room without subscribers is kept, for those who come back, for this long, ms.
+pub const ROOM_IDLE_MS: u64 = 60_000;
+
+/// Writes of one batch.
+pub const BATCH_OPS_MAX: usize = 1_024;
+/// Writes a home shard may hold that are not in a batch yet. Above it: `overloaded`.
+pub const COMMIT_QUEUE_MAX: usize = 8_192;
+/// A write that got no answer from the store in this time is answered `unavailable`, ms.
+pub const COMMIT_MS_MAX: u64 = 4_000;
+/// Users of one sign-in call to the store.
+pub const SIGN_IN_USERS_MAX: usize = 256;
+/// Calls of one shard that the store may have under way. Above it: `overloaded`.
+pub const STORE_CALLS_MAX: usize = 2_048;
+/// `retry_after_ms` told with `overloaded` and `unavailable`.
+pub const RETRY_AFTER_MS: u64 = 1_000;
+/// Events that may wait in the gate of one room for an earlier one; further ones are fetched.
+pub const GATE_EVENTS_MAX: usize = 256;
+/// `last_seq` of rooms with subscribers is compared with the store this often, ms.
+pub const HEADS_POLL_MS: u64 = 5_000;
+/// Rooms, or users, compared by one call.
+pub const HEADS_MAX: usize = 500;
+/// Stretches of events that one shard may be fetching at once.
+pub const FETCHES_MAX: usize = 128;
+
+/// Messages from one shard to another that may be under way in the ring between them.
+pub const MESH_RING_MESSAGES: usize = 8_192;
+/// Messages that may wait in front of that ring before events are held back at the home shard.
+pub const MESH_DELIVER_MAX: usize = 4_096;
+/// Messages that may wait in front of that ring before commands are answered `overloaded`.
+pub const MESH_COMMAND_MAX: usize = 16_384;
+
+/// Shards of one node.
+pub const SHARDS_MAX: usize = 64;
+/// Buckets that rooms and users are hashed into; the home shard is bucket mod shards.
+pub const BUCKETS: u16 = 16_384;
+
+// A whole resumed connection must fit into its outbox with room for what is live.
+const _: () = assert!(REPLAY_BYTES_MAX + REPLAY_PULL_BYTES < OUTBOX_BYTES_MAX);
+// A page of history must fit beside what a reader may already have waiting, though JSON may write
+// every byte of it as an escape of six.
+const _: () = assert!(OUTBOX_READ_BYTES_MAX + HISTORY_PAGE_BYTES_MAX * 6 < OUTBOX_BYTES_MAX);
+// A half-open socket is closed within 35 s.
+const _: () = assert!(PING_INTERVAL_MS + PING_TIMEOUT_MS <= 35_000);
+// Sends are answered within 5 s, whatever the store does; timers are checked every 256 ms.
+const _: () = assert!(COMMIT_MS_MAX + 512 < 5_000);
+// A frame of the largest text, every character a 12-byte escape, must be acceptable.
+const _: () = assert!(TEXT_CHARS_MAX * 12 + 1_024 < FRAME_BYTES_MAX);
+const _: () = assert!(MESH_DELIVER_MAX < MESH_COMMAND_MAX);

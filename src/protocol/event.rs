@@ -1,0 +1,195 @@
+//! Events: what a client is told without having asked.
+//!
+//! A durable event has `room_id`, `seq` and `ts`; an ephemeral one has none of them, or only
+//! `room_id`. None holds anything that depends on who receives it, so one encoded frame serves
+//! everybody; the few that are meant for one connection say so in their name.
+
+use super::ids::{RoomId, Seq, UserId};
+use super::time::UnixMs;
+use super::view::{MemberJoined, MemberLeft, MemberRoleChanged, Message, Room};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// A durable event of a room: it has the room's next `seq`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RoomEvent {
+    /// The room.
+    pub room_id: RoomId,
+    /// Its place in the room.
+    pub seq: Seq,
+    /// When it was committed, by the store's clock; never decreases within a room.
+    pub ts: UnixMs,
+    /// What happened.
+    pub body: RoomEventBody,
+}
+
+/// `data` of a durable event.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RoomEventBody {
+    /// `message.created`.
+    MessageCreated {
+        /// The message.
+        message: Box<Message>,
+    },
+    /// `room.created`.
+    RoomCreated {
+        /// The room as it was opened.
+        room: Box<Room>,
+    },
+    /// `member.joined`.
+    MemberJoined(MemberJoined),
+    /// `member.left`.
+    MemberLeft(MemberLeft),
+    /// `member.role_changed`.
+    MemberRoleChanged(MemberRoleChanged),
+}
+
+impl RoomEventBody {
+    /// The `type` of the event.
+    pub fn name(&self) -> &'static str {
+        match self {
+            RoomEventBody::MessageCreated { .. } => "message.created",
+            RoomEventBody::RoomCreated { .. } => "room.created",
+            RoomEventBody::MemberJoined(_) => "member.joined",
+            RoomEventBody::MemberLeft(_) => "member.left",
+            RoomEventBody::MemberRoleChanged(_) => "member.role_changed",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct DurableFrame<'a> {
+    r#type: &'static str,
+    room_id: RoomId,
+    seq: Seq,
+    ts: UnixMs,
+    data: &'a RoomEventBody,
+}
+
+impl RoomEvent {
+    /// The event as JSON, the same for every recipient.
+    pub fn to_json(&self) -> String {
+        let RoomEvent {
+            room_id,
+            seq,
+            ts,
+            body,
+        } = self;
+        let frame = DurableFrame {
+            r#type: body.name(),
+            room_id: *room_id,
+            seq: *seq,
+            ts: *ts,
+            data: body,
+        };
+        super::reply::json(&frame)
+    }
+}
+
+/// An event without `seq`.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+#[serde(tag = "type", content = "data")]
+pub enum Notice {
+    /// To one connection: it receives this room's events from now on.
+    #[serde(rename = "room.added")]
+    RoomAdded(RoomAdded),
+    /// To one connection: it receives nothing more of this room.
+    #[serde(rename = "room.removed")]
+    RoomRemoved(RoomRemoved),
+    /// To one connection: events are missing; `history.get after_seq` has them.
+    #[serde(rename = "room.gap")]
+    RoomGap(RoomGap),
+    /// The node stops soon.
+    #[serde(rename = "server.draining")]
+    ServerDraining(ServerDraining),
+    /// To one connection: the last event before a 41xx close.
+    #[serde(rename = "server.closing")]
+    ServerClosing(ServerClosing),
+}
+
+impl Notice {
+    /// The event as JSON.
+    pub fn to_json(&self) -> String {
+        super::reply::json(self)
+    }
+}
+
+/// `data` of `room.added`.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct RoomAdded {
+    /// The room.
+    pub room: Room,
+    /// The connection's events begin after it.
+    pub last_seq: Seq,
+    /// Read up to here, by this user.
+    pub read_seq: Seq,
+}
+
+/// `data` of `room.removed`.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct RoomRemoved {
+    /// The room.
+    pub room_id: RoomId,
+}
+
+/// `data` of `room.gap`.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct RoomGap {
+    /// The room.
+    pub room_id: RoomId,
+    /// Live events go on after it.
+    pub last_seq: Seq,
+    /// Why.
+    pub reason: String,
+}
+
+/// `data` of `server.draining`.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct ServerDraining {
+    /// When this connection should reconnect, spread over all of them, ms from now.
+    pub reconnect_after_ms: u64,
+}
+
+/// `data` of `server.closing`.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct ServerClosing {
+    /// The close code that follows.
+    pub code: u16,
+    /// When to come back, ms from now.
+    pub retry_after_ms: u64,
+}
+
+/// The server's ping. The client answers `{"type":"pong"}`.
+pub const PING_JSON: &str = "{\"type\":\"ping\"}";
+
+/// Names of the durable events and whose schema their data has, for the AsyncAPI document.
+pub const DURABLE_NAMES: &[&str] = &[
+    "message.created",
+    "room.created",
+    "member.joined",
+    "member.left",
+    "member.role_changed",
+];
+
+/// Whether this event changes who is subscribed, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Membership {
+    /// From this event on the user is a member.
+    Joined(UserId),
+    /// This is the last event for this user.
+    Left(UserId),
+}
+
+impl RoomEvent {
+    /// The change of membership that this event makes, if any.
+    pub fn membership(&self) -> Option<Membership> {
+        match &self.body {
+            RoomEventBody::MemberJoined(joined) => Some(Membership::Joined(joined.user_id)),
+            RoomEventBody::MemberLeft(left) => Some(Membership::Left(left.user_id)),
+            RoomEventBody::MessageCreated { .. }
+            | RoomEventBody::RoomCreated { .. }
+            | RoomEventBody::MemberRoleChanged(_) => None,
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The wire protocol as pure code: bytes ⇄ values. No I/O, no clock, no state.
+//!
+//! To add a request: its data type and one line in [`request`]'s table. To add an event: its data
+//! type and one line in [`event`]'s table. Parsing, names, and the AsyncAPI document follow.
+
+pub mod asyncapi;
+pub mod error;
+pub mod event;
+pub mod ids;
+pub mod reply;
+pub mod request;
+pub mod text;
+pub mod time;
+pub mod view;
+pub mod websocket;
+
+pub use error::{CloseCode, ErrorCode};
+pub use ids::{ClientMsgId, Epoch, RequestId, RoomId, Seq, UserId};
+pub use time::UnixMs;

@@ -1,0 +1,386 @@
+//! Requests: what a client sends.
+//!
+//! A frame is `{"id":7,"type":"…","data":{…}}`. The envelope is read first and keeps `data` as
+//! it stands; then `data` is read once, straight into the one type that `type` names.
+
+use super::error::ErrorCode;
+use super::ids::{ClientMsgId, JSON_INTEGER_MAX, RequestId, RoomId, Seq, UserId};
+use super::text::Text;
+use super::view::RoomKind;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sonic_rs::{JsonValueTrait, LazyValue};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// One request, its data still unread.
+#[derive(Debug)]
+pub struct Request {
+    /// Present if a reply is wanted.
+    pub id: Option<RequestId>,
+    /// The request, or why it cannot be one.
+    pub command: Result<Command, Refused>,
+}
+
+/// Why a frame is no request.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Refused {
+    /// `bad_request`, `unknown_type` or `too_large`.
+    pub code: ErrorCode,
+    /// For the developer of the client; holds nothing secret.
+    pub message: String,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default)]
+    id: Option<LazyValue<'a>>,
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<LazyValue<'a>>,
+}
+
+impl Request {
+    /// Reads one frame. Never fails: a frame that is no request is a [`Refused`] with the `id`
+    /// where one could be read.
+    pub fn parse(text: &str) -> Request {
+        let refused = |code, message: String| Refused { code, message };
+        let envelope: Envelope<'_> = match sonic_rs::from_str(text) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                let message = format!("not a request: {}", first_line(&error));
+                return Request {
+                    id: None,
+                    command: Err(refused(ErrorCode::BadRequest, message)),
+                };
+            }
+        };
+        let id = match envelope.id {
+            None => None,
+            Some(id) if id.is_null() => None,
+            Some(id) => match id.as_u64().filter(|id| *id <= JSON_INTEGER_MAX) {
+                Some(id) => Some(id),
+                None => {
+                    let message = "`id` must be an integer from 0 to 2^53".to_owned();
+                    let command = Err(refused(ErrorCode::BadRequest, message));
+                    return Request { id: None, command };
+                }
+            },
+        };
+        let data = envelope
+            .data
+            .as_ref()
+            .map_or("{}", |data| data.as_raw_str());
+        Request {
+            id,
+            command: Command::parse(&envelope.kind, data),
+        }
+    }
+}
+
+/// The first line of a parser's error: the rest quotes the input.
+fn first_line(error: &sonic_rs::Error) -> String {
+    error
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+macro_rules! requests {
+    ($( $(#[$doc:meta])* $name:literal => $variant:ident($data:ty) reply $reply:literal, )*) => {
+        /// What a client asks.
+        #[derive(Debug)]
+        pub enum Command { $( $(#[$doc])* $variant($data), )* }
+
+        impl Command {
+            /// The names of all requests and of the schema of the `data` of their replies.
+            pub const NAMES: &[(&str, &str)] = &[ $( ($name, $reply), )* ];
+
+            fn parse(name: &str, data: &str) -> Result<Command, Refused> {
+                match name {
+                    $( $name => read::<$data>(data).map(Command::$variant), )*
+                    unknown => Err(Refused {
+                        code: ErrorCode::UnknownType,
+                        message: format!("unknown type {:?}", shortened(unknown)),
+                    }),
+                }
+            }
+
+            /// As it stands on the wire.
+            pub fn name(&self) -> &'static str {
+                match self { $( Command::$variant(_) => $name, )* }
+            }
+
+            /// The schema of each request's `data`, by name.
+            pub fn schemas(generator: &mut schemars::SchemaGenerator)
+                -> Vec<(&'static str, schemars::Schema)>
+            {
+                vec![ $( ($name, generator.subschema_for::<$data>()), )* ]
+            }
+        }
+    };
+}
+
+requests! {
+    /// First frame of a connection.
+    "auth" => Auth(Auth) reply "Ready",
+    /// Keeps the connection past its token's `exp`.
+    "auth.refresh" => AuthRefresh(AuthRefresh) reply "Refreshed",
+    /// Answer to a ping; no reply.
+    "pong" => Pong(Nothing) reply "",
+    /// The user's rooms by last activity.
+    "rooms.list" => RoomsList(RoomsList) reply "RoomsListed",
+    /// Opens a room, or finds the one there is.
+    "room.create" => RoomCreate(RoomCreate) reply "RoomCreated",
+    /// One room.
+    "room.get" => RoomGet(RoomGet) reply "RoomGot",
+    /// Leaves a group.
+    "room.leave" => RoomLeave(RoomLeave) reply "Changed",
+    /// Adds members to a group.
+    "room.members.add" => RoomMembersAdd(RoomMembers) reply "Changed",
+    /// Removes members from a group.
+    "room.members.remove" => RoomMembersRemove(RoomMembers) reply "Changed",
+    /// Sends a message.
+    "message.send" => MessageSend(MessageSend) reply "Sent",
+    /// A page of a room's messages in their current state.
+    "history.get" => HistoryGet(HistoryGet) reply "History",
+}
+
+fn read<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, Refused> {
+    // A derived `Deserialize` would take an array for the fields in their order.
+    if !data.trim_start().starts_with('{') {
+        let message = "`data` must be an object".to_owned();
+        return Err(Refused {
+            code: ErrorCode::BadRequest,
+            message,
+        });
+    }
+    sonic_rs::from_str(data).map_err(|error| Refused {
+        code: ErrorCode::BadRequest,
+        message: format!("data: {}", first_line(&error)),
+    })
+}
+
+fn shortened(text: &str) -> &str {
+    let end = text.char_indices().nth(40).map_or(text.len(), |(at, _)| at);
+    &text[..end]
+}
+
+/// Who connects, and from which position on.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Auth {
+    /// A JSON Web Token (RFC 7519).
+    pub token: Text,
+    /// The client's name for its device.
+    #[serde(default)]
+    pub device_id: Option<Text>,
+    /// The client program.
+    #[serde(default)]
+    pub client: Option<ClientInfo>,
+    /// The positions it has.
+    #[serde(default)]
+    pub resume: Option<Resume>,
+}
+
+/// The client program.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ClientInfo {
+    /// Its name.
+    pub name: Text,
+    /// Its version.
+    #[serde(default)]
+    pub version: Option<Text>,
+}
+
+/// The positions of a client: per room, up to where it has every event.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Resume {
+    /// The history that the positions belong to.
+    pub epoch: Text,
+    /// The position in each room, at most [`crate::limits::READY_ROOMS_MAX`] of them.
+    pub rooms: BTreeMap<RoomId, Seq>,
+}
+
+/// A new token for the same user.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct AuthRefresh {
+    /// A JSON Web Token (RFC 7519).
+    pub token: Text,
+}
+
+/// No data.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Nothing {}
+
+/// A page of the user's rooms.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomsList {
+    /// `next_cursor` of the page before.
+    #[serde(default)]
+    pub cursor: Option<Text>,
+    /// At most so many.
+    #[serde(default)]
+    pub limit: Option<u32>,
+    /// Archived rooms instead.
+    #[serde(default)]
+    pub archived: Option<bool>,
+}
+
+/// A room to open.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomCreate {
+    /// Direct or group.
+    pub kind: RoomKind,
+    /// The other members: exactly one for a direct room.
+    pub member_ids: Vec<UserId>,
+    /// The title of a group.
+    #[serde(default)]
+    pub title: Option<Text>,
+    /// The creator's name for it, which makes a retry the same room.
+    pub client_room_id: Uuid,
+}
+
+/// A room to show.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomGet {
+    /// The room.
+    pub room_id: RoomId,
+}
+
+/// A room to leave.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomLeave {
+    /// The room.
+    pub room_id: RoomId,
+}
+
+/// Members to add or to remove.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomMembers {
+    /// The room.
+    pub room_id: RoomId,
+    /// Who, at most [`crate::limits::USERS_PER_REQUEST_MAX`].
+    pub user_ids: Vec<UserId>,
+}
+
+/// A message to send.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct MessageSend {
+    /// The room.
+    pub room_id: RoomId,
+    /// The sender's name for it, unique in the room for good.
+    pub client_msg_id: ClientMsgId,
+    /// What it is.
+    pub kind: SendKind,
+    /// The text.
+    #[serde(default)]
+    pub text: Option<Text>,
+    /// The message it answers.
+    #[serde(default)]
+    pub reply_to_seq: Option<Seq>,
+}
+
+/// What can be sent so far; the other kinds of the protocol need files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SendKind {
+    /// Text.
+    Text,
+}
+
+/// A page of messages: at most one of the three positions; none asks for the newest page.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct HistoryGet {
+    /// The room.
+    pub room_id: RoomId,
+    /// Messages before this one.
+    #[serde(default)]
+    pub before_seq: Option<Seq>,
+    /// Messages created or changed after this event.
+    #[serde(default)]
+    pub after_seq: Option<Seq>,
+    /// Messages around this one.
+    #[serde(default)]
+    pub around_seq: Option<Seq>,
+    /// At most so many.
+    #[serde(default)]
+    pub limit: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> (Option<RequestId>, &'static str) {
+        let request = Request::parse(text);
+        match request.command {
+            Ok(command) => panic!("taken as {command:?}"),
+            Err(refused) => (request.id, refused.code.name()),
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_with_its_id() {
+        assert_eq!(refused(""), (None, "bad_request"));
+        assert_eq!(refused("{\"id\":1"), (None, "bad_request"));
+        assert_eq!(refused("[1]"), (None, "bad_request"));
+        assert_eq!(refused("{\"id\":1}"), (None, "bad_request"));
+        assert_eq!(
+            refused("{\"id\":-1,\"type\":\"pong\"}"),
+            (None, "bad_request")
+        );
+        assert_eq!(
+            refused("{\"id\":9007199254740993,\"type\":\"pong\"}"),
+            (None, "bad_request")
+        );
+        assert_eq!(
+            refused("{\"id\":2,\"type\":\"nope\",\"data\":{}}"),
+            (Some(2), "unknown_type")
+        );
+        assert_eq!(
+            refused("{\"id\":3,\"type\":\"room.get\"}"),
+            (Some(3), "bad_request")
+        );
+        assert_eq!(
+            refused("{\"id\":3,\"type\":\"room.get\",\"data\":[]}"),
+            (Some(3), "bad_request")
+        );
+        let by_position = "{\"id\":3,\"type\":\"rooms.list\",\"data\":[]}";
+        assert_eq!(refused(by_position), (Some(3), "bad_request"));
+        let not_a_uuid = "{\"id\":4,\"type\":\"room.get\",\"data\":{\"room_id\":\"x\"}}";
+        assert_eq!(refused(not_a_uuid), (Some(4), "bad_request"));
+        let broken_data = "{\"id\":4,\"type\":\"room.get\",\"data\":{\"room_id\":nul}}";
+        assert_eq!(refused(broken_data).1, "bad_request");
+        let nul = "{\"id\":5,\"type\":\"auth\",\"data\":{\"token\":\"a\\u0000b\"}}";
+        assert_eq!(refused(nul), (Some(5), "bad_request"));
+        let trailing = "{\"id\":6,\"type\":\"pong\"} x";
+        assert_eq!(refused(trailing), (None, "bad_request"));
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_order_does_not_matter() {
+        let request =
+            Request::parse("{\"x\":[{}],\"data\":{\"y\":1},\"type\":\"pong\",\"id\":null}");
+        assert_eq!(request.id, None);
+        assert!(matches!(request.command, Ok(Command::Pong(_))));
+    }
+
+    #[test]
+    fn escapes_in_text_are_read() {
+        let request = Request::parse(
+            "{\"id\":1,\"type\":\"message.send\",\"data\":{\"room_id\":\"00000000-0000-0000-0000-000000000001\",\
+             \"client_msg_id\":\"00000000-0000-0000-0000-000000000002\",\"kind\":\"text\",\
+             \"text\":\"a\\\"\\u00e9\\ud83d\\ude00\\\\u0000\"}}",
+        );
+        match request.command {
+            Ok(Command::MessageSend(send)) => {
+                assert_eq!(send.text.as_deref(), Some("a\"é😀\\u0000"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What is shown of rooms, members and messages, the same to everybody who may see it.
+
+use super::{ClientMsgId, RoomId, Seq, UnixMs, UserId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The kind of a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RoomKind {
+    /// Exactly two users; unique per pair; cannot be left.
+    Direct,
+    /// Any number of users, with an owner.
+    Group,
+}
+
+impl RoomKind {
+    /// As it stands on the wire and in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            RoomKind::Direct => "direct",
+            RoomKind::Group => "group",
+        }
+    }
+
+    /// The inverse of [`RoomKind::name`].
+    pub fn from_name(name: &str) -> Option<RoomKind> {
+        [RoomKind::Direct, RoomKind::Group]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
+}
+
+/// What a member may do.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Reads and writes.
+    Member,
+    /// Also adds and removes members.
+    Admin,
+    /// Also removes admins; there is one.
+    Owner,
+}
+
+impl Role {
+    /// As it stands on the wire and in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Member => "member",
+            Role::Admin => "admin",
+            Role::Owner => "owner",
+        }
+    }
+
+    /// The inverse of [`Role::name`].
+    pub fn from_name(name: &str) -> Option<Role> {
+        [Role::Member, Role::Admin, Role::Owner]
+            .into_iter()
+            .find(|role| role.name() == name)
+    }
+}
+
+/// The kind of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageKind {
+    /// Written by a person.
+    Text,
+    /// A change of the room or its members, which stands in the history by its own `seq`.
+    System,
+}
+
+impl MessageKind {
+    /// As it stands on the wire and in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            MessageKind::Text => "text",
+            MessageKind::System => "system",
+        }
+    }
+
+    /// The inverse of [`MessageKind::name`].
+    pub fn from_name(name: &str) -> Option<MessageKind> {
+        [MessageKind::Text, MessageKind::System]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
+}
+
+/// A message, named by its room and the `seq` it was created with, in its current state.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct Message {
+    /// The event that created it: its identity.
+    pub seq: Seq,
+    /// Who wrote it, or caused what a system message tells.
+    pub sender_id: UserId,
+    /// The sender's name for it; null for system messages.
+    pub client_msg_id: Option<ClientMsgId>,
+    /// What it is.
+    pub kind: MessageKind,
+    /// The text; null when there is none.
+    pub text: Option<String>,
+    /// For `system`: the event it stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<SystemEvent>,
+    /// Files.
+    pub attachments: Vec<Attachment>,
+    /// The message this one answers.
+    pub reply_to_seq: Option<Seq>,
+    /// Users named in it.
+    pub mentions: Vec<UserId>,
+    /// How often each emoji was put.
+    pub reactions: BTreeMap<String, Reaction>,
+    /// The last event that changed it.
+    pub changed_seq: Seq,
+    /// 1 when created, one more with each edit.
+    pub revision: u32,
+    /// When its text was last changed.
+    pub edited_at: Option<UnixMs>,
+    /// When it became a tombstone.
+    pub deleted_at: Option<UnixMs>,
+    /// When it was committed, by the store's clock.
+    pub created_at: UnixMs,
+}
+
+/// What a system message stands for: the type and the data of its event.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type")]
+pub enum SystemEvent {
+    /// The room was opened.
+    #[serde(rename = "room.created")]
+    RoomCreated {
+        /// Who opened it.
+        actor_id: UserId,
+    },
+    /// A user became a member.
+    #[serde(rename = "member.joined")]
+    MemberJoined(MemberJoined),
+    /// A user is no longer a member.
+    #[serde(rename = "member.left")]
+    MemberLeft(MemberLeft),
+    /// A member's role changed.
+    #[serde(rename = "member.role_changed")]
+    MemberRoleChanged(MemberRoleChanged),
+}
+
+/// A user became a member.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct MemberJoined {
+    /// The new member.
+    pub user_id: UserId,
+    /// The new member's name at the time.
+    pub name: String,
+    /// The new member's role.
+    pub role: Role,
+    /// Who added them.
+    pub actor_id: UserId,
+}
+
+/// A user is no longer a member: left, or was removed by `actor_id`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct MemberLeft {
+    /// Who is gone.
+    pub user_id: UserId,
+    /// Who did it: the same user for a leave.
+    pub actor_id: UserId,
+}
+
+/// A member's role changed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct MemberRoleChanged {
+    /// Whose.
+    pub user_id: UserId,
+    /// The role from now on.
+    pub role: Role,
+    /// Who did it.
+    pub actor_id: UserId,
+}
+
+/// A file of a message; its URL comes from `attachment.urls`.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct Attachment {
+    /// The upload.
+    pub upload_id: String,
+}
+
+/// How often an emoji was put on a message. In replies it will say `mine` too; an event holds
+/// nothing that depends on who receives it.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct Reaction {
+    /// How many users put it.
+    pub count: u32,
+}
+
+/// A member as shown in a room.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct Member {
+    /// The user.
+    pub user_id: UserId,
+    /// The user's name.
+    pub name: String,
+    /// The user's role in the room.
+    pub role: Role,
+    /// Read up to here.
+    pub read_seq: Seq,
+    /// Received up to here.
+    pub delivered_seq: Seq,
+}
+
+/// A room.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct Room {
+    /// The room.
+    pub room_id: RoomId,
+    /// Direct or group.
+    pub kind: RoomKind,
+    /// The title of a group.
+    pub title: Option<String>,
+    /// When it was opened.
+    pub created_at: UnixMs,
+    /// Its newest event.
+    pub last_seq: Seq,
+    /// How many members it has.
+    pub member_count: u32,
+    /// The longest-serving of them, at most [`crate::limits::ROOM_MEMBERS_SHOWN_MAX`].
+    pub members: Vec<Member>,
+}
+
+/// A room in the list of a user.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct ListedRoom {
+    /// The room, with a preview of its members.
+    #[serde(flatten)]
+    pub room: Room,
+    /// Read up to here, by the user who asks.
+    pub read_seq: Seq,
+    /// Messages after it, of others, not deleted, counted up to [`crate::limits::UNREAD_MAX`].
+    pub unread: u32,
+    /// The newest message; null in an empty room.
+    pub last_message: Option<Message>,
+}
+
+/// A member's watermarks, as `ready` brings them for small rooms.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct Watermark {
+    /// The member.
+    pub user_id: UserId,
+    /// Read up to here.
+    pub read_seq: Seq,
+    /// Received up to here.
+    pub delivered_seq: Seq,
+}

@@ -1,0 +1,259 @@
+//! The embedded store as a value: calls in, answers out, on the thread of the caller.
+//!
+//! It has no clock, no thread and, once created, nothing random, so the simulator drives it.
+//!
+//! Invariants: when a call returns, no transaction is open, whatever failed; a commit that returns
+//! outcomes is on disk.
+
+use super::options::{DbOptions, OpenError};
+use super::row::{Failure, refuse};
+use super::write::Batch;
+use super::{read, rooms, schema};
+use crate::chat::port::{Op, OpOutcome, SignIn, StoreAnswer, StoreCall, StoreError};
+use crate::chat::sabotage::Sabotage;
+use crate::protocol::{Epoch, ErrorCode, RoomId, UnixMs};
+use rusqlite::Connection;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// A database with all rules of the store.
+#[derive(Debug)]
+pub struct Db {
+    connection: Connection,
+    /// Where it is opened again after a failure of the disk; `None`: in memory.
+    path: Option<PathBuf>,
+    options: DbOptions,
+    epoch: Epoch,
+    hash_key: [u8; 32],
+    reused: BTreeSet<RoomId>,
+    /// Whether a panic in a write is a failure of this write (in the server) or goes on (in a
+    /// simulation, which is to find it).
+    pub(super) catches_panics: bool,
+}
+
+impl Db {
+    /// Opens or creates the database in this file. Does not lock it against other processes:
+    /// [`super::SqliteStore`] does.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the file is left as it was.
+    pub fn open(path: &Path, options: &DbOptions) -> Result<Db, OpenError> {
+        Self::new(Some(path), options)
+    }
+
+    /// A new database in memory.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`] when there is no memory.
+    pub fn in_memory(options: &DbOptions) -> Result<Db, OpenError> {
+        Self::new(None, options)
+    }
+
+    fn new(path: Option<&Path>, options: &DbOptions) -> Result<Db, OpenError> {
+        let (connection, meta) = schema::open_writer(path, options)?;
+        Ok(Db {
+            connection,
+            path: path.map(Path::to_owned),
+            options: options.clone(),
+            epoch: meta.epoch,
+            hash_key: meta.hash_key,
+            reused: BTreeSet::new(),
+            catches_panics: false,
+        })
+    }
+
+    /// Forgets what is not in the database, as a restart of the process would.
+    pub fn restart(&mut self) {
+        self.reused.clear();
+    }
+
+    /// Identity of this history.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// What a commit means: `commit` (on disk), or `relaxed` where the fault is on that does not
+    /// wait for the disk.
+    pub fn durability(&self) -> &'static str {
+        if self.options.sabotage.is(Sabotage::SynchronousOff) {
+            "relaxed"
+        } else {
+            "commit"
+        }
+    }
+
+    /// Answers any call.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: of a commit, a part may stand.
+    pub fn call(&mut self, now: UnixMs, call: &StoreCall) -> Result<StoreAnswer, StoreError> {
+        match call {
+            StoreCall::Commit(ops) => self.commit(now, ops).map(StoreAnswer::Commit),
+            StoreCall::SignIn(users) => {
+                if let Some(answer) = read::answer(&self.connection, call, false)? {
+                    return Ok(answer);
+                }
+                let users: Vec<&SignIn> = users.iter().collect();
+                self.write(now, &users, &[])?;
+                self.answer(call, true)
+            }
+            StoreCall::OpenRooms(_)
+            | StoreCall::Heads { .. }
+            | StoreCall::Events(_)
+            | StoreCall::History(_)
+            | StoreCall::ListRooms(_)
+            | StoreCall::GetRooms(_) => self.read(call),
+        }
+    }
+
+    /// Answers a call that writes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], also for a call that has to write.
+    pub fn read(&self, call: &StoreCall) -> Result<StoreAnswer, StoreError> {
+        self.answer(call, false)
+    }
+
+    fn answer(&self, call: &StoreCall, is_written: bool) -> Result<StoreAnswer, StoreError> {
+        match read::answer(&self.connection, call, is_written)? {
+            Some(answer) => Ok(answer),
+            None => Err(StoreError::Unavailable("the call has to write".to_owned())),
+        }
+    }
+
+    /// Decides these writes one after the other and commits them together.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: none of them stands for sure, any of them
+    /// may.
+    pub fn commit(&mut self, now: UnixMs, ops: &[Op]) -> Result<Vec<OpOutcome>, StoreError> {
+        let ops: Vec<&Op> = ops.iter().collect();
+        self.write(now, &[], &ops)
+    }
+
+    /// Makes users known and commits writes, in one transaction; when something in it fails that
+    /// is not the world's fault, in halves, until what fails is alone.
+    pub(super) fn write(
+        &mut self,
+        now: UnixMs,
+        users: &[&SignIn],
+        ops: &[&Op],
+    ) -> Result<Vec<OpOutcome>, StoreError> {
+        let mut outcomes = Vec::with_capacity(ops.len());
+        self.write_halving(now, users, ops, &mut outcomes)?;
+        assert_eq!(outcomes.len(), ops.len(), "one outcome per write");
+        Ok(outcomes)
+    }
+
+    fn write_halving(
+        &mut self,
+        now: UnixMs,
+        users: &[&SignIn],
+        ops: &[&Op],
+        outcomes: &mut Vec<OpOutcome>,
+    ) -> Result<(), StoreError> {
+        let text = match self.transact(now, users, ops) {
+            Ok(mut done) => {
+                outcomes.append(&mut done);
+                return Ok(());
+            }
+            Err(Failure::World(text)) => {
+                tracing::error!(error = text, writes = ops.len(), "commit failed");
+                return Err(StoreError::Unavailable(text));
+            }
+            Err(Failure::Data(text)) => text,
+        };
+        match (users, ops) {
+            ([], [op]) => {
+                tracing::error!(error = text, room = %op.room, "write failed");
+                outcomes.push(refuse(ErrorCode::Internal, "the write failed"));
+                Ok(())
+            }
+            ([_], []) | ([], []) => {
+                tracing::error!(error = text, "making a user known failed");
+                Err(StoreError::Unavailable(text))
+            }
+            ([_, ..], [_, ..]) => {
+                self.write_halving(now, users, &[], outcomes)?;
+                self.write_halving(now, &[], ops, outcomes)
+            }
+            (users, []) => {
+                let (left, right) = users.split_at(users.len() / 2);
+                self.write_halving(now, left, &[], outcomes)?;
+                self.write_halving(now, right, &[], outcomes)
+            }
+            ([], ops) => {
+                let (left, right) = ops.split_at(ops.len() / 2);
+                self.write_halving(now, &[], left, outcomes)?;
+                self.write_halving(now, &[], right, outcomes)
+            }
+        }
+    }
+
+    /// One transaction: all of it, or nothing.
+    fn transact(
+        &mut self,
+        now: UnixMs,
+        users: &[&SignIn],
+        ops: &[&Op],
+    ) -> Result<Vec<OpOutcome>, Failure> {
+        let result = if self.catches_panics {
+            // What a panic leaves behind is a transaction, which is rolled back below, and a
+            // connection, which is opened again.
+            catch_unwind(AssertUnwindSafe(|| self.try_transact(now, users, ops)))
+                .unwrap_or_else(|_| Err(Failure::Data("a write panicked".to_owned())))
+        } else {
+            self.try_transact(now, users, ops)
+        };
+        if let Err(failure) = &result {
+            self.recover(failure);
+        }
+        result
+    }
+
+    fn try_transact(
+        &mut self,
+        now: UnixMs,
+        users: &[&SignIn],
+        ops: &[&Op],
+    ) -> Result<Vec<OpOutcome>, Failure> {
+        let connection = &self.connection;
+        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        for sign_in in users {
+            rooms::write_user(connection, now, sign_in)?;
+        }
+        let mut batch = Batch::new(
+            connection,
+            now,
+            &self.hash_key,
+            self.options.sabotage,
+            &mut self.reused,
+        );
+        let mut outcomes = Vec::with_capacity(ops.len());
+        for op in ops {
+            outcomes.push(batch.apply(op)?);
+        }
+        batch.finish()?;
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(outcomes)
+    }
+
+    /// Brings the connection back to where nothing is open. After the world's fault the file is
+    /// opened again, so that nothing of the failure stays in caches; if that fails too, the next
+    /// call tries once more.
+    fn recover(&mut self, failure: &Failure) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::warn!(%error, "rollback failed");
+        }
+        let broken = !self.connection.is_autocommit() || matches!(failure, Failure::World(_));
+        if let (true, Some(path)) = (broken, &self.path) {
+            match schema::open_writer(Some(path), &self.options) {
+                Ok((connection, _)) => self.connection = connection,
+                Err(error) => tracing::warn!(%error, "reopening the database failed"),
+            }
+        }
+    }
+}

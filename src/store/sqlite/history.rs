@@ -1,0 +1,176 @@
+//! Pages of a room's history for its members: messages in their current state.
+
+use super::read::{newest, read_seq};
+use super::row::{Failure, int, message, message_columns, refuse};
+use crate::chat::port::{HistoryPage, HistoryRead, Refusal};
+use crate::protocol::reply::History;
+use crate::protocol::view::Message;
+use crate::protocol::{ErrorCode, Seq};
+use rusqlite::{Connection, ToSql, params};
+
+/// A page, or `forbidden`, also where there is no such room.
+pub(super) fn history(
+    connection: &Connection,
+    read: &HistoryRead,
+) -> Result<Result<History, Refusal>, Failure> {
+    if read_seq(connection, read.room, read.user)?.is_none() {
+        return Ok(refuse(ErrorCode::Forbidden, "not a member of this room"));
+    }
+    let (last_seq, _) = newest(connection, read.room)?;
+    Ok(Ok(match read.page {
+        HistoryPage::Newest => before(connection, read, Seq::MAX, last_seq)?,
+        HistoryPage::Before(seq) => before(connection, read, seq, last_seq)?,
+        HistoryPage::After(seq) => after(connection, read, seq, last_seq)?,
+        HistoryPage::Around(seq) => around(connection, read, seq, last_seq)?,
+    }))
+}
+
+/// Messages below a `seq`, newest first.
+const OLDER: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM messages WHERE room_id = ?1 AND seq < ?2 ORDER BY seq DESC"
+);
+
+/// Messages above a `seq`, oldest first.
+const NEWER: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM messages WHERE room_id = ?1 AND seq > ?2 ORDER BY seq"
+);
+
+/// Messages created or changed after a `seq`, by their last change: two stretches, each in order by
+/// an index of its own, merged.
+const CHANGED: &str = concat!(
+    "SELECT ",
+    message_columns!(),
+    " FROM messages WHERE room_id = ?1 AND seq > ?2 AND changed_seq = seq
+      UNION ALL
+      SELECT ",
+    message_columns!(),
+    " FROM messages WHERE room_id = ?1 AND changed_seq > ?2 AND changed_seq <> seq
+      ORDER BY changed_seq"
+);
+
+fn before(
+    connection: &Connection,
+    read: &HistoryRead,
+    seq: Seq,
+    last_seq: Seq,
+) -> Result<History, Failure> {
+    let (mut messages, has_more) = page(connection, OLDER, read, seq)?;
+    messages.reverse();
+    Ok(History {
+        messages,
+        has_more,
+        last_seq,
+        next_after_seq: None,
+    })
+}
+
+fn after(
+    connection: &Connection,
+    read: &HistoryRead,
+    seq: Seq,
+    last_seq: Seq,
+) -> Result<History, Failure> {
+    let (messages, has_more) = page(connection, CHANGED, read, seq)?;
+    // What has a `changed_seq` up to that of the last message here was told; on the last page,
+    // everything in this snapshot was.
+    let next_after_seq = match messages.last() {
+        Some(message) if has_more => message.changed_seq,
+        _ => last_seq,
+    };
+    Ok(History {
+        messages,
+        has_more,
+        last_seq,
+        next_after_seq: Some(next_after_seq),
+    })
+}
+
+/// From the middle outwards, one older and one newer in turn, so that the page stays without a gap
+/// and its middle in the middle when the limit, the bytes or one side end early.
+fn around(
+    connection: &Connection,
+    read: &HistoryRead,
+    seq: Seq,
+    last_seq: Seq,
+) -> Result<History, Failure> {
+    let (older, older_cut) = page(connection, OLDER, read, seq.saturating_add(1))?;
+    let (newer, newer_cut) = page(connection, NEWER, read, seq)?;
+    let (mut older, mut newer) = (older.into_iter().peekable(), newer.into_iter().peekable());
+    let (mut below, mut above) = (Vec::new(), Vec::new());
+    let mut taken = Taken::none();
+    loop {
+        // A side that was cut, by its own bytes, is not at its end: the page is.
+        let older_ended = older.peek().is_none() && !older_cut;
+        let newer_ended = newer.peek().is_none() && !newer_cut;
+        let (side, kept) = if newer_ended || below.len() <= above.len() && !older_ended {
+            (&mut older, &mut below)
+        } else {
+            (&mut newer, &mut above)
+        };
+        match side.next_if(|message| taken.takes(message, read)) {
+            Some(message) => kept.push(message),
+            None => break,
+        }
+    }
+    let has_more = older_cut || newer_cut || older.len() + newer.len() > 0;
+    below.reverse();
+    below.append(&mut above);
+    Ok(History {
+        messages: below,
+        has_more,
+        last_seq,
+        next_after_seq: None,
+    })
+}
+
+/// The first messages of a query that fit into the page, and whether there are more.
+fn page(
+    connection: &Connection,
+    sql: &str,
+    read: &HistoryRead,
+    seq: Seq,
+) -> Result<(Vec<Message>, bool), Failure> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let room_id: &dyn ToSql = &read.room.0.as_bytes();
+    let mut rows = statement.query(params![room_id, int(seq)])?;
+    let mut taken = Taken::none();
+    let mut messages = Vec::new();
+    while let Some(row) = rows.next()? {
+        let message = message(row)?;
+        if !taken.takes(&message, read) {
+            return Ok((messages, true));
+        }
+        messages.push(message);
+    }
+    Ok((messages, false))
+}
+
+/// What a page has taken so far.
+struct Taken {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Taken {
+    fn none() -> Taken {
+        Taken {
+            messages: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Takes the message into account, if it fits; the first one always fits.
+    fn takes(&mut self, message: &Message, read: &HistoryRead) -> bool {
+        let bytes = self.bytes + message.text.as_ref().map_or(0, String::len);
+        let fits = self.messages < read.limit && (bytes <= read.bytes_max || self.messages == 0);
+        if fits {
+            self.messages += 1;
+            self.bytes = bytes;
+        }
+        fits
+    }
+}

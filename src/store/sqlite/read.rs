@@ -1,0 +1,306 @@
+//! Reads of rooms: for their home shard, for those who look at one, and as they were opened.
+
+use super::row::{Failure, event, int, message_columns, role, room_kind, uint, user_id};
+use crate::chat::port::{
+    EventsPage, EventsRead, OpenedRoom, Refusal, RoomForUser, StoreAnswer, StoreCall,
+};
+use crate::limits;
+use crate::protocol::event::RoomEventBody;
+use crate::protocol::view::{Member, Room};
+use crate::protocol::{ErrorCode, RoomId, Seq, UnixMs, UserId};
+use rusqlite::{Connection, params};
+
+/// One snapshot, from the first read to the drop.
+struct Snapshot<'a>(&'a Connection);
+
+impl Snapshot<'_> {
+    fn begin(connection: &Connection) -> Result<Snapshot<'_>, Failure> {
+        connection.prepare_cached("BEGIN")?.execute([])?;
+        Ok(Snapshot(connection))
+    }
+}
+
+impl Drop for Snapshot<'_> {
+    fn drop(&mut self) {
+        let ended = self
+            .0
+            .prepare_cached("COMMIT")
+            .and_then(|mut commit| commit.execute([]));
+        if let Err(error) = ended {
+            // An open snapshot would hold back the log for ever.
+            tracing::warn!(%error, "ending a read failed");
+            if let Err(error) = self.0.execute_batch("ROLLBACK") {
+                tracing::error!(%error, "ending a read failed twice");
+            }
+        }
+    }
+}
+
+/// Answers a call that writes nothing, on one snapshot. `None`: the call is a write, or a sign-in
+/// of a user who is unknown or is called differently by now, unless that `is_written` already.
+pub(super) fn answer(
+    connection: &Connection,
+    call: &StoreCall,
+    is_written: bool,
+) -> Result<Option<StoreAnswer>, Failure> {
+    let _snapshot = Snapshot::begin(connection)?;
+    let answer = match call {
+        StoreCall::Commit(_) => return Ok(None),
+        StoreCall::SignIn(users) => {
+            for sign_in in users {
+                if !is_written && super::rooms::must_write(connection, sign_in)? {
+                    return Ok(None);
+                }
+            }
+            let signed_in = users
+                .iter()
+                .map(|sign_in| super::rooms::sign_in(connection, sign_in));
+            StoreAnswer::SignIn(signed_in.collect::<Result<_, Failure>>()?)
+        }
+        StoreCall::OpenRooms(rooms) => {
+            let opened = rooms.iter().map(|room| open_room(connection, *room));
+            StoreAnswer::OpenRooms(opened.collect::<Result<_, Failure>>()?)
+        }
+        StoreCall::Heads { rooms, users } => StoreAnswer::Heads {
+            rooms: {
+                let found = rooms
+                    .iter()
+                    .map(|room| Ok((*room, newest(connection, *room)?.0)));
+                let mut found = found.collect::<Result<Vec<_>, Failure>>()?;
+                found.retain(|(_, last_seq)| *last_seq > 0);
+                found
+            },
+            users: versions(connection, users)?,
+        },
+        StoreCall::Events(read) => StoreAnswer::Events(events(connection, read)?),
+        StoreCall::History(read) => {
+            StoreAnswer::History(super::history::history(connection, read)?)
+        }
+        StoreCall::ListRooms(read) => StoreAnswer::ListRooms(super::rooms::list(connection, read)?),
+        StoreCall::GetRooms(questions) => {
+            let rooms = questions
+                .iter()
+                .map(|(room, user)| room_for_user(connection, *room, *user));
+            StoreAnswer::GetRooms(rooms.collect::<Result<_, Failure>>()?)
+        }
+    };
+    Ok(Some(answer))
+}
+
+fn versions(connection: &Connection, users: &[UserId]) -> Result<Vec<(UserId, u64)>, Failure> {
+    let mut statement =
+        connection.prepare_cached("SELECT version FROM chat_users WHERE user_id = ?1")?;
+    let mut found = Vec::with_capacity(users.len());
+    for user in users {
+        let mut rows = statement.query([user.0.as_bytes()])?;
+        if let Some(row) = rows.next()? {
+            found.push((*user, uint(row, 0)?));
+        }
+    }
+    Ok(found)
+}
+
+fn open_room(connection: &Connection, room: RoomId) -> Result<Option<OpenedRoom>, Failure> {
+    let mut statement = connection
+        .prepare_cached("SELECT kind, member_count FROM chat_rooms WHERE room_id = ?1")?;
+    let mut rows = statement.query([room.0.as_bytes()])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let mut opened = OpenedRoom {
+        kind: room_kind(row, 0)?,
+        last_seq: newest(connection, room)?.0,
+        members: Vec::with_capacity((uint(row, 1)? as usize).min(limits::MEMBERS_MAX)),
+    };
+    let mut statement = connection.prepare_cached(
+        "SELECT user_id, role FROM room_participants WHERE room_id = ?1 AND left_seq IS NULL",
+    )?;
+    let mut rows = statement.query([room.0.as_bytes()])?;
+    while let Some(row) = rows.next()? {
+        opened.members.push((user_id(row, 0)?, role(row, 1)?));
+    }
+    Ok(Some(opened))
+}
+
+/// `seq` and time of the newest event of a room; zeros if there is no such room. Every durable event
+/// so far is the creation of a row of `messages`, so the room's row need not be written by a send.
+pub(super) fn newest(connection: &Connection, room: RoomId) -> Result<(Seq, UnixMs), Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT seq, created_at FROM messages WHERE room_id = ?1 ORDER BY seq DESC LIMIT 1",
+    )?;
+    let mut rows = statement.query([room.0.as_bytes()])?;
+    match rows.next()? {
+        Some(row) => Ok((uint(row, 0)?, UnixMs(uint(row, 1)?))),
+        None => Ok((0, UnixMs(0))),
+    }
+}
+
+/// The durable events of a stretch, rebuilt from the messages they created.
+fn events(connection: &Connection, read: &EventsRead) -> Result<EventsPage, Failure> {
+    let mut page = EventsPage {
+        events: Vec::new(),
+        last_seq: newest(connection, read.room)?.0,
+        floor: 0,
+    };
+    let mut statement = connection.prepare_cached(if read.newest {
+        concat!(
+            "SELECT ",
+            message_columns!(),
+            " FROM messages WHERE room_id = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq DESC"
+        )
+    } else {
+        concat!(
+            "SELECT ",
+            message_columns!(),
+            " FROM messages WHERE room_id = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq"
+        )
+    })?;
+    let mut rows = statement.query(params![
+        read.room.0.as_bytes(),
+        int(read.after),
+        int(read.to)
+    ])?;
+    let mut bytes = 0;
+    while page.events.len() < read.events_max {
+        let Some(row) = rows.next()? else {
+            break;
+        };
+        let event = event(read.room, row)?;
+        bytes += match &event.body {
+            RoomEventBody::MessageCreated { message } => {
+                message.text.as_ref().map_or(0, String::len)
+            }
+            RoomEventBody::RoomCreated { .. }
+            | RoomEventBody::MemberJoined(_)
+            | RoomEventBody::MemberLeft(_)
+            | RoomEventBody::MemberRoleChanged(_) => 0,
+        };
+        if bytes > read.bytes_max && !page.events.is_empty() {
+            break;
+        }
+        page.events.push(event);
+    }
+    if read.newest {
+        page.events.reverse();
+    }
+    Ok(page)
+}
+
+/// Whether this user is a member, and up to where they have read.
+pub(super) fn read_seq(
+    connection: &Connection,
+    room: RoomId,
+    user: UserId,
+) -> Result<Option<Seq>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT coalesce(s.read_seq, p.joined_seq)
+         FROM room_participants p
+         LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
+         WHERE p.room_id = ?1 AND p.user_id = ?2 AND p.left_seq IS NULL",
+    )?;
+    let mut rows = statement.query([room.0.as_bytes(), user.0.as_bytes()])?;
+    match rows.next()? {
+        Some(row) => uint(row, 0).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn room_for_user(
+    connection: &Connection,
+    room: RoomId,
+    user: UserId,
+) -> Result<Result<RoomForUser, Refusal>, Failure> {
+    let Some(read_seq) = read_seq(connection, room, user)? else {
+        return Ok(super::row::refuse(
+            ErrorCode::Forbidden,
+            "not a member of this room",
+        ));
+    };
+    match room_view(connection, room, limits::ROOM_MEMBERS_SHOWN_MAX)? {
+        Some(room) => Ok(Ok(RoomForUser { room, read_seq })),
+        None => Err(Failure::Data("a room is gone".to_owned())),
+    }
+}
+
+/// A room with its longest-serving members.
+pub(super) fn room_view(
+    connection: &Connection,
+    room: RoomId,
+    members_max: usize,
+) -> Result<Option<Room>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT kind, title, created_at, member_count FROM chat_rooms
+         WHERE room_id = ?1",
+    )?;
+    let mut rows = statement.query([room.0.as_bytes()])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let mut view = Room {
+        room_id: room,
+        kind: room_kind(row, 0)?,
+        title: row.get(1)?,
+        created_at: UnixMs(uint(row, 2)?),
+        last_seq: newest(connection, room)?.0,
+        member_count: row.get(3)?,
+        members: Vec::new(),
+    };
+    each_member(connection, room, members_max, |member| {
+        view.members.push(member);
+    })?;
+    Ok(Some(view))
+}
+
+/// The members of a room, longest-serving first.
+pub(super) fn each_member(
+    connection: &Connection,
+    room: RoomId,
+    members_max: usize,
+    mut each: impl FnMut(Member),
+) -> Result<(), Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT p.user_id, u.name, p.role, coalesce(s.read_seq, p.joined_seq),
+             coalesce(s.delivered_seq, p.joined_seq)
+         FROM room_participants p
+         CROSS JOIN chat_users u ON u.user_id = p.user_id
+         LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
+         WHERE p.room_id = ?1 AND p.left_seq IS NULL
+         ORDER BY p.joined_seq, p.user_id LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![room.0.as_bytes(), int(members_max as u64)])?;
+    while let Some(row) = rows.next()? {
+        each(Member {
+            user_id: user_id(row, 0)?,
+            name: row.get(1)?,
+            role: role(row, 2)?,
+            read_seq: uint(row, 3)?,
+            delivered_seq: uint(row, 4)?,
+        });
+    }
+    Ok(())
+}
+
+/// A room as its first event told it.
+pub(super) fn room_as_opened(
+    connection: &Connection,
+    room: RoomId,
+) -> Result<Option<Room>, Failure> {
+    let first = events(
+        connection,
+        &EventsRead {
+            room,
+            after: 0,
+            to: super::row::OPENED_SEQ,
+            events_max: 1,
+            bytes_max: 0,
+            newest: false,
+        },
+    )?;
+    Ok(first.events.into_iter().find_map(|event| match event.body {
+        RoomEventBody::RoomCreated { room } => Some(*room),
+        RoomEventBody::MessageCreated { .. }
+        | RoomEventBody::MemberJoined(_)
+        | RoomEventBody::MemberLeft(_)
+        | RoomEventBody::MemberRoleChanged(_) => None,
+    }))
+}

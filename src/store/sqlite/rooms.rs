@@ -1,0 +1,257 @@
+//! The rooms of a user: for signing in, and as a list.
+
+use super::options::LISTED_MEMBERS_MAX;
+use super::read::{each_member, newest, room_view};
+use super::row::{Failure, int, message, message_columns, refuse, room_id, room_kind, uint};
+use crate::chat::port::{
+    ListRead, Refusal, RoomDescription, RoomForSignIn, RoomsPage, SignIn, SignedIn,
+};
+use crate::limits;
+use crate::protocol::view::{ListedRoom, Message, RoomKind, Watermark};
+use crate::protocol::{ErrorCode, RoomId, Seq, UnixMs, UserId};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// Whether this user is unknown, or the token says another name or picture than is kept.
+pub(super) fn must_write(connection: &Connection, sign_in: &SignIn) -> Result<bool, Failure> {
+    let known: Option<(String, Option<String>)> = connection
+        .prepare_cached("SELECT name, picture FROM chat_users WHERE user_id = ?1")?
+        .query_row([sign_in.user.0.as_bytes()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    Ok(known.is_none_or(|(name, picture)| {
+        sign_in.name.as_ref().is_some_and(|new| *new != name)
+            || sign_in.picture.is_some() && sign_in.picture != picture
+    }))
+}
+
+/// Creates an unknown user, and refreshes what a known one is called.
+pub(super) fn write_user(
+    connection: &Connection,
+    now: UnixMs,
+    sign_in: &SignIn,
+) -> Result<(), Failure> {
+    connection
+        .prepare_cached(
+            "INSERT INTO chat_users (user_id, name, picture, version, room_count, created_at)
+             VALUES (?1, coalesce(?2, ''), ?3, 1, 0, ?4)
+             ON CONFLICT DO UPDATE SET name = coalesce(?2, name), picture = coalesce(?3, picture)",
+        )?
+        .execute(params![
+            sign_in.user.0.as_bytes(),
+            sign_in.name,
+            sign_in.picture,
+            int(now.0)
+        ])?;
+    Ok(())
+}
+
+/// What a connecting user, who is known by now, has.
+pub(super) fn sign_in(connection: &Connection, sign_in: &SignIn) -> Result<SignedIn, Failure> {
+    let mut statement =
+        connection.prepare_cached("SELECT version FROM chat_users WHERE user_id = ?1")?;
+    let mut rows = statement.query([sign_in.user.0.as_bytes()])?;
+    let version = match rows.next()? {
+        Some(row) => uint(row, 0)?,
+        None => return Err(Failure::Data("a user is gone".to_owned())),
+    };
+    let by_activity = rooms_by_activity(connection, sign_in.user)?;
+    let index: BTreeMap<RoomId, usize> = by_activity
+        .iter()
+        .enumerate()
+        .map(|(at, room)| (room.room, at))
+        .collect();
+    let mut described = BTreeSet::new();
+    let resume = sign_in.resume.iter().filter_map(|room| index.get(room));
+    let mut order: Vec<usize> = Vec::with_capacity(by_activity.len());
+    for at in resume.copied().chain(0..by_activity.len()) {
+        if described.len() >= sign_in.describe_max {
+            break;
+        }
+        if described.insert(at) {
+            order.push(at);
+        }
+    }
+    let described_count = order.len();
+    order.extend((0..by_activity.len()).filter(|at| !described.contains(at)));
+    let mut rooms = Vec::with_capacity(order.len());
+    for (place, at) in order.into_iter().enumerate() {
+        let room = &by_activity[at];
+        let described = if place < described_count {
+            Some(describe(connection, sign_in.user, room)?)
+        } else {
+            None
+        };
+        rooms.push(RoomForSignIn {
+            room: room.room,
+            kind: room.kind,
+            last_seq: room.last_seq,
+            read_seq: room.read_seq,
+            described,
+        });
+    }
+    Ok(SignedIn { version, rooms })
+}
+
+/// A room of a user, as they are sorted by.
+struct UserRoom {
+    room: RoomId,
+    kind: RoomKind,
+    last_seq: Seq,
+    last_ts: UnixMs,
+    member_count: usize,
+    read_seq: Seq,
+}
+
+/// All rooms of a user, last activity first. Sorted here: an index by activity would have to be
+/// written by every send, once per member.
+fn rooms_by_activity(connection: &Connection, user: UserId) -> Result<Vec<UserRoom>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT r.room_id, r.kind, r.member_count, coalesce(s.read_seq, 0)
+         FROM room_participants p
+         CROSS JOIN chat_rooms r ON r.room_id = p.room_id
+         LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
+         WHERE p.user_id = ?1 AND p.left_seq IS NULL LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![
+        user.0.as_bytes(),
+        int(limits::ROOMS_PER_USER_MAX as u64)
+    ])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let room = room_id(row, 0)?;
+        let (last_seq, last_ts) = newest(connection, room)?;
+        found.push(UserRoom {
+            room,
+            kind: room_kind(row, 1)?,
+            last_seq,
+            last_ts,
+            member_count: uint(row, 2)? as usize,
+            read_seq: uint(row, 3)?,
+        });
+    }
+    found.sort_unstable_by_key(UserRoom::place);
+    Ok(found)
+}
+
+/// Where a room stands in a list by activity.
+type Place = (std::cmp::Reverse<UnixMs>, RoomId);
+
+impl UserRoom {
+    fn place(&self) -> Place {
+        (std::cmp::Reverse(self.last_ts), self.room)
+    }
+}
+
+fn describe(
+    connection: &Connection,
+    user: UserId,
+    room: &UserRoom,
+) -> Result<RoomDescription, Failure> {
+    let mut watermarks = Vec::new();
+    if room.member_count <= limits::READY_WATERMARK_MEMBERS_MAX {
+        watermarks.reserve_exact(room.member_count);
+        each_member(connection, room.room, room.member_count, |member| {
+            watermarks.push(Watermark {
+                user_id: member.user_id,
+                read_seq: member.read_seq,
+                delivered_seq: member.delivered_seq,
+            });
+        })?;
+    }
+    Ok(RoomDescription {
+        unread: unread(connection, user, room)?,
+        watermarks,
+    })
+}
+
+fn unread(connection: &Connection, user: UserId, room: &UserRoom) -> Result<u32, Failure> {
+    if room.read_seq >= room.last_seq {
+        return Ok(0);
+    }
+    Ok(connection
+        .prepare_cached(
+            "SELECT count(*) FROM (
+                 SELECT 1 FROM messages
+                 WHERE room_id = ?1 AND seq > ?2 AND kind <> 'system' AND sender_id <> ?3
+                     AND deleted_at IS NULL
+                 LIMIT ?4)",
+        )?
+        .query_row(
+            params![
+                room.room.0.as_bytes(),
+                int(room.read_seq),
+                user.0.as_bytes(),
+                limits::UNREAD_MAX
+            ],
+            |row| row.get(0),
+        )?)
+}
+
+/// A page of a user's rooms, or `bad_request` for a cursor that we did not make.
+pub(super) fn list(
+    connection: &Connection,
+    read: &ListRead,
+) -> Result<Result<RoomsPage, Refusal>, Failure> {
+    let after = match read.cursor.as_deref().map(parse_cursor) {
+        None => None,
+        Some(Some(place)) => Some(place),
+        Some(None) => return Ok(refuse(ErrorCode::BadRequest, "no such cursor")),
+    };
+    let mut page = RoomsPage {
+        rooms: Vec::new(),
+        next_cursor: None,
+    };
+    if read.archived {
+        return Ok(Ok(page));
+    }
+    let rooms = rooms_by_activity(connection, read.user)?;
+    let begin = after.map_or(0, |after| {
+        rooms.partition_point(|room| room.place() <= after)
+    });
+    let end = begin.saturating_add(read.limit).min(rooms.len());
+    for room in &rooms[begin..end] {
+        let Some(view) = room_view(connection, room.room, LISTED_MEMBERS_MAX)? else {
+            return Err(Failure::Data("a room is gone".to_owned()));
+        };
+        page.rooms.push(ListedRoom {
+            room: view,
+            read_seq: room.read_seq,
+            unread: unread(connection, read.user, room)?,
+            last_message: last_message(connection, room.room)?,
+        });
+    }
+    if end < rooms.len() && end > begin {
+        page.next_cursor = Some(cursor(&rooms[end - 1]));
+    }
+    Ok(Ok(page))
+}
+
+/// The newest message that a person wrote.
+fn last_message(connection: &Connection, room: RoomId) -> Result<Option<Message>, Failure> {
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM messages WHERE room_id = ?1 AND kind <> 'system' ORDER BY seq DESC LIMIT 1"
+    ))?;
+    let mut rows = statement.query([room.0.as_bytes()])?;
+    match rows.next()? {
+        Some(row) => message(row).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The place of a page's last room. Rooms that became active meanwhile stand before it; they are
+/// told by their events.
+fn cursor(room: &UserRoom) -> String {
+    format!("{:x}-{}", room.last_ts.0, room.room.0.simple())
+}
+
+fn parse_cursor(cursor: &str) -> Option<Place> {
+    let (ts, room) = cursor.split_once('-')?;
+    let ts = u64::from_str_radix(ts, 16).ok()?;
+    let room = Uuid::try_parse(room).ok()?;
+    Some((std::cmp::Reverse(UnixMs(ts)), RoomId(room)))
+}

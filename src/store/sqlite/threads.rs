@@ -1,0 +1,420 @@
+//! The threads of the embedded store: one that writes, two that read.
+//!
+//! **Group commit.** The writer takes all writes that wait, from all callers, commits them as one
+//! transaction and answers them all. What arrives meanwhile is the next group: no timer, one wait
+//! for the disk per group however many callers there are.
+//!
+//! Invariants: nobody blocks but these threads; every queue is bounded, and where it is full the
+//! call is answered `overloaded` at once; a call that was taken is answered exactly once, also when
+//! answering it panicked; the calls of one caller reach the writer in the order they were given.
+//!
+//! A sign-in goes to a reader, and from there to the writer only if the user is unknown or is
+//! called differently by now, and then back to a reader: ten thousand users who reconnect write
+//! nothing, and no description of rooms is made on the writer.
+
+use super::db::Db;
+use super::options::{
+    CALLS_MAX, GROUP_CALLS_MAX, GROUP_OPS_MAX, OpenError, QUEUED_OPS_MAX, READERS,
+    SIGN_INS_WRITING_MAX, SqliteOptions,
+};
+use super::{read, schema};
+use crate::chat::port::{
+    Op, OpOutcome, ReplySink, SignIn, Store, StoreAnswer, StoreCall, StoreError, StoreReply, Ticket,
+};
+use crate::protocol::{Epoch, UnixMs};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use rusqlite::Connection;
+use std::fs::{File, TryLockError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+/// Name of the database in the data folder.
+const DATABASE_FILE: &str = "chat.db";
+/// Name of the file in the data folder that is locked while the database is open.
+const LOCK_FILE: &str = "chat.lock";
+
+/// The embedded store: a database in a data folder, and its threads. Dropping it ends them, after
+/// what they were given is done.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writes: Option<Sender<Write>>,
+    reads: Option<Sender<Read>>,
+    queued_ops: Arc<AtomicUsize>,
+    epoch: Epoch,
+    durability: &'static str,
+    threads: Vec<JoinHandle<()>>,
+    /// Released by the system when the process ends, however it ends.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens or creates the database of this data folder, and the folder itself.
+    ///
+    /// # Errors
+    /// [`OpenError`]; [`OpenError::InUse`] while another process, or another store of this one,
+    /// has the folder open.
+    pub fn open(folder: &Path, options: SqliteOptions) -> Result<SqliteStore, OpenError> {
+        std::fs::create_dir_all(folder)?;
+        let lock = lock(folder)?;
+        let path = folder.join(DATABASE_FILE);
+        let mut db = Db::open(&path, &options.db)?;
+        db.catches_panics = true;
+        // The names of new files are on disk, as SQLite does itself for those it makes later.
+        File::open(folder)?.sync_all()?;
+        let (epoch, durability) = (db.epoch(), db.durability());
+
+        let (writes, writes_rx) = crossbeam_channel::bounded(CALLS_MAX);
+        let (reads, reads_rx) = crossbeam_channel::bounded(CALLS_MAX);
+        let (written, written_rx) = crossbeam_channel::bounded(SIGN_INS_WRITING_MAX);
+        let queued_ops = Arc::new(AtomicUsize::new(0));
+        let sign_ins_writing = Arc::new(AtomicUsize::new(0));
+        let mut threads = Vec::with_capacity(1 + READERS);
+        for number in 1..=READERS {
+            let reader = Reader {
+                connection: schema::open_reader(&path)?,
+                path: path.clone(),
+                calls: reads_rx.clone(),
+                written: written_rx.clone(),
+                writes: Some(writes.clone()),
+                sign_ins_writing: Arc::clone(&sign_ins_writing),
+            };
+            threads.push(spawn(format!("store-read-{number}"), move || reader.run())?);
+        }
+        let writer = Writer {
+            db,
+            clock: options.clock,
+            calls: writes_rx,
+            queued_ops: Arc::clone(&queued_ops),
+            written,
+        };
+        threads.push(spawn("store-write".to_owned(), move || writer.run())?);
+        Ok(SqliteStore {
+            writes: Some(writes),
+            reads: Some(reads),
+            queued_ops,
+            epoch,
+            durability,
+            threads,
+            _lock: lock,
+        })
+    }
+}
+
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    Ok(std::thread::Builder::new().name(name).spawn(run)?)
+}
+
+fn lock(folder: &Path) -> Result<File, OpenError> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join(LOCK_FILE))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+impl Store for SqliteStore {
+    fn submit(&self, ticket: Ticket, call: StoreCall, sink: &Arc<dyn ReplySink>) {
+        let pending = Pending {
+            ticket,
+            epoch: self.epoch,
+            sink: Some(Arc::clone(sink)),
+            writing: None,
+        };
+        match call {
+            StoreCall::Commit(ops) => {
+                let count = ops.len();
+                // Counted before it is sent, so that the writer never counts it off first.
+                let queued = self.queued_ops.fetch_add(count, Ordering::Relaxed);
+                if queued > 0 && queued + count > QUEUED_OPS_MAX {
+                    self.queued_ops.fetch_sub(count, Ordering::Relaxed);
+                    return pending.answer(Err(StoreError::Overloaded));
+                }
+                let sent = give(&self.writes, Write::Commit(pending, ops));
+                if let Err((Write::Commit(pending, _) | Write::SignIn(pending, _), error)) = sent {
+                    self.queued_ops.fetch_sub(count, Ordering::Relaxed);
+                    pending.answer(Err(error));
+                }
+            }
+            StoreCall::SignIn(_)
+            | StoreCall::OpenRooms(_)
+            | StoreCall::Heads { .. }
+            | StoreCall::Events(_)
+            | StoreCall::History(_)
+            | StoreCall::ListRooms(_)
+            | StoreCall::GetRooms(_) => {
+                if let Err((read, error)) = give(&self.reads, Read { pending, call }) {
+                    read.pending.answer(Err(error));
+                }
+            }
+        }
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn durability(&self) -> &'static str {
+        self.durability
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // The readers end when nobody can call them, the writer when they ended too, and then the
+        // readers have nothing to wait for from the writer.
+        self.writes = None;
+        self.reads = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+    }
+}
+
+fn give<T>(queue: &Option<Sender<T>>, item: T) -> Result<(), (T, StoreError)> {
+    let stopped = || StoreError::Unavailable("the store has stopped".to_owned());
+    match queue.as_ref() {
+        Some(queue) => queue.try_send(item).map_err(|error| match error {
+            TrySendError::Full(item) => (item, StoreError::Overloaded),
+            TrySendError::Disconnected(item) => (item, stopped()),
+        }),
+        None => Err((item, stopped())),
+    }
+}
+
+/// A call that is not answered yet. Dropped without an answer, by a panic, it is answered
+/// `unavailable`.
+struct Pending {
+    ticket: Ticket,
+    epoch: Epoch,
+    sink: Option<Arc<dyn ReplySink>>,
+    /// Held by a sign-in that went to the writer.
+    writing: Option<Writing>,
+}
+
+/// One of the [`SIGN_INS_WRITING_MAX`] places of sign-ins at the writer, until it is answered.
+struct Writing(Arc<AtomicUsize>);
+
+impl Writing {
+    fn take(places: &Arc<AtomicUsize>) -> Option<Writing> {
+        // Taken first and then looked at: dropping it gives it back.
+        let before = places.fetch_add(1, Ordering::Relaxed);
+        let place = Writing(Arc::clone(places));
+        (before < SIGN_INS_WRITING_MAX).then_some(place)
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pending {
+    fn answer(mut self, result: Result<StoreAnswer, StoreError>) {
+        self.reply(result);
+    }
+
+    fn reply(&mut self, result: Result<StoreAnswer, StoreError>) {
+        if let Some(sink) = self.sink.take() {
+            sink.reply(StoreReply {
+                ticket: self.ticket,
+                epoch: self.epoch,
+                result,
+            });
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.reply(Err(StoreError::Unavailable(
+            "the store failed on this call".to_owned(),
+        )));
+    }
+}
+
+/// What waits for the writer.
+enum Write {
+    Commit(Pending, Vec<Op>),
+    SignIn(Pending, Vec<SignIn>),
+}
+
+impl Write {
+    fn ops(&self) -> usize {
+        match self {
+            Write::Commit(_, ops) => ops.len(),
+            Write::SignIn(_, users) => users.len(),
+        }
+    }
+}
+
+struct Writer {
+    db: Db,
+    clock: Arc<dyn Fn() -> UnixMs + Send + Sync>,
+    calls: Receiver<Write>,
+    queued_ops: Arc<AtomicUsize>,
+    /// Sign-ins whose users are known now.
+    written: Sender<Read>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        // Taken from the queue, but too much for the group that was being made.
+        let mut next: Option<Write> = None;
+        while let Some(first) = next.take().or_else(|| self.calls.recv().ok()) {
+            let mut ops = first.ops();
+            let mut group = vec![first];
+            while group.len() < GROUP_CALLS_MAX && ops < GROUP_OPS_MAX {
+                match self.calls.try_recv() {
+                    Ok(call) if ops + call.ops() > GROUP_OPS_MAX => {
+                        next = Some(call);
+                        break;
+                    }
+                    Ok(call) => {
+                        ops += call.ops();
+                        group.push(call);
+                    }
+                    Err(_) => break,
+                }
+            }
+            // A panic of a write is caught in `Db`; here it could only come from answering. What
+            // was not answered is, by being dropped.
+            if catch_unwind(AssertUnwindSafe(|| self.commit(group))).is_err() {
+                tracing::error!("answering a commit panicked");
+            }
+        }
+    }
+
+    fn commit(&mut self, group: Vec<Write>) {
+        let (mut ops, mut users) = (Vec::new(), Vec::new());
+        for write in &group {
+            match write {
+                Write::Commit(_, more) => ops.extend(more),
+                Write::SignIn(_, more) => users.extend(more),
+            }
+        }
+        self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
+        let result = self.db.write((self.clock)(), &users, &ops);
+        let mut outcomes = result.map(Vec::into_iter);
+        for write in group {
+            match write {
+                Write::Commit(pending, ops) => pending.answer(match &mut outcomes {
+                    Ok(outcomes) => {
+                        let own: Vec<OpOutcome> = outcomes.take(ops.len()).collect();
+                        Ok(StoreAnswer::Commit(own))
+                    }
+                    Err(error) => Err(error.clone()),
+                }),
+                Write::SignIn(pending, users) => match &outcomes {
+                    Ok(_) => {
+                        let call = StoreCall::SignIn(users);
+                        // Never full: it holds as many as may be at the writer.
+                        if let Err(error) = self.written.try_send(Read { pending, call }) {
+                            error
+                                .into_inner()
+                                .pending
+                                .answer(Err(StoreError::Overloaded));
+                        }
+                    }
+                    Err(error) => pending.answer(Err(error.clone())),
+                },
+            }
+        }
+    }
+}
+
+/// What waits for a reader.
+struct Read {
+    pending: Pending,
+    call: StoreCall,
+}
+
+struct Reader {
+    connection: Connection,
+    path: PathBuf,
+    calls: Receiver<Read>,
+    written: Receiver<Read>,
+    /// For sign-ins that have to write; given up when nobody calls any more.
+    writes: Option<Sender<Write>>,
+    sign_ins_writing: Arc<AtomicUsize>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        loop {
+            // Sign-ins that were written first: their callers have waited for longer.
+            crossbeam_channel::select_biased! {
+                recv(self.written) -> read => match read {
+                    Ok(read) => self.answer(read),
+                    Err(_) => break,
+                },
+                recv(self.calls) -> read => match read {
+                    Ok(read) => self.answer(read),
+                    Err(_) => {
+                        self.writes = None;
+                        // The writer ends when no reader can call it any more.
+                        while let Ok(read) = self.written.recv() {
+                            self.answer(read);
+                        }
+                        break;
+                    }
+                },
+            }
+        }
+    }
+
+    fn answer(&mut self, read: Read) {
+        let Read { pending, call } = read;
+        let is_written = pending.writing.is_some();
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            read::answer(&self.connection, &call, is_written)
+        }));
+        match answer {
+            Ok(Ok(Some(answer))) => pending.answer(Ok(answer)),
+            Ok(Ok(None)) => self.write(pending, call),
+            Ok(Err(failure)) => {
+                tracing::error!(error = ?failure, "read failed");
+                pending.answer(Err(failure.into()));
+                self.recover();
+            }
+            Err(_) => {
+                tracing::error!("a read panicked");
+                drop(pending);
+                self.recover();
+            }
+        }
+    }
+
+    fn write(&self, mut pending: Pending, call: StoreCall) {
+        let StoreCall::SignIn(users) = call else {
+            let text = "not a read".to_owned();
+            return pending.answer(Err(StoreError::Unavailable(text)));
+        };
+        pending.writing = Writing::take(&self.sign_ins_writing);
+        if pending.writing.is_none() {
+            return pending.answer(Err(StoreError::Overloaded));
+        }
+        let sent = give(&self.writes, Write::SignIn(pending, users));
+        if let Err((Write::SignIn(pending, _) | Write::Commit(pending, _), error)) = sent {
+            pending.answer(Err(error));
+        }
+    }
+
+    /// Opens the file again; if that fails too, the next failure tries once more.
+    fn recover(&mut self) {
+        match schema::open_reader(&self.path) {
+            Ok(connection) => self.connection = connection,
+            Err(error) => tracing::warn!(%error, "reopening the database failed"),
+        }
+    }
+}

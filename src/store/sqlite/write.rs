@@ -1,0 +1,430 @@
+//! One transaction of writes: each is decided on what those before it left, and then made or
+//! refused. Nothing of a write is made before it is certain that it stands.
+//!
+//! Invariants: `seq` grows by one per event of a room; `ts` never decreases within a room; a
+//! refused write leaves nothing behind.
+//!
+//! A send writes its message, the entry that makes it unique, and its author's watermark; that one
+//! is kept here until [`Batch::finish`], so that a hundred sends of an author write it once. The
+//! room's row is not written: its newest event is its newest message.
+
+use super::read::newest;
+use super::row::{Failure, int, refuse, role, room_kind, to_json, uint};
+use crate::chat::port::{Op, OpDone, OpKind, OpOutcome, OpReply};
+use crate::chat::sabotage::{Sabotage, Sabotaged};
+use crate::protocol::event::{RoomEvent, RoomEventBody};
+use crate::protocol::reply::Sent;
+use crate::protocol::view::{Message, MessageKind, Role, RoomKind};
+use crate::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
+use rusqlite::{Connection, params};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// First 16 bytes of a keyed BLAKE3: what is compared to tell a retry from another body.
+pub(super) type BodyHash = [u8; 16];
+
+/// Writes of one transaction.
+pub(super) struct Batch<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) now: UnixMs,
+    hash_key: &'a [u8; 32],
+    sabotage: Sabotaged,
+    /// Rooms whose first `seq` since the start was given: only kept by sabotage.
+    reused: &'a mut BTreeSet<RoomId>,
+    /// Rooms met so far. Ordered, so that the same writes always touch the file in the same order.
+    heads: BTreeMap<RoomId, Head>,
+    seats: BTreeMap<(RoomId, UserId), Seat>,
+}
+
+/// What a write needs to know of a room, and may change.
+#[derive(Clone, Copy)]
+pub(super) struct Head {
+    pub kind: RoomKind,
+    pub last_seq: Seq,
+    pub last_ts: UnixMs,
+    pub member_count: usize,
+    /// `member_count` is not yet written to the room's row.
+    pub members_changed: bool,
+    /// The next `seq` is the last one again: only by sabotage.
+    pub reuse: bool,
+}
+
+/// A user's place in a room.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seat {
+    /// As a member now.
+    pub role: Option<Role>,
+    /// Is or was a member.
+    pub known: bool,
+    /// Watermark that this transaction advanced, not yet written.
+    pub read_seq: Option<Seq>,
+}
+
+impl<'a> Batch<'a> {
+    /// For the transaction that is open on this connection.
+    pub fn new(
+        connection: &'a Connection,
+        now: UnixMs,
+        hash_key: &'a [u8; 32],
+        sabotage: Sabotaged,
+        reused: &'a mut BTreeSet<RoomId>,
+    ) -> Batch<'a> {
+        Batch {
+            connection,
+            now,
+            hash_key,
+            sabotage,
+            reused,
+            heads: BTreeMap::new(),
+            seats: BTreeMap::new(),
+        }
+    }
+
+    /// Decides one write, and makes it if it is not refused.
+    pub fn apply(&mut self, op: &Op) -> Result<OpOutcome, Failure> {
+        match &op.kind {
+            OpKind::CreateRoom {
+                kind,
+                title,
+                members,
+            } => self.create_room(op.room, op.actor, *kind, title.as_deref(), members),
+            OpKind::Send {
+                client_msg_id,
+                text,
+                reply_to_seq,
+            } => self.send(op.room, op.actor, *client_msg_id, text, *reply_to_seq),
+            OpKind::AddMembers { users } => self.add_members(op.room, op.actor, users),
+            OpKind::RemoveMembers { users } => self.remove_members(op.room, op.actor, users),
+            OpKind::Leave => self.leave(op.room, op.actor),
+        }
+    }
+
+    fn send(
+        &mut self,
+        room: RoomId,
+        sender: UserId,
+        client_msg_id: ClientMsgId,
+        text: &str,
+        reply_to_seq: Option<Seq>,
+    ) -> Result<OpOutcome, Failure> {
+        assert!(!text.as_bytes().contains(&0), "parsing refuses U+0000");
+        let body_hash = self.body_hash(|hash| {
+            hash.text(MessageKind::Text.name());
+            hash.text(text);
+            hash.number(reply_to_seq.unwrap_or(0));
+        });
+        let is_member = self.head(room)?.is_some() && self.seat(room, sender)?.role.is_some();
+        let answers_something = match reply_to_seq {
+            Some(seq) => is_member && self.has_message(room, seq)?,
+            None => true,
+        };
+        if is_member && answers_something {
+            // The unique index recognises a retry, which costs a first send nothing. The retry of
+            // one that would be refused by now is looked up below.
+            let (seq, ts) = self.next(room)?;
+            let inserted = self
+                .connection
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO messages (room_id, seq, sender_id, kind, changed_seq,
+                         revision, created_at, reply_to_seq, client_msg_id, body_hash, text)
+                     VALUES (?1, ?2, ?3, 'text', ?2, 1, ?4, ?5, ?6, ?7, ?8)",
+                )?
+                .execute(params![
+                    room.0.as_bytes(),
+                    int(seq),
+                    sender.0.as_bytes(),
+                    int(ts.0),
+                    reply_to_seq.map(int),
+                    client_msg_id.0.as_bytes(),
+                    body_hash,
+                    text,
+                ])?;
+            if inserted == 1 {
+                self.give(room, seq, ts);
+                self.seat(room, sender)?.read_seq = Some(seq);
+                let message = Message {
+                    seq,
+                    sender_id: sender,
+                    client_msg_id: Some(client_msg_id),
+                    kind: MessageKind::Text,
+                    text: Some(text.to_owned()),
+                    event: None,
+                    attachments: Vec::new(),
+                    reply_to_seq,
+                    mentions: Vec::new(),
+                    reactions: BTreeMap::new(),
+                    changed_seq: seq,
+                    revision: 1,
+                    edited_at: None,
+                    deleted_at: None,
+                    created_at: ts,
+                };
+                return Ok(Ok(sent(room, client_msg_id, message)));
+            }
+        }
+        match self.sent_before(room, sender, client_msg_id)? {
+            Some((seq, ts, first)) if first == body_hash => Ok(Ok(OpDone {
+                reply: OpReply::Sent(Sent {
+                    client_msg_id,
+                    room_id: room,
+                    seq,
+                    ts,
+                    duplicate: true,
+                }),
+                events: Vec::new(),
+            })),
+            Some(_) => Ok(refuse(
+                ErrorCode::IdempotencyConflict,
+                "this client_msg_id was used for another message",
+            )),
+            None if !is_member => Ok(refuse(ErrorCode::Forbidden, "not a member of this room")),
+            None if !answers_something => Ok(refuse(
+                ErrorCode::NotFound,
+                "reply_to_seq names no message of this room",
+            )),
+            None if self.overwrite(room)? => {
+                self.send(room, sender, client_msg_id, text, reply_to_seq)
+            }
+            None => Err(Failure::Data("a seq was given twice".to_owned())),
+        }
+    }
+
+    fn sent_before(
+        &self,
+        room: RoomId,
+        sender: UserId,
+        client_msg_id: ClientMsgId,
+    ) -> Result<Option<(Seq, UnixMs, BodyHash)>, Failure> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT seq, created_at, body_hash FROM messages
+             WHERE client_msg_id = ?1 AND sender_id = ?2 AND room_id = ?3",
+        )?;
+        let mut rows = statement.query(params![
+            client_msg_id.0.as_bytes(),
+            sender.0.as_bytes(),
+            room.0.as_bytes()
+        ])?;
+        match rows.next()? {
+            Some(row) => Ok(Some((uint(row, 0)?, UnixMs(uint(row, 1)?), row.get(2)?))),
+            None => Ok(None),
+        }
+    }
+
+    fn has_message(&self, room: RoomId, seq: Seq) -> Result<bool, Failure> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT 1 FROM messages WHERE room_id = ?1 AND seq = ?2")?
+            .exists(params![room.0.as_bytes(), int(seq)])?)
+    }
+
+    /// Inserts a system message and gives it the room's next `seq`.
+    pub fn system<E: Serialize>(
+        &mut self,
+        room: RoomId,
+        actor: UserId,
+        event: &E,
+        body: RoomEventBody,
+    ) -> Result<RoomEvent, Failure> {
+        self.overwrite(room)?;
+        let (seq, ts) = self.next(room)?;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO messages (room_id, seq, sender_id, kind, changed_seq, revision,
+                     created_at, event)
+                 VALUES (?1, ?2, ?3, 'system', ?2, 1, ?4, ?5)",
+            )?
+            .execute(params![
+                room.0.as_bytes(),
+                int(seq),
+                actor.0.as_bytes(),
+                int(ts.0),
+                to_json(event)?,
+            ])?;
+        self.give(room, seq, ts);
+        Ok(RoomEvent {
+            room_id: room,
+            seq,
+            ts,
+            body,
+        })
+    }
+
+    /// The room's next `seq` and the time of its event. Taken only by [`Batch::give`].
+    pub fn next(&mut self, room: RoomId) -> Result<(Seq, UnixMs), Failure> {
+        let now = self.now;
+        let Some(head) = self.head(room)? else {
+            return Err(Failure::Data("a room is gone".to_owned()));
+        };
+        let seq = head.last_seq + u64::from(!head.reuse);
+        Ok((seq, now.max(head.last_ts)))
+    }
+
+    /// Where it is the fault to be caught that a restart gives the last `seq` once more: removes
+    /// what has it now.
+    fn overwrite(&mut self, room: RoomId) -> Result<bool, Failure> {
+        let Some(head) = self.head(room)?.filter(|head| head.reuse) else {
+            return Ok(false);
+        };
+        let seq = head.last_seq;
+        head.reuse = false;
+        head.last_seq -= 1;
+        self.reused.insert(room);
+        self.connection.execute(
+            "DELETE FROM messages WHERE room_id = ?1 AND seq = ?2",
+            params![room.0.as_bytes(), int(seq)],
+        )?;
+        Ok(true)
+    }
+
+    fn give(&mut self, room: RoomId, seq: Seq, ts: UnixMs) {
+        if let Some(head) = self.heads.get_mut(&room) {
+            head.last_seq = seq;
+            head.last_ts = ts;
+        }
+    }
+
+    /// The room as this transaction has it so far.
+    pub fn head(&mut self, room: RoomId) -> Result<Option<&mut Head>, Failure> {
+        use std::collections::btree_map::Entry;
+        match self.heads.entry(room) {
+            Entry::Occupied(entry) => Ok(Some(entry.into_mut())),
+            Entry::Vacant(entry) => {
+                let mut statement = self.connection.prepare_cached(
+                    "SELECT kind, member_count FROM chat_rooms WHERE room_id = ?1",
+                )?;
+                let mut rows = statement.query([room.0.as_bytes()])?;
+                let Some(row) = rows.next()? else {
+                    return Ok(None);
+                };
+                let (last_seq, last_ts) = newest(self.connection, room)?;
+                let head = Head {
+                    kind: room_kind(row, 0)?,
+                    last_seq,
+                    last_ts,
+                    member_count: uint(row, 1)? as usize,
+                    members_changed: false,
+                    reuse: self.sabotage.is(Sabotage::SeqReused) && !self.reused.contains(&room),
+                };
+                Ok(Some(entry.insert(head)))
+            }
+        }
+    }
+
+    /// The room just opened.
+    pub fn open_head(&mut self, room: RoomId, head: Head) {
+        if self.sabotage.is(Sabotage::SeqReused) {
+            self.reused.insert(room);
+        }
+        self.heads.insert(room, head);
+    }
+
+    /// The user's place in the room as this transaction has it so far.
+    pub fn seat(&mut self, room: RoomId, user: UserId) -> Result<&mut Seat, Failure> {
+        use std::collections::btree_map::Entry;
+        match self.seats.entry((room, user)) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let mut statement = self.connection.prepare_cached(
+                    "SELECT role, left_seq IS NULL FROM room_participants
+                     WHERE room_id = ?1 AND user_id = ?2",
+                )?;
+                let mut rows = statement.query([room.0.as_bytes(), user.0.as_bytes()])?;
+                let seat = match rows.next()? {
+                    Some(row) => Seat {
+                        role: row.get::<_, bool>(1)?.then(|| role(row, 0)).transpose()?,
+                        known: true,
+                        read_seq: None,
+                    },
+                    None => Seat::default(),
+                };
+                Ok(entry.insert(seat))
+            }
+        }
+    }
+
+    /// Writes what was kept back: the authors' watermarks, and how many members rooms have.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        for (room, head) in &mut self.heads {
+            if std::mem::take(&mut head.members_changed) {
+                self.connection
+                    .prepare_cached("UPDATE chat_rooms SET member_count = ?2 WHERE room_id = ?1")?
+                    .execute(params![room.0.as_bytes(), int(head.member_count as u64)])?;
+            }
+        }
+        for ((room, user), seat) in &mut self.seats {
+            let Some(seq) = seat.read_seq.take() else {
+                continue;
+            };
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO message_read_status (room_id, user_id, read_seq, delivered_seq)
+                     VALUES (?1, ?2, ?3, ?3)
+                     ON CONFLICT DO UPDATE SET
+                         read_seq = max(read_seq, excluded.read_seq),
+                         delivered_seq = max(delivered_seq, excluded.delivered_seq)",
+                )?
+                .execute(params![room.0.as_bytes(), user.0.as_bytes(), int(seq)])?;
+        }
+        Ok(())
+    }
+
+    /// The keyed hash of what `parts` feeds to it.
+    pub fn body_hash(&self, parts: impl FnOnce(&mut Parts)) -> BodyHash {
+        let mut hash = Parts(blake3::Hasher::new_keyed(self.hash_key));
+        parts(&mut hash);
+        let mut first = [0; 16];
+        first.copy_from_slice(&hash.0.finalize().as_bytes()[..16]);
+        first
+    }
+
+    /// What this user is called, and of how many rooms they are a member.
+    pub fn user(&self, user: UserId) -> Result<Option<(String, usize)>, Failure> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT name, room_count FROM chat_users WHERE user_id = ?1")?;
+        let mut rows = statement.query([user.0.as_bytes()])?;
+        match rows.next()? {
+            Some(row) => Ok(Some((row.get(0)?, uint(row, 1)? as usize))),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Parts of a body, each told from the next by its length.
+pub(super) struct Parts(blake3::Hasher);
+
+impl Parts {
+    pub fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        self.0.update(text.as_bytes());
+    }
+
+    pub fn number(&mut self, number: u64) {
+        self.0.update(&number.to_le_bytes());
+    }
+
+    pub fn user(&mut self, user: UserId) {
+        self.0.update(user.0.as_bytes());
+    }
+}
+
+fn sent(room_id: RoomId, client_msg_id: ClientMsgId, message: Message) -> OpDone {
+    let (seq, ts) = (message.seq, message.created_at);
+    OpDone {
+        reply: OpReply::Sent(Sent {
+            client_msg_id,
+            room_id,
+            seq,
+            ts,
+            duplicate: false,
+        }),
+        events: vec![RoomEvent {
+            room_id,
+            seq,
+            ts,
+            body: RoomEventBody::MessageCreated {
+                message: Box::new(message),
+            },
+        }],
+    }
+}

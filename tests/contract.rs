@@ -1,0 +1,19 @@
+//! What every store must do, in the words of [`caffis_chat::chat::port`] alone, run against each
+//! backend. What only one backend promises (its files, its failures) stands in a file of its own.
+
+#[path = "contract/concurrent.rs"]
+mod concurrent;
+#[path = "contract/harness.rs"]
+mod harness;
+#[path = "contract/model.rs"]
+mod model;
+#[path = "contract/random.rs"]
+mod random;
+#[path = "contract/reads.rs"]
+mod reads;
+#[path = "contract/rooms.rs"]
+mod rooms;
+#[path = "contract/sends.rs"]
+mod sends;
+#[path = "contract/sqlite.rs"]
+mod sqlite;

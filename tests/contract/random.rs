@@ -1,0 +1,239 @@
+//! Random writes and reads, compared with the model: every outcome, every event, every page.
+
+use crate::harness::*;
+use crate::model::{self, Model};
+use caffis_chat::chat::port::*;
+use caffis_chat::limits;
+use caffis_chat::protocol::{RoomId, UnixMs, UserId};
+
+/// Users who exist; 7 and 8 never signed in.
+const USERS: u64 = 6;
+const SEEDS: u64 = 16;
+const BATCHES: u64 = 60;
+
+#[test]
+fn random_writes_and_reads_are_those_of_the_model() {
+    let seeds = match std::env::var("CONTRACT_SEED") {
+        Ok(seed) => {
+            let seed = seed.parse().expect("a number");
+            seed..seed + 1
+        }
+        Err(_) => 0..SEEDS,
+    };
+    for seed in seeds {
+        for backend in Backend::all() {
+            let _repeat = Repeat(seed);
+            run(seed, backend);
+        }
+    }
+}
+
+fn run(seed: u64, mut backend: Backend) {
+    let mut random = Random(seed);
+    let mut model = model::with_users(u128::from(USERS));
+    backend.users(u128::from(USERS));
+    let mut now = UnixMs(START_MS);
+    for _ in 0..BATCHES {
+        // The clock goes back now and then.
+        now = UnixMs(now.0 + random.below(40) - random.below(2) * random.below(30));
+        backend.set_clock_ms(now.0);
+        let count = 1 + random.below(8);
+        let ops: Vec<Op> = (0..count).map(|_| op(&mut random, &model)).collect();
+        for (op, outcome) in ops.iter().zip(backend.commit(ops.clone())) {
+            match (outcome, model.apply(now, op)) {
+                (Ok(done), Ok((reply, events))) => {
+                    assert_eq!(format!("{:?}", done.reply), format!("{reply:?}"), "{op:?}");
+                    assert_eq!(done.events, events, "{op:?}");
+                }
+                (Err(refusal), Err(code)) => assert_eq!(refusal.code, code, "{op:?}"),
+                (found, expected) => panic!("{op:?}: {found:?}, not {expected:?}"),
+            }
+        }
+        if random.chance(4) {
+            backend.reopen();
+        }
+        for _ in 0..6 {
+            compare_pages(&backend, &model, &mut random);
+        }
+        let n = any_user(&mut random);
+        if n <= u128::from(USERS) {
+            compare_rooms(&backend, &model, n, &mut random);
+        }
+    }
+    for (room, expected) in &model.rooms {
+        assert_eq!(backend.all_events(*room).events, expected.events);
+        let mut members = backend.open_room(*room).expect("a room").members;
+        members.sort_unstable();
+        assert_eq!(members, model.roles(*room));
+    }
+    assert!(model.rooms.len() > 3, "a run in which too little happened");
+}
+
+fn any_user(random: &mut Random) -> u128 {
+    // Mostly those who exist.
+    let bound = if random.chance(5) { USERS + 2 } else { USERS };
+    1 + u128::from(random.below(bound))
+}
+
+fn known_user(random: &mut Random) -> u128 {
+    1 + u128::from(random.below(USERS))
+}
+
+fn some_users(random: &mut Random) -> Vec<u128> {
+    let count = random.below(4);
+    (0..count).map(|_| any_user(random)).collect()
+}
+
+fn any_room(random: &mut Random, model: &Model) -> RoomId {
+    let rooms: Vec<RoomId> = model.rooms.keys().copied().collect();
+    if rooms.is_empty() || random.chance(3) {
+        return group_id(known_user(random), 99);
+    }
+    random.pick(&rooms)
+}
+
+fn op(random: &mut Random, model: &Model) -> Op {
+    let actor = known_user(random);
+    let room = any_room(random, model);
+    match random.below(100) {
+        0..8 => {
+            let name = u128::from(random.below(2));
+            let mut others = some_users(random);
+            others.retain(|n| *n != actor);
+            create_group(actor, name, others)
+        }
+        8..12 => match any_user(random) {
+            other if other == actor => leave(room, actor),
+            other => create_direct(actor, other),
+        },
+        12..22 => add(room, actor, some_users(random)),
+        22..28 => remove(room, actor, some_users(random)),
+        28..33 => leave(room, actor),
+        // Few ids and few texts, so that retries and conflicts are met.
+        33..40 => {
+            let id = u128::from(random.below(8));
+            send(room, actor, id, random.pick(&["same", "same", "other"]))
+        }
+        40..50 => {
+            let seq = random.below(12);
+            reply_to(room, actor, u128::from(random.below(1 << 40)), seq)
+        }
+        _ => {
+            let text = "x".repeat(random.below(40) as usize);
+            send(room, actor, u128::from(random.below(1 << 40)), &text)
+        }
+    }
+}
+
+fn compare_pages(backend: &Backend, model: &Model, random: &mut Random) {
+    let room = any_room(random, model);
+    let last_seq = model
+        .rooms
+        .get(&room)
+        .map_or(0, |room| room.events.len() as u64);
+    let seq = random.below(last_seq + 3);
+    let bytes_max = random.pick(&[0, 1, 30, 100, 1 << 20]);
+    let limit = 1 + random.below(12) as usize;
+    let read = EventsRead {
+        room,
+        after: seq,
+        to: seq + random.below(20),
+        events_max: limit,
+        bytes_max,
+        newest: random.chance(50),
+    };
+    let page = backend.events(read);
+    assert_eq!(page.events, model.events(&read), "{read:?}");
+    assert_eq!(page.last_seq, last_seq);
+
+    let read = HistoryRead {
+        room,
+        user: user(known_user(random)),
+        page: random.pick(&[
+            HistoryPage::Newest,
+            HistoryPage::Before(seq),
+            HistoryPage::After(seq),
+            HistoryPage::Around(seq),
+        ]),
+        limit,
+        bytes_max,
+    };
+    let StoreAnswer::History(found) = backend.call(StoreCall::History(read)) else {
+        panic!("not the answer to a history");
+    };
+    match (found, model.history(&read)) {
+        (Ok(found), Ok(expected)) => {
+            assert_eq!(found.messages, expected.messages, "{read:?}");
+            assert_eq!(
+                (found.has_more, found.last_seq, found.next_after_seq),
+                (
+                    expected.has_more,
+                    expected.last_seq,
+                    expected.next_after_seq
+                ),
+                "{read:?}"
+            );
+        }
+        (Err(refusal), Err(code)) => assert_eq!(refusal.code, code),
+        (found, expected) => panic!("{read:?}: {found:?}, not {expected:?}"),
+    }
+}
+
+fn compare_rooms(backend: &Backend, model: &Model, n: u128, random: &mut Random) {
+    let user: UserId = user(n);
+    let expected = model.rooms_of(user);
+    let signed_in = backend.sign_in(n);
+    let rooms: Vec<RoomId> = signed_in.rooms.iter().map(|room| room.room).collect();
+    assert_eq!(rooms, expected);
+    for found in &signed_in.rooms {
+        let described = found.described.as_ref().expect("described");
+        assert_eq!(described.unread, model.unread(found.room, user));
+        assert_eq!(Some(found.read_seq), model.read_seq(found.room, user));
+        let view = model.view(found.room, limits::READY_WATERMARK_MEMBERS_MAX);
+        assert_eq!((found.kind, found.last_seq), (view.kind, view.last_seq));
+        let marks = described.watermarks.iter();
+        let marks = marks.map(|mark| (mark.user_id, mark.read_seq, mark.delivered_seq));
+        let members = view.members.iter();
+        let members = members.map(|member| (member.user_id, member.read_seq, member.delivered_seq));
+        assert!(marks.eq(members));
+    }
+
+    let limit = 1 + random.below(5) as usize;
+    let (mut listed, mut cursor) = (Vec::new(), None);
+    loop {
+        let read = ListRead {
+            user,
+            cursor,
+            limit,
+            archived: false,
+        };
+        let StoreAnswer::ListRooms(page) = backend.call(StoreCall::ListRooms(read)) else {
+            panic!("not the answer to a list");
+        };
+        let page = page.expect("a page");
+        assert!(page.rooms.len() <= limit);
+        listed.extend(page.rooms);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert!(listed.iter().map(|listed| listed.room.room_id).eq(expected));
+    for listed in listed {
+        let room = listed.room.room_id;
+        assert_eq!(listed.room, model.view(room, 8));
+        assert_eq!(listed.unread, model.unread(room, user));
+        assert_eq!(Some(listed.read_seq), model.read_seq(room, user));
+        assert_eq!(listed.last_message, model.last_message(room));
+    }
+
+    let room = any_room(random, model);
+    match (backend.get_room(room, n), model.read_seq(room, user)) {
+        (Ok(found), Some(read_seq)) => {
+            assert_eq!(found.room, model.view(room, limits::ROOM_MEMBERS_SHOWN_MAX));
+            assert_eq!(found.read_seq, read_seq);
+        }
+        (Err(_), None) => (),
+        (found, expected) => panic!("{found:?}, not {expected:?}"),
+    }
+}
