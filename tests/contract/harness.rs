@@ -13,11 +13,14 @@ use uuid::Uuid;
 /// Time of the first commit of every test, ms.
 pub const START_MS: u64 = 1_700_000_000_000;
 
+/// Opens a store on this folder, with this clock.
+type Open = Box<dyn Fn(&Path, Arc<AtomicU64>) -> Arc<dyn Store>>;
+
 /// A store, how it is opened again, and the clock it is told.
 pub struct Backend {
     store: Option<Arc<dyn Store>>,
     /// Opens the same data once more.
-    open: Box<dyn Fn(&Path, Arc<AtomicU64>) -> Arc<dyn Store>>,
+    open: Open,
     clock_ms: Arc<AtomicU64>,
     folder: tempfile::TempDir,
 }
@@ -39,7 +42,7 @@ impl Backend {
         }))
     }
 
-    fn new(open: Box<dyn Fn(&Path, Arc<AtomicU64>) -> Arc<dyn Store>>) -> Backend {
+    fn new(open: Open) -> Backend {
         let folder = tempfile::tempdir().expect("a folder");
         let clock_ms = Arc::new(AtomicU64::new(START_MS));
         let store = open(folder.path(), Arc::clone(&clock_ms));

@@ -438,8 +438,7 @@ impl Model {
             taken += 1;
         }
         let has_more = taken < wanted.len();
-        let mut messages: Vec<Message> =
-            wanted[..taken].iter().map(|m| Message::clone(m)).collect();
+        let mut messages: Vec<Message> = wanted[..taken].iter().copied().cloned().collect();
         messages.sort_by_key(|message| message.seq);
         let next_after_seq = match read.page {
             HistoryPage::After(_) if has_more => messages.last().map(|message| message.seq),

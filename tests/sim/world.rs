@@ -156,7 +156,7 @@ impl World {
             restart_at_us: 0,
             effects: Vec::new(),
             calm: false,
-            validate: seed % 16 == 0,
+            validate: seed.is_multiple_of(16),
             trace: std::env::var_os("CAFFIS_SIM_TRACE").is_some(),
             report: Report::default(),
         }
@@ -987,8 +987,9 @@ impl World {
                 ts = event.ts;
                 let json: serde_json::Value =
                     serde_json::from_str(&event.to_json()).map_err(|error| error.to_string())?;
+                let text = json.to_string();
                 if let Some(shown) = self.truth.events.get(&(room, seq))
-                    && *shown != json.to_string()
+                    && *shown != text
                 {
                     return Err(format!(
                         "stored at {room}/{seq}:\n  {json}\n  shown: {shown}"
