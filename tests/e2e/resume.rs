@@ -6,6 +6,7 @@ use crate::support::follower::Follower;
 use crate::support::socket::Socket;
 use crate::support::{Client, Server, User};
 use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 fn resume(server: &Server, user: &User, epoch: &str, rooms: Value) -> Client {
@@ -132,12 +133,25 @@ fn without_a_position_nothing_is_replayed() {
     }
 }
 
+/// Waits until the clock shows another time: activity is compared in ms.
+fn next_millisecond() {
+    let ms = || {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.expect("after 1970").as_millis()
+    };
+    let begun = ms();
+    while ms() == begun {
+        std::hint::spin_loop();
+    }
+}
+
 #[test]
 fn rooms_of_resume_are_told_first_then_the_others_by_activity() {
     let server = Server::unlimited();
     let (mut writer, bob, first) = room_of_two(&server);
     let rooms: Vec<Uuid> = (0..4).map(|_| writer.group(&[&bob])).collect();
     for room in &rooms {
+        next_millisecond();
         writer.send(*room, "Activity.");
     }
     let epoch = epoch_of(&writer);
