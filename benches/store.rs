@@ -4,6 +4,9 @@
 //! `…/cpu` is the CPU time of the thread, which says what a core can do; `…/wall` includes the wait
 //! for the disk, which says what one caller sees. Run small by `cargo test --benches`.
 
+// A benchmark has a clock; only the pure part must not.
+#![allow(clippy::disallowed_methods)]
+
 use caffis_chat::chat::port::{
     EventsRead, HistoryPage, HistoryRead, Op, OpKind, SignIn, StoreCall,
 };

@@ -1,6 +1,13 @@
 //! What every store must do, in the words of [`caffis_chat::chat::port`] alone, run against each
 //! backend. What only one backend promises (its files, its failures) stands in a file of its own.
 
+// Tests have threads, clocks and files; only the pure part must not.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros
+)]
+
 #[path = "contract/concurrent.rs"]
 mod concurrent;
 #[path = "contract/harness.rs"]

@@ -713,3 +713,29 @@ fn without_descriptors_it_neither_spins_nor_stops() {
     drop(server.stdin.take());
     assert!(server.wait().expect("a child").success());
 }
+
+#[test]
+fn many_half_open_requests_keep_nobody_out() {
+    caffis_chat::sys::raise_descriptors().expect("a limit");
+    let server = Server::start(config(1));
+    let held: Vec<TcpStream> = (0..caffis_chat::edge::HANDSHAKES_MAX)
+        .map(|_| connect(server.address))
+        .collect();
+    server.wait("all are accepted", |server| {
+        server.stats(|shard| shard.driver.sockets) == held.len() as u64
+    });
+    let request = format!("{REQUEST}{SUBPROTOCOL}\r\n");
+    let began = Instant::now();
+    loop {
+        // Long before the ten seconds of the others are over.
+        assert!(began.elapsed() < Duration::from_secs(5), "it is kept out");
+        let mut stream = connect(server.address);
+        let mut status = [0; 12];
+        let _refused_already = stream.write_all(request.as_bytes());
+        if stream.read_exact(&mut status).is_ok() && &status == b"HTTP/1.1 101" {
+            break;
+        }
+    }
+    drop(held);
+    server.wait_empty();
+}

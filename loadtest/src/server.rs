@@ -138,6 +138,8 @@ impl Server {
         Ok(())
     }
 
+    /// # Errors
+    /// When there is nobody to send it to.
     pub fn signal(&self, name: &str) -> Result<(), SetupError> {
         let status = Command::new("kill")
             .arg(format!("-{name}"))

@@ -93,7 +93,8 @@ CREATE INDEX room_participants_of_user ON room_participants (user_id, room_id)
 CREATE INDEX room_participants_by_service ON room_participants (room_id, joined_seq, user_id)
     WHERE left_seq IS NULL;
 
--- Watermarks per room and user; `delivered_seq` is never below `read_seq`. Neither ever decreases.
+-- Watermarks per room and user, but for `read_marks_pending`; `delivered_seq` is never below
+-- `read_seq`. Neither ever decreases.
 CREATE TABLE message_read_status (
     room_id       BLOB NOT NULL CHECK (length(room_id) = 16),
     user_id       BLOB NOT NULL CHECK (length(user_id) = 16),
@@ -101,3 +102,12 @@ CREATE TABLE message_read_status (
     delivered_seq INTEGER NOT NULL,
     PRIMARY KEY (room_id, user_id)
 ) STRICT, WITHOUT ROWID;
+
+-- Watermarks that sends advanced, not yet in `message_read_status`: a watermark is the greater of
+-- both. One row per commit, appended; a mark is the room, the user, and the seq (8 bytes,
+-- big-endian), 40 bytes. A send then dirties the last page of this table, which all sends share,
+-- instead of a page of `message_read_status`.
+CREATE TABLE read_marks_pending (
+    n     INTEGER PRIMARY KEY,
+    marks BLOB NOT NULL
+) STRICT;

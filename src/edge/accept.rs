@@ -7,7 +7,7 @@
 
 use super::handshake::Refused;
 use super::slab::{Handshaking, State};
-use super::{ACCEPT_PAUSE_MS, Chat, Edge, HANDSHAKES_MAX, after_ms};
+use super::{ACCEPT_PAUSE_MS, Chat, Edge, HANDSHAKE_MS_HURRIED, HANDSHAKES_MAX, after_ms};
 use crate::limits;
 use crate::sys::{self, Shutdown};
 use std::io;
@@ -16,6 +16,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// How often the lack of descriptors is logged at most, ms.
 const LOG_EVERY_MS: u64 = 10_000;
+/// How often requests that take long are looked for at most, ms.
+const HURRY_EVERY_MS: u64 = 100;
 
 /// The listener.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(super) struct Accepting {
     paused_until_us: u64,
     /// The lack of descriptors is not logged before, µs.
     logged_until_us: u64,
+    /// Requests that take long are not looked for before, µs.
+    hurried_until_us: u64,
 }
 
 impl Accepting {
@@ -40,6 +44,7 @@ impl Accepting {
             ends: false,
             paused_until_us: 0,
             logged_until_us: 0,
+            hurried_until_us: 0,
         }
     }
 
@@ -71,7 +76,7 @@ impl Edge {
         if let Some(listener) = &self.accepting.listener {
             sys::shutdown(listener, Shutdown::Both);
         }
-        for index in self.slab.all_handshaking() {
+        for index in self.slab.handshakes_due(u64::MAX) {
             self.refuse(chat, index, Refused::Overloaded);
         }
     }
@@ -80,7 +85,7 @@ impl Edge {
     pub fn accepted(&mut self, chat: &mut Chat, result: io::Result<OwnedFd>, more: bool) {
         self.accepting.asked = more;
         match result {
-            Ok(socket) if self.slab.handshaking() >= HANDSHAKES_MAX || self.accepting.ends => {
+            Ok(socket) if self.accepting.ends || !self.make_room(chat) => {
                 self.stats.refused += 1;
                 // Closed at once, so this may not arrive; but it costs nothing that lasts.
                 let _told = sys::send(socket.as_fd(), &Refused::Overloaded.response());
@@ -106,6 +111,22 @@ impl Edge {
                 }
             }
         }
+    }
+
+    /// Whether another request may be in the making; gives up old ones if there are too many.
+    fn make_room(&mut self, chat: &mut Chat) -> bool {
+        if self.slab.handshaking() < HANDSHAKES_MAX {
+            return true;
+        }
+        if self.accepting.hurried_until_us <= chat.now.mono_us {
+            // Not for every connection: all places are looked through.
+            self.accepting.hurried_until_us = after_ms(chat.now, HURRY_EVERY_MS);
+            let left_ms = limits::HANDSHAKE_MS_MAX - HANDSHAKE_MS_HURRIED;
+            for index in self.slab.handshakes_due(after_ms(chat.now, left_ms)) {
+                self.refuse(chat, index, Refused::Timeout);
+            }
+        }
+        self.slab.handshaking() < HANDSHAKES_MAX
     }
 
     fn pause(&mut self, chat: &Chat, error: &io::Error) {

@@ -241,8 +241,11 @@ mod tests {
         // And the same when it comes byte by byte.
         let mut step = Head::Incomplete;
         for length in 1..=bytes.len() {
-            assert_eq!(step, Head::Incomplete);
             step = read_head(&bytes[..length], length - 1, origins);
+            // What can already be seen to be wrong is refused at once.
+            if step != Head::Incomplete {
+                break;
+            }
         }
         assert_eq!(step, head);
     }

@@ -53,9 +53,15 @@ pub const LOCKED_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(RING.locked_bytes() < LOCKED_BYTES_MAX / 2);
 const _: () = assert!(COMPLETIONS >= 2 * BUFFERS as u32);
 
-/// Connections of a shard that have not sent their request yet; further ones are told to come
-/// back. They cost descriptors for up to [`limits::HANDSHAKE_MS_MAX`].
+/// Connections of a shard that have not sent their request yet. Each may take up to
+/// [`limits::HANDSHAKE_MS_MAX`]; when there are so many, those older than [`HANDSHAKE_MS_HURRIED`]
+/// are given up first, and a new one is refused only if there are none: whoever holds many
+/// half-open does not keep out those who ask at once.
 pub const HANDSHAKES_MAX: usize = 4096;
+/// How long a request may take while there are too many, ms.
+pub const HANDSHAKE_MS_HURRIED: u64 = 1_000;
+/// Connections of a shard that are being closed in good order; further ones are cut off.
+pub const CLOSING_MAX: usize = 16_384;
 /// How long a connection that is being closed may take, ms: once to write what is left and once
 /// for the peer to end its side.
 pub const CLOSE_MS_MAX: u64 = 3_000;

@@ -7,7 +7,7 @@
 
 use super::handshake::{Head, Refused, read_head};
 use super::slab::{Connection, ControlFrames, Ending, State};
-use super::{CLOSE_MS_MAX, CONTROL_BYTES_MAX, Chat, Edge, after_ms};
+use super::{CLOSE_MS_MAX, CLOSING_MAX, CONTROL_BYTES_MAX, Chat, Edge, after_ms};
 use crate::chat::{ConnId, Input};
 use crate::protocol::CloseCode;
 use crate::protocol::websocket::{self, Item, Reader, Stream};
@@ -180,7 +180,7 @@ impl Edge {
     }
 
     /// Answers a request that does not become a WebSocket, and closes.
-    pub(super) fn refuse(&mut self, chat: &Chat, index: u32, refused: Refused) {
+    pub(super) fn refuse(&mut self, chat: &mut Chat, index: u32, refused: Refused) {
         self.stats.refused += 1;
         if let Some(socket) = &self.slab[index].socket {
             let _broken = sys::send(socket.as_fd(), &refused.response());
@@ -190,7 +190,10 @@ impl Edge {
     }
 
     /// Waits for the peer to end its side.
-    pub(super) fn linger(&mut self, chat: &Chat, index: u32) {
+    pub(super) fn linger(&mut self, chat: &mut Chat, index: u32) {
+        if self.slab.closing() >= CLOSING_MAX {
+            return self.finish(chat, index);
+        }
         let deadline_us = after_ms(chat.now, CLOSE_MS_MAX);
         self.slab.set_state(index, State::Lingering { deadline_us });
     }

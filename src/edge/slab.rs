@@ -214,6 +214,11 @@ impl Slab {
         self.len() == 0
     }
 
+    /// How many connections are being closed.
+    pub fn closing(&self) -> usize {
+        self.closing
+    }
+
     /// Whether any connection is in a state that may not last.
     pub fn has_deadlines(&self) -> bool {
         self.handshaking + self.closing > 0
@@ -230,9 +235,12 @@ impl Slab {
         self.select(overdue)
     }
 
-    /// The connections whose request is in the making.
-    pub fn all_handshaking(&self) -> Vec<u32> {
-        self.select(|place| matches!(place.state, State::Handshaking(_)))
+    /// The connections whose request is in the making and due by then.
+    pub fn handshakes_due(&self, by_us: u64) -> Vec<u32> {
+        self.select(|place| match &place.state {
+            State::Handshaking(handshaking) => handshaking.deadline_us <= by_us,
+            _ => false,
+        })
     }
 
     fn select(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<u32> {

@@ -48,6 +48,8 @@ driver_stats! {
         sends,
         /// Sends that took less than there was.
         sends_short,
+        /// Flushes after which the next one was put off, so that more goes out together.
+        flush_pauses,
         /// Turns of the loop.
         turns,
         /// Waits in the executor, for want of work.

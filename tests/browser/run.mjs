@@ -52,7 +52,8 @@ async function until(what, check, msMax = SEEN_MS_MAX) {
 }
 
 async function startServer(port) {
-  const env = { ...process.env, CAFFIS_LISTEN: `127.0.0.1:${port}`, CAFFIS_DATA_DIR: join(folder, "data"), CAFFIS_MODE: "development" };
+  const { CAFFIS_SERVER: _, ...rest } = process.env;
+  const env = { ...rest, CAFFIS_LISTEN: `127.0.0.1:${port}`, CAFFIS_DATA_DIR: join(folder, "data"), CAFFIS_MODE: "development" };
   const server = spawn(SERVER, { env, stdio: ["ignore", "inherit", "inherit"] });
   const ended = new Promise((done) => server.once("exit", done).once("error", done));
   await until("the server is ready", async () => {

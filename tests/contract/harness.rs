@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// Time of the first commit of every test, ms.
 pub const START_MS: u64 = 1_700_000_000_000;
 
-/// Opens a store on this folder, with this clock.
+/// Opens the store in a folder, with a clock in ms.
 type Open = Box<dyn Fn(&Path, Arc<AtomicU64>) -> Arc<dyn Store>>;
 
 /// A store, how it is opened again, and the clock it is told.

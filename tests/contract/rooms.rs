@@ -1,7 +1,7 @@
 //! Rooms and their members: who may what, who becomes owner, whose version rises.
 
 use crate::harness::*;
-use caffis_chat::chat::port::{Op, OpKind, StoreCall};
+use caffis_chat::chat::port::{Op, OpKind, StoreAnswer, StoreCall};
 use caffis_chat::limits;
 use caffis_chat::protocol::event::{Membership, RoomEventBody};
 use caffis_chat::protocol::view::{Role, RoomKind};
@@ -475,6 +475,47 @@ fn a_large_room_works_like_a_small_one() {
         let described = rooms[0].described.as_ref().expect("described");
         assert!(described.watermarks.is_empty());
         assert_eq!(described.unread, limits::UNREAD_MAX);
+    }
+}
+
+/// Enough sends that a store which collects watermarks must put them away several times.
+#[test]
+fn the_watermarks_of_thousands_of_sends_are_all_kept() {
+    for mut backend in Backend::all() {
+        backend.users(1_000);
+        let room = group_id(1, 1);
+        backend.done(create_group(1, 1, 2..=1_000));
+        let mut last_seq = 1;
+        for round in 0..11u128 {
+            // The last of them send less.
+            let senders = 1_000 - 50 * round;
+            let sends = (1..=senders).map(|n| send(room, n, round * 1_000 + n, "hello"));
+            backend.commit(sends.collect());
+            let first = last_seq;
+            last_seq += senders as u64;
+            if round % 4 == 3 {
+                backend.reopen();
+            }
+            let questions = (1..=1_000u128).map(|n| (room, user(n)));
+            let call = StoreCall::GetRooms(questions.step_by(97).collect());
+            let StoreAnswer::GetRooms(answers) = backend.call(call) else {
+                panic!("not the answer to get rooms");
+            };
+            for (n, answer) in (1..=1_000u64).step_by(97).zip(answers) {
+                let found = answer.expect("a member");
+                if u128::from(n) <= senders {
+                    assert_eq!(found.read_seq, first + n, "user {n} in round {round}");
+                } else {
+                    assert!(found.read_seq > 1 && found.read_seq <= first, "user {n}");
+                }
+                assert_eq!(found.room.last_seq, last_seq);
+                for member in &found.room.members {
+                    assert_eq!(member.read_seq, member.delivered_seq);
+                    let own = member.user_id == user(n as u128);
+                    assert!(!own || member.read_seq == found.read_seq);
+                }
+            }
+        }
     }
 }
 

@@ -65,6 +65,8 @@ pub fn run(args: &CrashArgs, progress: Progress) -> Result<Ending, SetupError> {
         server.check_alive()?;
         server.kill(&mut workshop.janitor)?;
         let killed_us = world.state.clock.now_us();
+        // Everybody has to notice, or nobody would have to come back.
+        world.run_until(Duration::from_secs(5), |state| state.ready == 0)?;
         server = plan.start(&mut workshop.janitor)?;
         let is_back = world.run_until(Duration::from_secs(30), |state| {
             state.ready + state.stopped() >= state.wanted()

@@ -23,7 +23,10 @@ pub struct SmokeArgs {
 /// When the server does not start or the run cannot be set up.
 pub fn run(args: &SmokeArgs, progress: Progress) -> Result<Ending, SetupError> {
     let mut workshop = Workshop::new("smoke")?;
-    let plan = args.server.plan(&workshop.folder)?;
+    let mut plan = args.server.plan(&workshop.folder)?;
+    // First, so that the command line wins.
+    plan.env
+        .insert(0, ("CAFFIS_DRAIN_MS".to_owned(), "1000".to_owned()));
     let mut server = plan.start(&mut workshop.janitor)?;
     server.wait_ready(Duration::from_secs(10))?;
     let load = LoadArgs {
@@ -48,7 +51,20 @@ pub fn run(args: &SmokeArgs, progress: Progress) -> Result<Ending, SetupError> {
     let mut ending = finish(&mut world, &load, report)?;
     server.check_alive()?;
     // With all clients still connected: the server has to say goodbye to them.
-    let status = server.terminate(&mut workshop.janitor, Duration::from_secs(10))?;
+    world.progress.stage("asking it to end");
+    server.signal("TERM")?;
+    world.let_go();
+    let is_empty = world.run_until(Duration::from_secs(10), |state| state.ready == 0)?;
+    if !is_empty {
+        let left = world.state.ready;
+        ending
+            .failures
+            .push(format!("{left} clients were not let go"));
+    }
+    let goodbyes = &world.state.stats.closes;
+    ending.report.section("after SIGTERM");
+    ending.report.map("closes", &serde_json::json!(goodbyes));
+    let status = server.terminate(&mut workshop.janitor, Duration::from_secs(5))?;
     if !status.success() {
         ending
             .failures

@@ -79,6 +79,13 @@ impl World {
         }
     }
 
+    /// Nobody comes back any more once its connection ends.
+    pub fn let_go(&mut self) {
+        for client in &mut self.state.clients {
+            client.is_wanted = false;
+        }
+    }
+
     /// Lets these clients stop reading, or read again: what comes meanwhile stays in their sockets.
     pub fn stall(&mut self, clients: impl Iterator<Item = ClientIndex>, is_stalled: bool) {
         for client in clients {

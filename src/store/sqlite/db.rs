@@ -5,6 +5,7 @@
 //! Invariants: when a call returns, no transaction is open, whatever failed; a commit that returns
 //! outcomes is on disk.
 
+use super::marks::{Marks, MarksWriter};
 use super::options::{DbOptions, OpenError};
 use super::row::{Failure, refuse};
 use super::write::Batch;
@@ -13,6 +14,7 @@ use crate::chat::port::{Op, OpOutcome, SignIn, StoreAnswer, StoreCall, StoreErro
 use crate::chat::sabotage::Sabotage;
 use crate::protocol::{Epoch, ErrorCode, RoomId, UnixMs};
 use rusqlite::Connection;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -27,6 +29,9 @@ pub struct Db {
     epoch: Epoch,
     hash_key: [u8; 32],
     reused: BTreeSet<RoomId>,
+    marks_writer: MarksWriter,
+    /// For reads on this connection; a cell, because they change nothing that can be seen.
+    marks: RefCell<Marks>,
     /// Whether a panic in a write is a failure of this write (in the server) or goes on (in a
     /// simulation, which is to find it).
     pub(super) catches_panics: bool,
@@ -52,6 +57,7 @@ impl Db {
 
     fn new(path: Option<&Path>, options: &DbOptions) -> Result<Db, OpenError> {
         let (connection, meta) = schema::open_writer(path, options)?;
+        let marks_writer = MarksWriter::new(&connection)?;
         Ok(Db {
             connection,
             path: path.map(Path::to_owned),
@@ -59,6 +65,8 @@ impl Db {
             epoch: meta.epoch,
             hash_key: meta.hash_key,
             reused: BTreeSet::new(),
+            marks_writer,
+            marks: RefCell::default(),
             catches_panics: false,
         })
     }
@@ -91,7 +99,8 @@ impl Db {
         match call {
             StoreCall::Commit(ops) => self.commit(now, ops).map(StoreAnswer::Commit),
             StoreCall::SignIn(users) => {
-                if let Some(answer) = read::answer(&self.connection, call, false)? {
+                let answer = read::answer(&self.connection, self.marks.get_mut(), call, false)?;
+                if let Some(answer) = answer {
                     return Ok(answer);
                 }
                 let users: Vec<&SignIn> = users.iter().collect();
@@ -116,7 +125,8 @@ impl Db {
     }
 
     fn answer(&self, call: &StoreCall, is_written: bool) -> Result<StoreAnswer, StoreError> {
-        match read::answer(&self.connection, call, is_written)? {
+        let marks = &mut self.marks.borrow_mut();
+        match read::answer(&self.connection, marks, call, is_written)? {
             Some(answer) => Ok(answer),
             None => Err(StoreError::Unavailable("the call has to write".to_owned())),
         }
@@ -223,19 +233,24 @@ impl Db {
         for sign_in in users {
             rooms::write_user(connection, now, sign_in)?;
         }
+        let mut marks = self.marks_writer;
         let mut batch = Batch::new(
             connection,
             now,
             &self.hash_key,
             self.options.sabotage,
             &mut self.reused,
+            &mut marks,
         );
         let mut outcomes = Vec::with_capacity(ops.len());
         for op in ops {
             outcomes.push(batch.apply(op)?);
         }
         batch.finish()?;
+        // A failed commit may stand all the same: its number is used up.
+        self.marks_writer = self.marks_writer.after_failure(marks);
         connection.prepare_cached("COMMIT")?.execute([])?;
+        self.marks_writer = marks;
         Ok(outcomes)
     }
 
@@ -251,7 +266,12 @@ impl Db {
         let broken = !self.connection.is_autocommit() || matches!(failure, Failure::World(_));
         if let (true, Some(path)) = (broken, &self.path) {
             match schema::open_writer(Some(path), &self.options) {
-                Ok((connection, _)) => self.connection = connection,
+                Ok((connection, _)) => {
+                    self.connection = connection;
+                    if let Ok(marks) = MarksWriter::new(&self.connection) {
+                        self.marks_writer = marks.after_failure(self.marks_writer);
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "reopening the database failed"),
             }
         }

@@ -1,6 +1,6 @@
 //! Pages of a room's history for its members: messages in their current state.
 
-use super::read::{newest, read_seq};
+use super::read::{is_member, newest};
 use super::row::{Failure, int, message, message_columns, refuse};
 use crate::chat::port::{HistoryPage, HistoryRead, Refusal};
 use crate::protocol::reply::History;
@@ -13,7 +13,7 @@ pub(super) fn history(
     connection: &Connection,
     read: &HistoryRead,
 ) -> Result<Result<History, Refusal>, Failure> {
-    if read_seq(connection, read.room, read.user)?.is_none() {
+    if !is_member(connection, read.room, read.user)? {
         return Ok(refuse(ErrorCode::Forbidden, "not a member of this room"));
     }
     let (last_seq, _) = newest(connection, read.room)?;

@@ -3,6 +3,7 @@
 //! Invariants: the `version` of every user whose rooms change rises in the same transaction; every
 //! joining and leaving is one event with a `seq` of its own; a group with members has one owner.
 
+use super::marks;
 use super::read::{room_as_opened, room_view};
 use super::row::{Failure, OPENED_SEQ, Opened, int, refuse, user_id};
 use super::write::{Batch, Head, Seat};
@@ -143,7 +144,13 @@ impl Batch<'_> {
         }
         let view = if self.seat(room, actor)?.role.is_some() {
             self.finish()?;
-            room_view(self.connection, room, limits::ROOM_MEMBERS_SHOWN_MAX)?
+            self.seen.refresh(self.connection)?;
+            room_view(
+                self.connection,
+                &self.seen,
+                room,
+                limits::ROOM_MEMBERS_SHOWN_MAX,
+            )?
         } else {
             // Its creator, who is no member any more: told what they knew, and nothing newer.
             room_as_opened(self.connection, room)?
@@ -289,10 +296,11 @@ impl Batch<'_> {
                 int(self.now.0),
             ])?;
         self.rooms_changed(user, 1)?;
+        marks::write(self.connection, room, user, seq)?;
         *self.seat(room, user)? = Seat {
             role: Some(role),
             known: true,
-            read_seq: Some(seq),
+            read_seq: None,
         };
         if let Some(head) = self.head(room)? {
             head.member_count += 1;

@@ -14,6 +14,7 @@
 
 mod db;
 mod history;
+mod marks;
 mod members;
 mod options;
 mod read;

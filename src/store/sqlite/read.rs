@@ -1,5 +1,6 @@
 //! Reads of rooms: for their home shard, for those who look at one, and as they were opened.
 
+use super::marks::Marks;
 use super::row::{Failure, event, int, message_columns, role, room_kind, uint, user_id};
 use crate::chat::port::{
     EventsPage, EventsRead, OpenedRoom, Refusal, RoomForUser, StoreAnswer, StoreCall,
@@ -40,6 +41,7 @@ impl Drop for Snapshot<'_> {
 /// of a user who is unknown or is called differently by now, unless that `is_written` already.
 pub(super) fn answer(
     connection: &Connection,
+    marks: &mut Marks,
     call: &StoreCall,
     is_written: bool,
 ) -> Result<Option<StoreAnswer>, Failure> {
@@ -52,9 +54,10 @@ pub(super) fn answer(
                     return Ok(None);
                 }
             }
+            marks.refresh(connection)?;
             let signed_in = users
                 .iter()
-                .map(|sign_in| super::rooms::sign_in(connection, sign_in));
+                .map(|sign_in| super::rooms::sign_in(connection, marks, sign_in));
             StoreAnswer::SignIn(signed_in.collect::<Result<_, Failure>>()?)
         }
         StoreCall::OpenRooms(rooms) => {
@@ -76,11 +79,15 @@ pub(super) fn answer(
         StoreCall::History(read) => {
             StoreAnswer::History(super::history::history(connection, read)?)
         }
-        StoreCall::ListRooms(read) => StoreAnswer::ListRooms(super::rooms::list(connection, read)?),
+        StoreCall::ListRooms(read) => {
+            marks.refresh(connection)?;
+            StoreAnswer::ListRooms(super::rooms::list(connection, marks, read)?)
+        }
         StoreCall::GetRooms(questions) => {
+            marks.refresh(connection)?;
             let rooms = questions
                 .iter()
-                .map(|(room, user)| room_for_user(connection, *room, *user));
+                .map(|(room, user)| room_for_user(connection, marks, *room, *user));
             StoreAnswer::GetRooms(rooms.collect::<Result<_, Failure>>()?)
         }
     };
@@ -186,37 +193,51 @@ fn events(connection: &Connection, read: &EventsRead) -> Result<EventsPage, Fail
     Ok(page)
 }
 
-/// Whether this user is a member, and up to where they have read.
-pub(super) fn read_seq(
+/// Whether this user is a member.
+pub(super) fn is_member(
     connection: &Connection,
     room: RoomId,
     user: UserId,
-) -> Result<Option<Seq>, Failure> {
+) -> Result<bool, Failure> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT 1 FROM room_participants
+             WHERE room_id = ?1 AND user_id = ?2 AND left_seq IS NULL",
+        )?
+        .exists([room.0.as_bytes(), user.0.as_bytes()])?)
+}
+
+fn read_seq(
+    connection: &Connection,
+    marks: &Marks,
+    room: RoomId,
+    user: UserId,
+) -> Result<Seq, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT coalesce(s.read_seq, p.joined_seq)
-         FROM room_participants p
-         LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
-         WHERE p.room_id = ?1 AND p.user_id = ?2 AND p.left_seq IS NULL",
+        "SELECT read_seq FROM message_read_status WHERE room_id = ?1 AND user_id = ?2",
     )?;
     let mut rows = statement.query([room.0.as_bytes(), user.0.as_bytes()])?;
-    match rows.next()? {
-        Some(row) => uint(row, 0).map(Some),
-        None => Ok(None),
-    }
+    let kept = match rows.next()? {
+        Some(row) => uint(row, 0)?,
+        None => 0,
+    };
+    Ok(marks.mark(room, user, kept))
 }
 
 fn room_for_user(
     connection: &Connection,
+    marks: &Marks,
     room: RoomId,
     user: UserId,
 ) -> Result<Result<RoomForUser, Refusal>, Failure> {
-    let Some(read_seq) = read_seq(connection, room, user)? else {
+    if !is_member(connection, room, user)? {
         return Ok(super::row::refuse(
             ErrorCode::Forbidden,
             "not a member of this room",
         ));
-    };
-    match room_view(connection, room, limits::ROOM_MEMBERS_SHOWN_MAX)? {
+    }
+    let read_seq = read_seq(connection, marks, room, user)?;
+    match room_view(connection, marks, room, limits::ROOM_MEMBERS_SHOWN_MAX)? {
         Some(room) => Ok(Ok(RoomForUser { room, read_seq })),
         None => Err(Failure::Data("a room is gone".to_owned())),
     }
@@ -225,6 +246,7 @@ fn room_for_user(
 /// A room with its longest-serving members.
 pub(super) fn room_view(
     connection: &Connection,
+    marks: &Marks,
     room: RoomId,
     members_max: usize,
 ) -> Result<Option<Room>, Failure> {
@@ -245,7 +267,7 @@ pub(super) fn room_view(
         member_count: row.get(3)?,
         members: Vec::new(),
     };
-    each_member(connection, room, members_max, |member| {
+    each_member(connection, marks, room, members_max, |member| {
         view.members.push(member);
     })?;
     Ok(Some(view))
@@ -254,13 +276,13 @@ pub(super) fn room_view(
 /// The members of a room, longest-serving first.
 pub(super) fn each_member(
     connection: &Connection,
+    marks: &Marks,
     room: RoomId,
     members_max: usize,
     mut each: impl FnMut(Member),
 ) -> Result<(), Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT p.user_id, u.name, p.role, coalesce(s.read_seq, p.joined_seq),
-             coalesce(s.delivered_seq, p.joined_seq)
+        "SELECT p.user_id, u.name, p.role, coalesce(s.read_seq, 0), coalesce(s.delivered_seq, 0)
          FROM room_participants p
          CROSS JOIN chat_users u ON u.user_id = p.user_id
          LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
@@ -269,12 +291,13 @@ pub(super) fn each_member(
     )?;
     let mut rows = statement.query(params![room.0.as_bytes(), int(members_max as u64)])?;
     while let Some(row) = rows.next()? {
+        let user_id = user_id(row, 0)?;
         each(Member {
-            user_id: user_id(row, 0)?,
+            user_id,
             name: row.get(1)?,
             role: role(row, 2)?,
-            read_seq: uint(row, 3)?,
-            delivered_seq: uint(row, 4)?,
+            read_seq: marks.mark(room, user_id, uint(row, 3)?),
+            delivered_seq: marks.mark(room, user_id, uint(row, 4)?),
         });
     }
     Ok(())

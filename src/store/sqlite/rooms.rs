@@ -1,5 +1,6 @@
 //! The rooms of a user: for signing in, and as a list.
 
+use super::marks::Marks;
 use super::options::LISTED_MEMBERS_MAX;
 use super::read::{each_member, newest, room_view};
 use super::row::{Failure, int, message, message_columns, refuse, room_id, room_kind, uint};
@@ -49,7 +50,11 @@ pub(super) fn write_user(
 }
 
 /// What a connecting user, who is known by now, has.
-pub(super) fn sign_in(connection: &Connection, sign_in: &SignIn) -> Result<SignedIn, Failure> {
+pub(super) fn sign_in(
+    connection: &Connection,
+    marks: &Marks,
+    sign_in: &SignIn,
+) -> Result<SignedIn, Failure> {
     let mut statement =
         connection.prepare_cached("SELECT version FROM chat_users WHERE user_id = ?1")?;
     let mut rows = statement.query([sign_in.user.0.as_bytes()])?;
@@ -57,7 +62,7 @@ pub(super) fn sign_in(connection: &Connection, sign_in: &SignIn) -> Result<Signe
         Some(row) => uint(row, 0)?,
         None => return Err(Failure::Data("a user is gone".to_owned())),
     };
-    let by_activity = rooms_by_activity(connection, sign_in.user)?;
+    let by_activity = rooms_by_activity(connection, marks, sign_in.user)?;
     let index: BTreeMap<RoomId, usize> = by_activity
         .iter()
         .enumerate()
@@ -80,7 +85,7 @@ pub(super) fn sign_in(connection: &Connection, sign_in: &SignIn) -> Result<Signe
     for (place, at) in order.into_iter().enumerate() {
         let room = &by_activity[at];
         let described = if place < described_count {
-            Some(describe(connection, sign_in.user, room)?)
+            Some(describe(connection, marks, sign_in.user, room)?)
         } else {
             None
         };
@@ -107,7 +112,11 @@ struct UserRoom {
 
 /// All rooms of a user, last activity first. Sorted here: an index by activity would have to be
 /// written by every send, once per member.
-fn rooms_by_activity(connection: &Connection, user: UserId) -> Result<Vec<UserRoom>, Failure> {
+fn rooms_by_activity(
+    connection: &Connection,
+    marks: &Marks,
+    user: UserId,
+) -> Result<Vec<UserRoom>, Failure> {
     let mut statement = connection.prepare_cached(
         "SELECT r.room_id, r.kind, r.member_count, coalesce(s.read_seq, 0)
          FROM room_participants p
@@ -129,7 +138,7 @@ fn rooms_by_activity(connection: &Connection, user: UserId) -> Result<Vec<UserRo
             last_seq,
             last_ts,
             member_count: uint(row, 2)? as usize,
-            read_seq: uint(row, 3)?,
+            read_seq: marks.mark(room, user, uint(row, 3)?),
         });
     }
     found.sort_unstable_by_key(UserRoom::place);
@@ -147,13 +156,14 @@ impl UserRoom {
 
 fn describe(
     connection: &Connection,
+    marks: &Marks,
     user: UserId,
     room: &UserRoom,
 ) -> Result<RoomDescription, Failure> {
     let mut watermarks = Vec::new();
     if room.member_count <= limits::READY_WATERMARK_MEMBERS_MAX {
         watermarks.reserve_exact(room.member_count);
-        each_member(connection, room.room, room.member_count, |member| {
+        each_member(connection, marks, room.room, room.member_count, |member| {
             watermarks.push(Watermark {
                 user_id: member.user_id,
                 read_seq: member.read_seq,
@@ -193,6 +203,7 @@ fn unread(connection: &Connection, user: UserId, room: &UserRoom) -> Result<u32,
 /// A page of a user's rooms, or `bad_request` for a cursor that we did not make.
 pub(super) fn list(
     connection: &Connection,
+    marks: &Marks,
     read: &ListRead,
 ) -> Result<Result<RoomsPage, Refusal>, Failure> {
     let after = match read.cursor.as_deref().map(parse_cursor) {
@@ -207,13 +218,13 @@ pub(super) fn list(
     if read.archived {
         return Ok(Ok(page));
     }
-    let rooms = rooms_by_activity(connection, read.user)?;
+    let rooms = rooms_by_activity(connection, marks, read.user)?;
     let begin = after.map_or(0, |after| {
         rooms.partition_point(|room| room.place() <= after)
     });
     let end = begin.saturating_add(read.limit).min(rooms.len());
     for room in &rooms[begin..end] {
-        let Some(view) = room_view(connection, room.room, LISTED_MEMBERS_MAX)? else {
+        let Some(view) = room_view(connection, marks, room.room, LISTED_MEMBERS_MAX)? else {
             return Err(Failure::Data("a room is gone".to_owned()));
         };
         page.rooms.push(ListedRoom {

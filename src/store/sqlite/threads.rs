@@ -13,6 +13,7 @@
 //! nothing, and no description of rooms is made on the writer.
 
 use super::db::Db;
+use super::marks::Marks;
 use super::options::{
     CALLS_MAX, GROUP_CALLS_MAX, GROUP_OPS_MAX, OpenError, QUEUED_OPS_MAX, READERS,
     SIGN_INS_WRITING_MAX, SqliteOptions,
@@ -75,6 +76,7 @@ impl SqliteStore {
         for number in 1..=READERS {
             let reader = Reader {
                 connection: schema::open_reader(&path)?,
+                marks: Marks::default(),
                 path: path.clone(),
                 calls: reads_rx.clone(),
                 written: written_rx.clone(),
@@ -341,6 +343,7 @@ struct Read {
 
 struct Reader {
     connection: Connection,
+    marks: Marks,
     path: PathBuf,
     calls: Receiver<Read>,
     written: Receiver<Read>,
@@ -377,7 +380,7 @@ impl Reader {
         let Read { pending, call } = read;
         let is_written = pending.writing.is_some();
         let answer = catch_unwind(AssertUnwindSafe(|| {
-            read::answer(&self.connection, &call, is_written)
+            read::answer(&self.connection, &mut self.marks, &call, is_written)
         }));
         match answer {
             Ok(Ok(Some(answer))) => pending.answer(Ok(answer)),
@@ -413,7 +416,10 @@ impl Reader {
     /// Opens the file again; if that fails too, the next failure tries once more.
     fn recover(&mut self) {
         match schema::open_reader(&self.path) {
-            Ok(connection) => self.connection = connection,
+            Ok(connection) => {
+                self.connection = connection;
+                self.marks = Marks::default();
+            }
             Err(error) => tracing::warn!(%error, "reopening the database failed"),
         }
     }

@@ -8,6 +8,7 @@
 //! is kept here until [`Batch::finish`], so that a hundred sends of an author write it once. The
 //! room's row is not written: its newest event is its newest message.
 
+use super::marks::{Marks, MarksWriter};
 use super::read::newest;
 use super::row::{Failure, int, refuse, role, room_kind, to_json, uint};
 use crate::chat::port::{Op, OpDone, OpKind, OpOutcome, OpReply};
@@ -34,6 +35,9 @@ pub(super) struct Batch<'a> {
     /// Rooms met so far. Ordered, so that the same writes always touch the file in the same order.
     heads: BTreeMap<RoomId, Head>,
     seats: BTreeMap<(RoomId, UserId), Seat>,
+    marks: &'a mut MarksWriter,
+    /// For showing a room that is found, on what this transaction made.
+    pub(super) seen: Marks,
 }
 
 /// What a write needs to know of a room, and may change.
@@ -56,7 +60,7 @@ pub(super) struct Seat {
     pub role: Option<Role>,
     /// Is or was a member.
     pub known: bool,
-    /// Watermark that this transaction advanced, not yet written.
+    /// Watermark that a send of this transaction advanced, not yet written.
     pub read_seq: Option<Seq>,
 }
 
@@ -68,6 +72,7 @@ impl<'a> Batch<'a> {
         hash_key: &'a [u8; 32],
         sabotage: Sabotaged,
         reused: &'a mut BTreeSet<RoomId>,
+        marks: &'a mut MarksWriter,
     ) -> Batch<'a> {
         Batch {
             connection,
@@ -77,6 +82,8 @@ impl<'a> Batch<'a> {
             reused,
             heads: BTreeMap::new(),
             seats: BTreeMap::new(),
+            marks,
+            seen: Marks::default(),
         }
     }
 
@@ -351,21 +358,11 @@ impl<'a> Batch<'a> {
                     .execute(params![room.0.as_bytes(), int(head.member_count as u64)])?;
             }
         }
-        for ((room, user), seat) in &mut self.seats {
-            let Some(seq) = seat.read_seq.take() else {
-                continue;
-            };
-            self.connection
-                .prepare_cached(
-                    "INSERT INTO message_read_status (room_id, user_id, read_seq, delivered_seq)
-                     VALUES (?1, ?2, ?3, ?3)
-                     ON CONFLICT DO UPDATE SET
-                         read_seq = max(read_seq, excluded.read_seq),
-                         delivered_seq = max(delivered_seq, excluded.delivered_seq)",
-                )?
-                .execute(params![room.0.as_bytes(), user.0.as_bytes(), int(seq)])?;
-        }
-        Ok(())
+        let marks = self.seats.iter_mut().filter_map(|((room, user), seat)| {
+            let seq = seat.read_seq.take()?;
+            Some((*room, *user, seq))
+        });
+        self.marks.append(self.connection, marks)
     }
 
     /// The keyed hash of what `parts` feeds to it.
