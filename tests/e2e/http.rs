@@ -99,6 +99,7 @@ fn metrics_count_what_was_sent_at_every_stage() {
     let mut ada_client = server.connect_on(0, &ada);
     let mut bob_client = server.connect_on(1, &bob);
     let room = ada_client.direct(&bob);
+    bob_client.wait_for_seq(room, 1);
     let mut last_seq = 0;
     for number in 0..30 {
         let data = message(room, Uuid::now_v7(), &number.to_string());

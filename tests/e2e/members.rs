@@ -18,6 +18,7 @@ fn whoever_is_added_is_told_on_every_device_and_the_others_hear_it() {
     let mut bob_client = server.connect_on(1, &bob);
     let mut devices: Vec<Client> = (0..4).map(|n| server.connect_on(n % 2, &eve)).collect();
     let room = owner.group(&[&bob]);
+    bob_client.wait_for_seq(room, 1);
     let before = owner.send(room, "Before Eve.");
 
     let added = owner.ack("room.members.add", &members(room, &[&eve]));
@@ -74,6 +75,7 @@ fn whoever_is_removed_hears_that_last_and_then_nothing() {
     let mut bob_client = server.connect_on(1, &bob);
     let mut devices: Vec<Client> = (0..4).map(|n| server.connect_on(n % 2, &eve)).collect();
     let room = owner.group(&[&bob, &eve]);
+    bob_client.wait_for_seq(room, 1);
     for device in &mut devices {
         device.event_of("room.added");
     }
@@ -125,10 +127,12 @@ fn a_member_who_comes_back_hears_everything_from_then_on() {
     let room = owner.group(&[]);
     for round in 0..20 {
         owner.ack("room.members.add", &members(room, &[&bob]));
+        for device in &mut devices {
+            device.event_of("room.added");
+        }
         let seq = owner.send(room, &format!("Round {round}"));
         // Their own rules say that an event comes once, and none that is not theirs.
         for device in &mut devices {
-            device.wait_for_seq(room, seq);
             assert_eq!(device.message(room)["seq"], seq);
         }
         owner.ack("room.members.remove", &members(room, &[&bob]));
@@ -179,6 +183,7 @@ fn only_owners_and_admins_add_and_remove() {
     let mut member = server.connect(&bob);
     let mut stranger = server.connect(&eve);
     let room = owner.group(&[&bob]);
+    member.wait_for_seq(room, 1);
     let nobody = User::new("Nobody");
     for client in [&mut member, &mut stranger] {
         assert_eq!(
@@ -223,6 +228,8 @@ fn an_owner_who_removes_everybody_and_themselves_goes_last() {
     let mut bob_client = server.connect_on(1, &bob);
     let mut eve_client = server.connect_on(0, &eve);
     let room = owner.group(&[&bob, &eve]);
+    bob_client.wait_for_seq(room, 1);
+    eve_client.wait_for_seq(room, 1);
     let removed = owner.ack("room.members.remove", &members(room, &[&ada, &bob]));
     assert_eq!(removed["changed"], true);
     bob_client.event_of("room.removed");

@@ -17,6 +17,9 @@ fn a_message_is_acknowledged_and_reaches_everybody_the_senders_own_connections_t
         others.push(server.connect_on(shard, &bob));
     }
     let room = sender.direct(&bob);
+    for client in &mut others {
+        client.wait_for_seq(room, 1);
+    }
     let id = Uuid::now_v7();
     let sent = sender.ack("message.send", &message(room, id, "Coffee? ☕"));
     let expected = json!({
@@ -219,6 +222,7 @@ fn four_thousand_characters_of_any_kind_are_taken_and_one_more_is_not() {
     let mut sender = server.connect_on(0, &ada);
     let mut reader = server.connect_on(1, &bob);
     let room = sender.direct(&bob);
+    reader.wait_for_seq(room, 1);
     for character in [
         "a",
         "é",

@@ -321,6 +321,7 @@ fn when_the_owner_leaves_the_longest_serving_member_becomes_owner() {
     let mut eve_client = server.connect_on(1, &eve);
     // Eve has been there for longer than Bob.
     let room = ada_client.group(&[&eve]);
+    eve_client.wait_for_seq(room, 1);
     let add = json!({"room_id": room, "user_ids": [bob.id]});
     ada_client.ack("room.members.add", &add);
     bob_client.event_of("room.added");

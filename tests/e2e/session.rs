@@ -218,12 +218,14 @@ fn one_user_has_many_devices_and_every_one_hears_everything() {
     let mut devices: Vec<Client> = (0..6).map(|n| server.connect_on(n % 2, &ada)).collect();
     let mut bob = server.connect(&bob);
     let room = bob.direct(&ada);
-    let seq = bob.send(room, "Which phone?");
     for device in &mut devices {
         assert_eq!(
             device.event_of("room.added")["data"]["room"]["room_id"],
             room.to_string()
         );
+    }
+    let seq = bob.send(room, "Which phone?");
+    for device in &mut devices {
         assert_eq!(device.message(room)["seq"], seq);
     }
     // The one that answers, and those that do not, all hear it.

@@ -41,6 +41,7 @@ fn a_reader_that_stalls_is_closed_4200_with_a_bounded_queue_and_comes_back_to_ev
     drop(server.connect(&eve));
     let mut others = [server.connect_on(0, &ada), server.connect_on(1, &bob)];
     let room = others[0].group(&[&bob, &eve]);
+    others[1].wait_for_seq(room, 1);
     let mut follower = Follower::new(&eve);
     let mut stalled = follower.connect(&server);
     let mut sent = Sent {

@@ -102,21 +102,23 @@ impl Client {
 
     /// Waits for a reply. Events that come before it are kept.
     pub fn reply(&mut self, id: u64) -> Value {
+        let deadline = Instant::now() + DEADLINE;
         loop {
             if let Some(reply) = self.replies.remove(&id) {
                 return reply;
             }
-            self.receive_one("a reply");
+            self.receive_one("a reply", deadline);
         }
     }
 
     /// Waits for a reply, as long as the connection stands.
     pub fn reply_or_end(&mut self, id: u64) -> Result<Value, End> {
+        let deadline = Instant::now() + DEADLINE;
         loop {
             if let Some(reply) = self.replies.remove(&id) {
                 return Ok(reply);
             }
-            self.receive(DEADLINE)?;
+            self.receive_until(deadline)?;
         }
     }
 
@@ -140,21 +142,23 @@ impl Client {
 
     /// The next event.
     pub fn event(&mut self) -> Value {
+        let deadline = Instant::now() + DEADLINE;
         loop {
             if let Some(event) = self.events.pop_front() {
                 return event;
             }
-            self.receive_one("an event");
+            self.receive_one("an event", deadline);
         }
     }
 
     /// The next event of this type; those before it are kept.
     pub fn event_of(&mut self, kind: &str) -> Value {
+        let deadline = Instant::now() + DEADLINE;
         loop {
             if let Some(event) = self.take_event_of(kind) {
                 return event;
             }
-            self.receive_one(kind);
+            self.receive_one(kind, deadline);
         }
     }
 
@@ -169,11 +173,12 @@ impl Client {
         let is_it = |event: &Value| {
             event["type"] == "message.created" && event["room_id"] == room.to_string()
         };
+        let deadline = Instant::now() + DEADLINE;
         loop {
             if let Some(place) = self.events.iter().position(is_it) {
                 return self.events.remove(place).expect("it is there");
             }
-            self.receive_one("a message");
+            self.receive_one("a message", deadline);
         }
     }
 
@@ -184,12 +189,13 @@ impl Client {
 
     /// Waits until this room's events have come up to this one.
     pub fn wait_for_seq(&mut self, room: Uuid, seq: u64) {
+        let deadline = Instant::now() + DEADLINE;
         while self
             .positions
             .get(&room)
             .is_none_or(|position| *position < seq)
         {
-            self.receive_one("an event of a room");
+            self.receive_one("an event of a room", deadline);
         }
     }
 
@@ -200,8 +206,9 @@ impl Client {
 
     /// Reads up to the end of the connection. Events before it are kept.
     pub fn end(&mut self) -> End {
+        let deadline = Instant::now() + DEADLINE;
         loop {
-            if let Err(end) = self.receive(DEADLINE) {
+            if let Err(end) = self.receive_until(deadline) {
                 return end;
             }
         }
@@ -223,8 +230,12 @@ impl Client {
     /// # Errors
     /// The end.
     pub fn receive(&mut self, within: Duration) -> Result<(), End> {
-        let deadline = Instant::now() + within;
-        match self.socket.read_within(deadline - Instant::now())? {
+        self.receive_until(Instant::now() + within)
+    }
+
+    fn receive_until(&mut self, deadline: Instant) -> Result<(), End> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.socket.read_within(left)? {
             Frame::Pong(_) => Ok(()),
             Frame::Text(text) => {
                 self.take(&text);
@@ -233,8 +244,9 @@ impl Client {
         }
     }
 
-    fn receive_one(&mut self, what: &str) {
-        if let Err(end) = self.receive(DEADLINE) {
+    /// Takes one frame. The deadline is that of the whole wait: pings come for ever.
+    fn receive_one(&mut self, what: &str, deadline: Instant) {
+        if let Err(end) = self.receive_until(deadline) {
             panic!("{}: waited for {what}: {end:?}", self.user.name);
         }
     }
