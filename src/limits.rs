@@ -27,6 +27,10 @@ pub const FRAGMENTS_MAX: u32 = if cfg!(feature = "echo") {
     1_024
 };
 
+/// Brackets within brackets of one request. Above it: `bad_request`. The JSON parser goes one call
+/// deeper for each, and would otherwise be led to the end of its stack; our own requests need four.
+pub const JSON_DEPTH_MAX: u32 = 64;
+
 /// Rooms of one user.
 pub const ROOMS_PER_USER_MAX: usize = 5_000;
 /// Members of one room.
@@ -46,7 +50,7 @@ pub const TITLE_CHARS_MAX: usize = 200;
 /// Messages of one history page.
 pub const HISTORY_PAGE_MAX: usize = 100;
 /// Bytes of text in one history page; a page that reaches it ends there, with `has_more`.
-pub const HISTORY_PAGE_BYTES_MAX: usize = 256 << 10;
+pub const HISTORY_PAGE_BYTES_MAX: usize = 128 << 10;
 /// Rooms of one `rooms.list` page.
 pub const ROOMS_PAGE_MAX: usize = 100;
 /// `unread` is counted up to this.
@@ -77,6 +81,8 @@ pub const REPLAY_CONNECTION_BYTES_MAX: usize = 1 << 20;
 pub const REPLAY_PULL_BYTES: usize = 64 << 10;
 /// Frames held for one connection between its `auth` and its `ready`.
 pub const EARLY_FRAMES_MAX: usize = 32;
+/// A sign-in or a subscription that got no answer in this time is given up, ms.
+pub const SIGN_IN_MS_MAX: u64 = 4_000;
 /// Rooms of one connection whose subscription is under way at once.
 pub const SUBSCRIBES_IN_FLIGHT_MAX: usize = 256;
 
@@ -92,10 +98,12 @@ pub const OUTBOX_NODE_BYTES_MAX: usize = if cfg!(feature = "echo") {
 } else {
     128 << 20
 };
-/// A read is refused (`rate_limited`) while the outbox holds more than this, bytes.
-pub const OUTBOX_READ_BYTES_MAX: usize = 384 << 10;
-/// Reads (`history.get`, `rooms.list`, `room.get`) of one connection under way at once.
-pub const READS_IN_FLIGHT_MAX: u8 = 4;
+/// A read waits while the outbox holds more than this, bytes. One read of a connection is under
+/// way at a time; the others wait for it.
+pub const OUTBOX_READ_BYTES_MAX: usize = 128 << 10;
+/// Reads (`history.get`, `rooms.list`, `room.get`) of one connection that may wait. Above it:
+/// `rate_limited`.
+pub const READS_WAITING_MAX: usize = 64;
 /// Bytes the windows of a node's rooms may hold; a shard has its share.
 pub const WINDOWS_NODE_BYTES_MAX: usize = 128 << 20;
 /// A room without subscribers is kept, for those who come back, for this long, ms.
@@ -115,12 +123,12 @@ pub const STORE_CALLS_MAX: usize = 2_048;
 pub const RETRY_AFTER_MS: u64 = 1_000;
 /// Events that may wait in the gate of one room for an earlier one; further ones are fetched.
 pub const GATE_EVENTS_MAX: usize = 256;
-/// A missing event is fetched from the store after this time, ms.
-pub const GATE_FETCH_AFTER_MS: u64 = 20;
 /// `last_seq` of rooms with subscribers is compared with the store this often, ms.
 pub const HEADS_POLL_MS: u64 = 5_000;
-/// Rooms compared by one call.
-pub const HEADS_ROOMS_MAX: usize = 500;
+/// Rooms, or users, compared by one call.
+pub const HEADS_MAX: usize = 500;
+/// Stretches of events that one shard may be fetching at once.
+pub const FETCHES_MAX: usize = 128;
 
 /// Messages from one shard to another that may be under way in the ring between them.
 pub const MESH_RING_MESSAGES: usize = 8_192;
@@ -136,8 +144,9 @@ pub const BUCKETS: u16 = 16_384;
 
 // A whole resumed connection must fit into its outbox with room for what is live.
 const _: () = assert!(REPLAY_BYTES_MAX + REPLAY_PULL_BYTES < OUTBOX_BYTES_MAX);
-// A page of history must fit beside what a reader may already have waiting.
-const _: () = assert!(OUTBOX_READ_BYTES_MAX + HISTORY_PAGE_BYTES_MAX < OUTBOX_BYTES_MAX);
+// A page of history must fit beside what a reader may already have waiting, though JSON may write
+// every byte of it as an escape of six.
+const _: () = assert!(OUTBOX_READ_BYTES_MAX + HISTORY_PAGE_BYTES_MAX * 6 < OUTBOX_BYTES_MAX);
 // A half-open socket is closed within 35 s.
 const _: () = assert!(PING_INTERVAL_MS + PING_TIMEOUT_MS <= 35_000);
 // Sends are answered within 5 s, whatever the store does; timers are checked every 256 ms.

@@ -1,102 +1,206 @@
-//! One shard's state, and the step that changes it.
+//! One shard's state, and the step that changes it: the router between the connections
+//! ([`super::sessions`]) and the rooms this shard is home to ([`super::home`]).
 
-use super::frame::{Class, Frame};
-use super::outbox::{Outbox, Pushed};
+use super::bus::{Bus, Context, Local, MeshMessage};
+use super::home::Home;
+use super::outbox::Outbox;
+use super::port::{StoreAnswer, StoreReply};
+use super::sessions::Sessions;
 use super::stats::Stats;
 use super::{ConnId, CoreConfig, Effect, Input, Now, ShardIx};
-use crate::protocol::{CloseCode, websocket};
+use crate::protocol::CloseCode;
 use std::collections::VecDeque;
-
-/// What one shard tells another of the same node.
-#[derive(Debug)]
-pub enum MeshMessage {}
 
 /// One shard's state.
 #[derive(Debug)]
 pub struct ShardCore {
     config: CoreConfig,
-    mesh: Vec<VecDeque<MeshMessage>>,
-    sessions: Vec<Option<(u32, Outbox)>>,
+    shard: ShardIx,
+    sessions: Sessions,
+    home: Home,
+    bus: Bus,
     stats: Stats,
+    drained: bool,
 }
 
 impl ShardCore {
     /// A shard without connections. `seed` drives everything that is random in it.
-    pub fn new(config: CoreConfig, _shard: ShardIx, _seed: u64) -> ShardCore {
-        let mesh = (0..config.shards).map(|_| VecDeque::new()).collect();
+    pub fn new(config: CoreConfig, shard: ShardIx, seed: u64) -> ShardCore {
+        assert!(shard < config.shards, "a shard of this node");
         ShardCore {
-            config,
-            mesh,
-            sessions: Vec::new(),
+            bus: Bus::new(config.shards, seed),
+            sessions: Sessions::new(seed, 0),
+            home: Home::new(seed),
             stats: Stats::default(),
+            drained: false,
+            config,
+            shard,
         }
     }
 
     /// Takes one input and appends what is to be done. Reads no clock, does no I/O, never fails,
     /// never waits.
-    pub fn step(&mut self, _now: Now, input: Input<'_>, effects: &mut Vec<Effect>) {
+    pub fn step(&mut self, now: Now, input: Input<'_>, effects: &mut Vec<Effect>) {
+        let (sessions, home, mut ctx) = self.parts(now, effects);
+        let ctx = &mut ctx;
         match input {
-            Input::Opened(conn) => {
-                let index = conn.index as usize;
-                if self.sessions.len() <= index {
-                    self.sessions.resize_with(index + 1, || None);
-                }
-                self.sessions[index] = Some((conn.generation, Outbox::default()));
+            Input::Opened(conn) => sessions.opened(conn, ctx),
+            #[cfg(feature = "echo")]
+            Input::Text(conn, text) => sessions.echo_text(conn, text, ctx),
+            #[cfg(not(feature = "echo"))]
+            Input::Text(conn, text) => sessions.text(conn, text, ctx),
+            #[cfg(feature = "echo")]
+            Input::Binary(conn, bytes) => sessions.echo_binary(conn, bytes, ctx),
+            #[cfg(not(feature = "echo"))]
+            Input::Binary(conn, _) => sessions.binary(conn, ctx),
+            Input::Heard(conn) => sessions.heard(conn, ctx),
+            Input::Closed(conn) => sessions.closed(conn, ctx),
+            Input::Verified(conn, result) => sessions.verified(conn, result, ctx),
+            Input::Store(reply) => self.answered(now, reply, effects),
+            Input::Mesh(from, message) => route(sessions, home, from, message, ctx),
+            Input::Tick => {
+                home.tick(ctx);
+                sessions.tick(ctx);
             }
-            Input::Text(conn, text) => {
-                self.push(conn, &Frame::text(text, Class::Durable), effects);
-            }
-            Input::Binary(conn, bytes) => {
-                use tungstenite::protocol::frame::coding::{Data, OpCode};
-                let bytes = websocket::encode(OpCode::Data(Data::Binary), bytes);
-                let frame = Frame::encoded(bytes, Class::Durable, Default::default());
-                self.push(conn, &frame, effects);
-            }
-            Input::Closed(conn) => {
-                if let Some(slot) = self.sessions.get_mut(conn.index as usize) {
-                    *slot = None;
-                }
-            }
-            _ => (),
+            Input::Drain { spread_ms } => sessions.drain(spread_ms, ctx),
         }
+        self.settle(now, effects);
     }
 
-    fn push(&mut self, conn: ConnId, frame: &Frame, effects: &mut Vec<Effect>) {
-        let max = self.config.outbox_bytes_max;
-        let Some(Some((_, outbox))) = self.sessions.get_mut(conn.index as usize) else {
-            return;
-        };
-        let was_empty = outbox.is_empty();
-        match outbox.push(frame, max) {
-            Pushed::Queued if was_empty => effects.push(Effect::Flush(conn)),
-            Pushed::Queued | Pushed::Dropped => (),
-            Pushed::Full => effects.push(Effect::Close(conn, CloseCode::SlowConsumer)),
-        }
-    }
-
-    /// What waits to be written to a connection; `None` once it is closed.
+    /// What waits to be written to a connection; `None` once it is gone.
     pub fn outbox(&self, conn: ConnId) -> Option<&Outbox> {
-        match self.sessions.get(conn.index as usize) {
-            Some(Some((generation, outbox))) if *generation == conn.generation => Some(outbox),
-            _ => None,
-        }
+        self.sessions.get(conn).map(|session| &session.outbox)
     }
 
     /// Takes note that this many bytes of the outbox went out.
-    pub fn written(&mut self, _now: Now, conn: ConnId, bytes: usize, _effects: &mut Vec<Effect>) {
-        if let Some(Some((_, outbox))) = self.sessions.get_mut(conn.index as usize) {
-            outbox.written(bytes, |_| ());
-        }
+    pub fn written(&mut self, now: Now, conn: ConnId, bytes: usize, effects: &mut Vec<Effect>) {
+        let (sessions, _, mut ctx) = self.parts(now, effects);
+        sessions.written(conn, bytes, &mut ctx);
+        self.settle(now, effects);
     }
 
     /// The messages that wait to be put into the ring towards another shard, oldest first. The
     /// driver takes as many as fit; what it leaves is what the core sees as "full".
     pub fn mesh_out(&mut self, to: ShardIx) -> &mut VecDeque<MeshMessage> {
-        &mut self.mesh[usize::from(to)]
+        &mut self.bus.mesh[usize::from(to)]
     }
 
     /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn parts<'a>(
+        &'a mut self,
+        now: Now,
+        effects: &'a mut Vec<Effect>,
+    ) -> (&'a mut Sessions, &'a mut Home, Context<'a>) {
+        let ShardCore {
+            config,
+            shard,
+            sessions,
+            home,
+            bus,
+            stats,
+            ..
+        } = self;
+        (
+            sessions,
+            home,
+            Context {
+                now,
+                config,
+                shard: *shard,
+                bus,
+                stats,
+                effects,
+            },
+        )
+    }
+
+    fn answered(&mut self, now: Now, reply: StoreReply, effects: &mut Vec<Effect>) {
+        let StoreReply {
+            ticket,
+            epoch,
+            result,
+        } = reply;
+        self.bus.calls -= 1;
+        let changed = epoch != self.config.epoch;
+        self.config.epoch = epoch;
+        let (sessions, home, mut ctx) = self.parts(now, effects);
+        let ctx = &mut ctx;
+        if changed {
+            // The history was replaced: nothing that is known here holds any more.
+            sessions.close_all(CloseCode::EpochChanged, ctx);
+            home.forget();
+        }
+        if home.commits.is_flight(ticket) {
+            let outcomes = match result {
+                Ok(StoreAnswer::Commit(outcomes)) => Ok(outcomes),
+                Ok(_) => unreachable!("a store answers a commit with outcomes"),
+                Err(error) => Err(error),
+            };
+            let committed = home.commits.answered(outcomes, ctx);
+            home.committed(committed, ctx);
+        } else if home.awaits(ticket) {
+            home.answered(ticket, result, ctx);
+        } else {
+            sessions.answered(ticket, result, ctx);
+        }
+    }
+
+    /// Handles what this shard told itself, until it has nothing more to say.
+    fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let shard = self.shard;
+        let (sessions, home, mut ctx) = self.parts(now, effects);
+        let ctx = &mut ctx;
+        home.catch_up(ctx);
+        while let Some(local) = ctx.bus.local.pop_front() {
+            match local {
+                Local::Message(message) => route(sessions, home, shard, message, ctx),
+                Local::Deliver(room, seq, frame) => sessions.deliver(room, seq, &frame, ctx),
+            }
+        }
+        ctx.stats.connections = sessions.open() as u64;
+        ctx.stats.sessions = sessions.ready() as u64;
+        ctx.stats.rooms_local = sessions.rooms() as u64;
+        ctx.stats.rooms_home = home.rooms() as u64;
+        ctx.stats.outbox_bytes = sessions.outbox_bytes() as u64;
+        ctx.stats.window_bytes = home.window_bytes() as u64;
+        ctx.stats.commit_queue = home.commits.waiting() as u64;
+        ctx.stats.store_calls = ctx.bus.calls as u64;
+        if sessions.draining() && sessions.open() == 0 && home.commits.is_idle() && !self.drained {
+            self.drained = true;
+            effects.push(Effect::Drained);
+        }
+    }
+}
+
+/// Gives a message to the part it is for.
+fn route(
+    sessions: &mut Sessions,
+    home: &mut Home,
+    from: ShardIx,
+    message: MeshMessage,
+    ctx: &mut Context<'_>,
+) {
+    match message {
+        MeshMessage::Write(write) => home.write(*write, ctx),
+        MeshMessage::Reply(conn, bytes) => sessions.reply(conn, bytes, ctx),
+        MeshMessage::Subscribe(request) => home.subscribe(&request, ctx),
+        MeshMessage::Subscribed {
+            conn,
+            room,
+            outcome,
+        } => {
+            sessions.subscribed(conn, room, outcome, ctx);
+        }
+        MeshMessage::Unsubscribe(room) => home.unsubscribe(room, from, ctx),
+        MeshMessage::Deliver { room, seq, frame } => {
+            sessions.deliver(room, seq, &frame.unpack(), ctx);
+        }
+        MeshMessage::Pull { conn, room, after } => home.pull(from, conn, room, after, ctx),
+        MeshMessage::Pulled { conn, room, frames } => sessions.pulled(conn, room, frames, ctx),
+        MeshMessage::Added { room, users } => sessions.added(room, &users, ctx),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing is shared between shards: a frame that crosses the mesh is copied once per shard.
 
+use crate::protocol::event::Membership;
 use crate::protocol::websocket;
 use std::rc::Rc;
 
@@ -30,6 +31,7 @@ pub struct Stamps {
 struct Body {
     class: Class,
     stamps: Stamps,
+    membership: Option<Membership>,
     bytes: Box<[u8]>,
 }
 
@@ -48,8 +50,24 @@ impl Frame {
         Frame(Rc::new(Body {
             class,
             stamps,
+            membership: None,
             bytes,
         }))
+    }
+
+    /// A durable event that may change who listens.
+    pub fn event(bytes: Box<[u8]>, stamps: Stamps, membership: Option<Membership>) -> Frame {
+        Frame(Rc::new(Body {
+            class: Class::Durable,
+            stamps,
+            membership,
+            bytes,
+        }))
+    }
+
+    /// How this event changes who listens.
+    pub fn membership(&self) -> Option<Membership> {
+        self.0.membership
     }
 
     /// Header and payload.

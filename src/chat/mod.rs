@@ -1,13 +1,30 @@
 //! The rules of chat as a pure state machine: [`core::ShardCore::step`] reads no clock, does no
 //! I/O, never fails and never waits. The very same code runs in production and in the simulator.
 
+pub mod bus;
+pub mod commands;
+pub mod commits;
 pub mod core;
+#[cfg(feature = "echo")]
+pub mod echo;
+pub mod fanout;
 pub mod frame;
+pub mod gate;
+pub mod home;
+pub mod home_reads;
 pub mod map;
+pub mod memberships;
 pub mod outbox;
 pub mod port;
+pub mod rate;
+pub mod replay;
 pub mod sabotage;
+pub mod session;
+pub mod sessions;
+pub mod sign_in;
 pub mod stats;
+pub mod timers;
+pub mod window;
 
 use crate::limits;
 use crate::protocol::{CloseCode, Epoch, UnixMs};
@@ -86,7 +103,8 @@ pub enum Effect {
     Drained,
 }
 
-pub use self::core::{MeshMessage, ShardCore};
+pub use self::bus::MeshMessage;
+pub use self::core::ShardCore;
 
 /// How a node is set, the same on all its shards.
 #[derive(Clone, Debug)]
@@ -109,6 +127,8 @@ pub struct CoreConfig {
     pub outbox_shard_bytes_max: usize,
     /// This shard's share of [`limits::WINDOWS_NODE_BYTES_MAX`].
     pub windows_bytes_max: usize,
+    /// See [`limits::MESH_DELIVER_MAX`].
+    pub mesh_deliver_max: usize,
     /// See [`limits::PING_INTERVAL_MS`].
     pub ping_interval_ms: u64,
     /// See [`limits::PING_TIMEOUT_MS`].
@@ -118,6 +138,11 @@ pub struct CoreConfig {
 }
 
 impl CoreConfig {
+    /// Bytes of one stretch of a replay: small against the outbox it goes into.
+    pub fn replay_pull_bytes(&self) -> usize {
+        limits::REPLAY_PULL_BYTES.min(self.outbox_bytes_max / 4)
+    }
+
     /// The defaults, for a node of this many shards.
     pub fn new(node: &str, shards: ShardIx, epoch: Epoch) -> CoreConfig {
         assert!(
@@ -134,6 +159,7 @@ impl CoreConfig {
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
             outbox_shard_bytes_max: limits::OUTBOX_NODE_BYTES_MAX / usize::from(shards),
             windows_bytes_max: limits::WINDOWS_NODE_BYTES_MAX / usize::from(shards),
+            mesh_deliver_max: limits::MESH_DELIVER_MAX,
             ping_interval_ms: limits::PING_INTERVAL_MS,
             ping_timeout_ms: limits::PING_TIMEOUT_MS,
             sabotage: Sabotaged::default(),

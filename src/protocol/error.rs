@@ -100,6 +100,27 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    /// All of them.
+    pub const ALL: &[CloseCode] = &[
+        CloseCode::Normal,
+        CloseCode::ProtocolError,
+        CloseCode::InvalidPayload,
+        CloseCode::MessageTooBig,
+        CloseCode::Unauthenticated,
+        CloseCode::Forbidden,
+        CloseCode::ProtocolViolation,
+        CloseCode::VersionUnsupported,
+        CloseCode::UserDeleted,
+        CloseCode::Overloaded,
+        CloseCode::RateLimited,
+        CloseCode::Draining,
+        CloseCode::ConnectionLimit,
+        CloseCode::SlowConsumer,
+        CloseCode::PingTimeout,
+        CloseCode::TokenExpired,
+        CloseCode::EpochChanged,
+    ];
+
     /// The reason sent with the code: its name in the protocol.
     pub fn reason(self) -> &'static str {
         match self {

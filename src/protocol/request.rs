@@ -7,6 +7,7 @@ use super::error::ErrorCode;
 use super::ids::{ClientMsgId, JSON_INTEGER_MAX, RequestId, RoomId, Seq, UserId};
 use super::text::Text;
 use super::view::RoomKind;
+use crate::limits;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sonic_rs::{JsonValueTrait, LazyValue};
@@ -47,6 +48,13 @@ impl Request {
     /// where one could be read.
     pub fn parse(text: &str) -> Request {
         let refused = |code, message: String| Refused { code, message };
+        if !is_shallow(text) {
+            let message = "not a request: nested too deeply".to_owned();
+            return Request {
+                id: None,
+                command: Err(refused(ErrorCode::BadRequest, message)),
+            };
+        }
         let envelope: Envelope<'_> = match sonic_rs::from_str(text) {
             Ok(envelope) => envelope,
             Err(error) => {
@@ -78,6 +86,28 @@ impl Request {
             command: Command::parse(&envelope.kind, data),
         }
     }
+}
+
+/// Whether brackets are nested no deeper than [`limits::JSON_DEPTH_MAX`]. What the parser skips it
+/// skips by recursion without a limit, so this is known before it sees the text.
+fn is_shallow(text: &str) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_u32, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth > limits::JSON_DEPTH_MAX {
+                    return false;
+                }
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => (),
+        }
+    }
+    true
 }
 
 /// The first line of a parser's error: the rest quotes the input.
@@ -151,6 +181,14 @@ requests! {
 }
 
 fn read<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, Refused> {
+    // A derived `Deserialize` would take an array for the fields in their order.
+    if !data.trim_start().starts_with('{') {
+        let message = "`data` must be an object".to_owned();
+        return Err(Refused {
+            code: ErrorCode::BadRequest,
+            message,
+        });
+    }
     sonic_rs::from_str(data).map_err(|error| Refused {
         code: ErrorCode::BadRequest,
         message: format!("data: {}", first_line(&error)),
@@ -341,6 +379,8 @@ mod tests {
             refused("{\"id\":3,\"type\":\"room.get\",\"data\":[]}"),
             (Some(3), "bad_request")
         );
+        let by_position = "{\"id\":3,\"type\":\"rooms.list\",\"data\":[]}";
+        assert_eq!(refused(by_position), (Some(3), "bad_request"));
         let not_a_uuid = "{\"id\":4,\"type\":\"room.get\",\"data\":{\"room_id\":\"x\"}}";
         assert_eq!(refused(not_a_uuid), (Some(4), "bad_request"));
         let broken_data = "{\"id\":4,\"type\":\"room.get\",\"data\":{\"room_id\":nul}}";
@@ -349,6 +389,26 @@ mod tests {
         assert_eq!(refused(nul), (Some(5), "bad_request"));
         let trailing = "{\"id\":6,\"type\":\"pong\"} x";
         assert_eq!(refused(trailing), (None, "bad_request"));
+    }
+
+    #[test]
+    fn nesting_has_a_limit_and_brackets_in_strings_do_not_count() {
+        for open in ["[", "{\"a\":"] {
+            let unclosed = open.repeat(60_000);
+            assert_eq!(refused(&unclosed), (None, "bad_request"));
+            let in_data = format!("{{\"type\":\"rooms.list\",\"data\":{unclosed}");
+            assert_eq!(refused(&in_data), (None, "bad_request"));
+        }
+        let text = "\\\"[{".repeat(1_000);
+        let request = format!("{{\"x\":\"{text}\",\"type\":\"pong\"}}");
+        assert!(Request::parse(&request).command.is_ok());
+        let levels = limits::JSON_DEPTH_MAX as usize;
+        let nested = |levels: usize| {
+            let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+            format!("{{\"x\":{open}{close},\"type\":\"pong\"}}")
+        };
+        assert!(Request::parse(&nested(levels - 1)).command.is_ok());
+        assert_eq!(refused(&nested(levels)), (None, "bad_request"));
     }
 
     #[test]

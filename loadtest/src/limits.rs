@@ -1,0 +1,61 @@
+//! Every bound and pause of the load test, with the reason for its size.
+
+use std::time::Duration;
+
+/// Largest frame accepted from the server: a history page of 100 messages of 4,000 four-byte
+/// characters, each escaped, stays well below it.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Bytes read from one socket by one system call, shared by all connections.
+pub const READ_BUFFER_BYTES: usize = 256 << 10;
+/// System calls spent on one connection before the others get their turn.
+pub const READS_PER_TURN_MAX: usize = 8;
+/// Unsent bytes of one connection; a server that takes nothing more for this long is stuck.
+pub const UNSENT_BYTES_MAX: usize = 1 << 20;
+/// Largest answer to the upgrade request.
+pub const HANDSHAKE_BYTES_MAX: usize = 8 << 10;
+
+/// Connections between `connect` and `ready` at one time, outside of storms. The system caps the
+/// listen backlog at 4,096; a window well below it never overflows it.
+pub const CONNECTS_IN_FLIGHT_MAX: usize = 512;
+const _: () = assert!(CONNECTS_IN_FLIGHT_MAX < 4096);
+/// Rooms named in `auth`'s `resume`, by the wire protocol.
+pub const RESUME_ROOMS_MAX: usize = 500;
+/// `room.create` requests in flight; each is a transaction on the server.
+pub const ROOM_CREATES_IN_FLIGHT_MAX: usize = 128;
+/// Members named in one `room.create` or `room.members.add`: a UUID is 39 bytes in a JSON list, and
+/// a frame from a client has at most 65,536 bytes.
+pub const MEMBERS_PER_REQUEST_MAX: usize = 1000;
+const _: () = assert!(MEMBERS_PER_REQUEST_MAX * 39 + 1024 < 65_536);
+
+/// Sends of one client without a final answer. An open-loop generator must not collect without end
+/// what a dead server never answers; what is over the bound is counted as not sent.
+pub const UNACKED_PER_CLIENT_MAX: usize = 64;
+/// Temporary errors in a row after which a send is given up (and found by the checker).
+pub const SEND_ATTEMPTS_MAX: u16 = 200;
+/// Connections that read the history at the end, at one time.
+pub const READERS_MAX: usize = 128;
+/// Members of one room that share the reading of its history.
+pub const READERS_PER_ROOM_MAX: usize = 16;
+/// Events of one reading job; a room with more is read by several members at once.
+pub const READ_JOB_EVENTS: u64 = 2_000;
+/// Page size asked of `history.get`, the server's maximum.
+pub const HISTORY_PAGE: u64 = 100;
+/// A reader that waits longer for an answer connects anew.
+pub const READER_SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Failed connections or refusals after which a reader gives up.
+pub const READER_ATTEMPTS_MAX: u32 = 40;
+
+/// The protocol's reconnect pause: 1-30 s with full jitter.
+pub const BACKOFF_CAP: Duration = Duration::from_secs(30);
+/// A connection that lived this long reconnects at once after a 42xx close.
+pub const LIVED_LONG: Duration = Duration::from_secs(30);
+/// From `connect` to `ready`; longer counts as a failed connection.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(20);
+/// Pings come every 25 s and are answered within 10 s: a client that heard nothing for the sum
+/// reconnects.
+pub const SILENCE_MAX: Duration = Duration::from_secs(35);
+
+/// Holes remembered per connection and room, to tell a late event from a lost one.
+pub const MISSING_PER_CURSOR_MAX: usize = 1024;
+/// Findings described in words; all are counted.
+pub const FINDING_EXAMPLES_MAX: usize = 40;

@@ -1,0 +1,11 @@
+//! What one can run. Each scenario ends in a [`common::Ending`]: its report and whether it was red.
+
+pub mod common;
+pub mod crash;
+pub mod power;
+pub mod reference;
+pub mod run;
+pub mod slow;
+pub mod smoke;
+pub mod stall;
+pub mod storm;

@@ -1,0 +1,79 @@
+//! The control plane: everything that is spoken in plain HTTP, on a thread of its own, so that a
+//! hundred scrapes cannot slow one message.
+//!
+//! Invariants: it holds no state of chat; it never waits for a shard, only for the store, and for
+//! that not longer than a second; every answer that is an error is problem+json (RFC 9457) with a
+//! code of the wire protocol; connections, bodies and times are bounded.
+//!
+//! Next: [`serve`] takes the connections, [`routes`] tells who answers what.
+
+pub mod demo;
+pub mod health;
+pub mod metrics;
+pub mod page;
+pub mod problem;
+pub mod routes;
+pub mod serve;
+pub mod store_client;
+
+use crate::chat::port::Store;
+use crate::chat::stats::Stats;
+use crate::identity::DemoLogin;
+use std::sync::Arc;
+
+/// What the control plane needs of the node.
+#[derive(Clone)]
+pub struct Parts {
+    /// The node itself.
+    pub node: Arc<dyn NodeView>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Present only in development.
+    pub demo: Option<Arc<dyn DemoLogin>>,
+}
+
+/// What the control plane sees of the node. Asked for every scrape and every probe, so it must
+/// not block.
+pub trait NodeView: Send + Sync {
+    /// Its name.
+    fn name(&self) -> &str;
+    /// Whether it takes connections.
+    fn phase(&self) -> Phase;
+    /// What each shard counts, in their order; not older than a few seconds.
+    fn shards(&self) -> Vec<ShardView>;
+    /// What was logged.
+    fn log_counts(&self) -> LogView;
+}
+
+/// Where a node is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Not all shards are up.
+    Starting,
+    /// Taking connections.
+    Up,
+    /// Asking its clients to leave.
+    Draining,
+}
+
+/// What one shard counts.
+#[derive(Clone, Debug, Default)]
+pub struct ShardView {
+    /// What its core counts.
+    pub chat: Stats,
+    /// What its driver counts and what only rises: name, help, value.
+    pub counters: Vec<(&'static str, &'static str, u64)>,
+    /// What its driver counts and what rises and falls: name, help, value.
+    pub gauges: Vec<(&'static str, &'static str, u64)>,
+}
+
+/// What was logged since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogView {
+    /// Warnings.
+    pub warnings: u64,
+    /// Errors.
+    pub errors: u64,
+    /// Lines that found no room.
+    pub lost: u64,
+}

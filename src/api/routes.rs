@@ -1,0 +1,145 @@
+//! Who answers what.
+
+use super::health::{self, Readiness};
+use super::metrics::{self, HttpCounts};
+use super::page::{FILES, SAFE_HEADERS, serve};
+use super::problem::Problem;
+use super::store_client::StoreClient;
+use super::{NodeView, Parts, demo};
+use crate::identity::DemoLogin;
+use crate::protocol::{ErrorCode, asyncapi};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Largest body of a request, bytes.
+pub const BODY_BYTES_MAX: usize = 64 << 10;
+/// Longest time of one request, from its head to its answer.
+pub const REQUEST_MAX: Duration = Duration::from_secs(10);
+
+/// What the handlers share.
+pub(super) struct Shared {
+    pub node: Arc<dyn NodeView>,
+    pub http: HttpCounts,
+    readiness: Readiness,
+    store: StoreClient,
+    demo: Option<Arc<dyn DemoLogin>>,
+    asyncapi: String,
+}
+
+type App = State<Arc<Shared>>;
+
+impl Shared {
+    pub fn new(parts: Parts) -> Shared {
+        let store = StoreClient::new(parts.store);
+        Shared {
+            readiness: Readiness::new(parts.node.clone(), store.clone()),
+            node: parts.node,
+            http: HttpCounts::default(),
+            store,
+            demo: parts.demo,
+            asyncapi: asyncapi::document_text(),
+        }
+    }
+}
+
+/// The routes of a node.
+pub(super) fn routes(shared: &Arc<Shared>) -> Router {
+    let mut router = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/v1/asyncapi.json", get(asyncapi_json))
+        .route("/v1/ws", get(no_upgrade));
+    for file in &FILES {
+        let answer = move |headers: HeaderMap| async move { serve(file, &headers) };
+        router = router.route(file.path, get(answer));
+    }
+    if shared.demo.is_some() {
+        router = router.route("/v1/demo/login", post(demo_login));
+    }
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(shared.clone(), around))
+        .with_state(shared.clone())
+}
+
+/// Around every request: bounds its time, counts it, and makes its answer safe to look at.
+async fn around(State(shared): App, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = tokio::time::timeout(REQUEST_MAX, next.run(request))
+        .await
+        .unwrap_or_else(|_| {
+            // What takes long is the sender's body: the store is not waited for as long.
+            Problem::new(ErrorCode::BadRequest, "the request did not end in time")
+                .status(StatusCode::REQUEST_TIMEOUT)
+                .into_response()
+        });
+    // What a library refuses it tells in its own words; here everybody is told in ours.
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let detail = format!("a body may have {BODY_BYTES_MAX} bytes");
+        response = Problem::new(ErrorCode::TooLarge, detail).into_response();
+    }
+    for (name, value) in SAFE_HEADERS {
+        response.headers_mut().insert(name, value);
+    }
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    shared.http.count(route, response.status());
+    response
+}
+
+async fn readyz(State(shared): App) -> Response {
+    health::readyz(&shared.readiness).await
+}
+
+async fn metrics(State(shared): App) -> Response {
+    let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
+    let cache = (header::CACHE_CONTROL, "no-store");
+    let text = metrics::text(shared.node.as_ref(), &shared.http);
+    ([content_type, cache], text).into_response()
+}
+
+async fn asyncapi_json(State(shared): App) -> Response {
+    let content_type = (header::CONTENT_TYPE, "application/json");
+    let cache = (header::CACHE_CONTROL, "no-cache");
+    ([content_type, cache], shared.asyncapi.clone()).into_response()
+}
+
+async fn demo_login(
+    State(shared): App,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    match &shared.demo {
+        Some(demo) => demo::login(demo.as_ref(), &shared.store, &headers, &body).await,
+        None => Err(not_found().await),
+    }
+}
+
+/// A WebSocket never comes here: the shards keep what they can upgrade.
+async fn no_upgrade() -> Problem {
+    Problem::new(
+        ErrorCode::BadRequest,
+        "this is a WebSocket: upgrade the connection",
+    )
+    .status(StatusCode::UPGRADE_REQUIRED)
+    .header(header::UPGRADE, "websocket")
+    .header(header::CONNECTION, "upgrade")
+}
+
+async fn not_found() -> Problem {
+    Problem::new(ErrorCode::NotFound, "nothing is here")
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(ErrorCode::BadRequest, "not with this method")
+        .status(StatusCode::METHOD_NOT_ALLOWED)
+}

@@ -1,0 +1,296 @@
+//! What the parts of a shard share while one input is handled, and what shards tell each other.
+//!
+//! The two parts, [`super::sessions`] and [`super::home`], know nothing of each other: they talk
+//! by [`MeshMessage`], also on the same shard. Nothing is ever awaited, and a full queue is a case
+//! that each message answers for itself.
+
+use super::frame::{Frame, Stamps};
+use super::port::{Op, StoreCall, Ticket};
+use super::stats::Stats;
+use super::{ConnId, CoreConfig, Effect, Now, ShardIx};
+use crate::limits;
+use crate::protocol::event::Membership;
+use crate::protocol::{RequestId, RoomId, Seq, UserId};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What one shard tells another of the same node. Between two shards messages keep their order.
+#[derive(Debug)]
+pub enum MeshMessage {
+    /// To the room's home: a write. Not sent when the queue is full: the client is told
+    /// `overloaded`.
+    Write(Box<Write>),
+    /// From the room's home: the encoded reply to a write. As many as there are writes.
+    Reply(ConnId, Box<[u8]>),
+    /// To the home of these rooms: a connection wants their events. As many as there are sessions
+    /// signing in.
+    Subscribe(Box<Subscribe>),
+    /// From the home: whether it gets them; one per room that was asked for.
+    Subscribed {
+        /// Who asked.
+        conn: ConnId,
+        /// Which room.
+        room: RoomId,
+        /// The answer.
+        outcome: Subscribed,
+    },
+    /// To the home: nobody on this shard listens any more.
+    Unsubscribe(RoomId),
+    /// From the home: the room's next event. Not sent when the queue is full: the home keeps where
+    /// this shard is, and goes on from there when there is room.
+    Deliver {
+        /// The room.
+        room: RoomId,
+        /// The event.
+        seq: Seq,
+        /// The frame, copied once per shard.
+        frame: Packed,
+    },
+    /// To the home: the next stretch of a replay. One per connection at a time.
+    Pull {
+        /// Who replays.
+        conn: ConnId,
+        /// Which room.
+        room: RoomId,
+        /// Only later ones.
+        after: Seq,
+    },
+    /// From the home: the stretch, ascending, ending at or before what this shard was delivered;
+    /// empty when there is nothing more. `None`: try again later.
+    Pulled {
+        /// Who replays.
+        conn: ConnId,
+        /// Which room.
+        room: RoomId,
+        /// The events.
+        frames: Option<Vec<(Seq, Packed)>>,
+    },
+    /// From the home of the room to all shards: these users became members. If it is lost, the
+    /// users' versions tell, later.
+    Added {
+        /// The room.
+        room: RoomId,
+        /// The new members.
+        users: Arc<[UserId]>,
+    },
+}
+
+/// A write on its way to the store.
+#[derive(Debug)]
+pub struct Write {
+    /// The shard of the connection.
+    pub shard: ShardIx,
+    /// Who is told.
+    pub conn: ConnId,
+    /// The request to answer, if an answer is wanted.
+    pub request: Option<RequestId>,
+    /// When it was received, µs.
+    pub received_us: u64,
+    /// What to do.
+    pub op: Op,
+}
+
+/// Rooms a connection wants to hear.
+#[derive(Debug)]
+pub struct Subscribe {
+    /// Its shard.
+    pub shard: ShardIx,
+    /// The connection.
+    pub conn: ConnId,
+    /// Whose it is.
+    pub user: UserId,
+    /// The rooms, all of one home.
+    pub rooms: Vec<SubscribeRoom>,
+}
+
+/// A room a connection wants to hear.
+#[derive(Clone, Copy, Debug)]
+pub struct SubscribeRoom {
+    /// The room.
+    pub room: RoomId,
+    /// The newest event that the store had when it was asked: the home has it too before it
+    /// answers.
+    pub head: Seq,
+    /// The client's position, if it wants to resume from there.
+    pub after: Option<Seq>,
+}
+
+/// Whether a connection gets a room's events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Subscribed {
+    /// From the next one after `position` on, which is what this shard was delivered so far.
+    From {
+        /// Where live events begin.
+        position: Seq,
+        /// What there is to replay.
+        replay: Replayable,
+    },
+    /// The user is not a member.
+    NotAMember,
+    /// The store does not answer.
+    Unavailable,
+}
+
+/// What a home can replay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replayable {
+    /// Nothing was asked for.
+    NotAsked,
+    /// Everything after the client's position: so many bytes.
+    Bytes(usize),
+    /// More than is replayed.
+    TooMuch,
+    /// No longer kept.
+    Expired,
+}
+
+/// A frame on its way to another shard.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// Header and payload.
+    pub bytes: Box<[u8]>,
+    /// When it passed the stages before.
+    pub stamps: Stamps,
+    /// How it changes who listens.
+    pub membership: Option<Membership>,
+}
+
+impl Packed {
+    /// A copy of a frame.
+    pub fn of(frame: &Frame) -> Packed {
+        let (stamps, membership) = (frame.stamps(), frame.membership());
+        Packed {
+            bytes: frame.bytes().into(),
+            stamps,
+            membership,
+        }
+    }
+
+    /// The frame again.
+    pub fn unpack(self) -> Frame {
+        Frame::event(self.bytes, self.stamps, self.membership)
+    }
+}
+
+/// What this shard tells itself: the same, but for frames, which need no copy.
+#[derive(Debug)]
+pub enum Local {
+    /// As for other shards.
+    Message(MeshMessage),
+    /// [`MeshMessage::Deliver`].
+    Deliver(RoomId, Seq, Frame),
+}
+
+/// The ways out of a shard.
+#[derive(Debug)]
+pub struct Bus {
+    /// Messages to other shards, by shard; the own place stays empty.
+    pub mesh: Vec<VecDeque<MeshMessage>>,
+    /// Messages to this shard.
+    pub local: VecDeque<Local>,
+    next_ticket: Ticket,
+    /// Calls under way in the store.
+    pub calls: usize,
+    random: u64,
+}
+
+impl Bus {
+    /// Empty queues.
+    pub fn new(shards: ShardIx, seed: u64) -> Bus {
+        let mesh = (0..shards).map(|_| VecDeque::new()).collect();
+        Bus {
+            mesh,
+            local: VecDeque::new(),
+            next_ticket: 1,
+            calls: 0,
+            random: seed,
+        }
+    }
+}
+
+/// One input's surroundings.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The time.
+    pub now: Now,
+    /// How the node is set.
+    pub config: &'a CoreConfig,
+    /// This shard.
+    pub shard: ShardIx,
+    /// The ways out.
+    pub bus: &'a mut Bus,
+    /// The counters.
+    pub stats: &'a mut Stats,
+    /// What is to be done.
+    pub effects: &'a mut Vec<Effect>,
+}
+
+impl Context<'_> {
+    /// The time, ms.
+    pub fn now_ms(&self) -> u64 {
+        self.now.mono_us / 1_000
+    }
+
+    /// The shard that orders a room on this node.
+    pub fn home_of(&self, room: RoomId) -> ShardIx {
+        room.bucket() % self.config.shards
+    }
+
+    /// Tells a shard something.
+    pub fn tell(&mut self, shard: ShardIx, message: MeshMessage) {
+        match shard == self.shard {
+            true => self.bus.local.push_back(Local::Message(message)),
+            false => self.bus.mesh[usize::from(shard)].push_back(message),
+        }
+    }
+
+    /// Whether a write may go to this shard.
+    pub fn takes_writes(&self, shard: ShardIx) -> bool {
+        self.bus.mesh[usize::from(shard)].len() < limits::MESH_COMMAND_MAX
+    }
+
+    /// Whether an event may go to this shard.
+    pub fn takes_events(&self, shard: ShardIx) -> bool {
+        self.bus.mesh[usize::from(shard)].len() < self.config.mesh_deliver_max
+    }
+
+    /// Gives a shard a room's next event.
+    pub fn deliver(&mut self, shard: ShardIx, room: RoomId, seq: Seq, frame: &Frame) {
+        if shard == self.shard {
+            self.bus
+                .local
+                .push_back(Local::Deliver(room, seq, frame.clone()));
+        } else {
+            let message = MeshMessage::Deliver {
+                room,
+                seq,
+                frame: Packed::of(frame),
+            };
+            self.bus.mesh[usize::from(shard)].push_back(message);
+        }
+    }
+
+    /// Asks the store.
+    pub fn call(&mut self, call: StoreCall) -> Ticket {
+        let ticket = self.bus.next_ticket;
+        self.bus.next_ticket += 1;
+        self.bus.calls += 1;
+        self.effects.push(Effect::Store(ticket, call));
+        ticket
+    }
+
+    /// Whether the store may be asked for something a client can do without for a while.
+    pub fn may_read(&self) -> bool {
+        self.bus.calls < limits::STORE_CALLS_MAX / 2
+    }
+
+    /// A random number (SplitMix64; Steele, Lea, Flood, OOPSLA 2014). For spreading, not for
+    /// secrets.
+    pub fn random(&mut self) -> u64 {
+        self.bus.random = self.bus.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.bus.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,449 @@
+//! Requests of a ready connection: what is checked here is what needs no store; rights, ids and
+//! everything that others may change at the same time are decided inside the store's transaction.
+//!
+//! Next: a write goes to its room's home ([`super::commits`]), a read to the store.
+
+use super::bus::{Context, MeshMessage, Write};
+use super::commits::room_to_create;
+use super::port::{
+    HistoryPage, HistoryRead, Identity, IdentityError, ListRead, Op, OpKind, Refusal, StoreAnswer,
+    StoreCall, StoreError,
+};
+use super::session::{Read, State};
+use super::sessions::{Call, Sessions, may_begin};
+use super::sign_in::refusal_of;
+use super::{ConnId, Effect};
+use crate::limits;
+use crate::protocol::reply::{self, Refreshed, RoomGot, RoomsListed};
+use crate::protocol::request::{
+    Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, SendKind,
+};
+use crate::protocol::view::RoomKind;
+use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, UserId};
+
+/// A request that was refused here.
+type Refused = (ErrorCode, &'static str);
+
+impl Sessions {
+    /// One text message of a client.
+    pub fn text(&mut self, conn: ConnId, text: &str, ctx: &mut Context<'_>) {
+        self.heard(conn, ctx);
+        ctx.stats.frames_received += 1;
+        match self.get(conn).map(|session| &session.state) {
+            Some(State::Fresh { .. }) => self.first(conn, Request::parse(text), ctx),
+            Some(State::Joining(_)) => self.early(conn, text, ctx),
+            Some(State::Ready(ready)) => {
+                let user = ready.user;
+                self.request(conn, user, Request::parse(text), ctx);
+            }
+            Some(State::Closing) | None => (),
+        }
+    }
+
+    /// A binary message is against the protocol.
+    pub fn binary(&mut self, conn: ConnId, ctx: &mut Context<'_>) {
+        self.close(conn, CloseCode::ProtocolViolation, ctx);
+    }
+
+    /// The first frame must be `auth`.
+    fn first(&mut self, conn: ConnId, request: Request, ctx: &mut Context<'_>) {
+        let Request { id, command } = request;
+        match command {
+            Ok(Command::Auth(auth)) => self.auth(conn, id, auth, ctx),
+            Ok(_) => {
+                self.refuse(
+                    conn,
+                    id,
+                    ErrorCode::Unauthenticated,
+                    "`auth` comes first",
+                    ctx,
+                );
+                self.close(conn, CloseCode::Unauthenticated, ctx);
+            }
+            Err(refused) => {
+                self.refuse(conn, id, refused.code, &refused.message, ctx);
+                self.close(conn, CloseCode::Unauthenticated, ctx);
+            }
+        }
+    }
+
+    fn request(&mut self, conn: ConnId, user: UserId, request: Request, ctx: &mut Context<'_>) {
+        let Request { id, command } = request;
+        if matches!(command, Ok(Command::Pong(_))) {
+            return;
+        }
+        let sends = matches!(command, Ok(Command::MessageSend(_)));
+        if let Err(retry_after_ms) = self.take_rate(conn, sends, ctx) {
+            return self.rate_limited(conn, id, retry_after_ms, ctx);
+        }
+        let result = match command {
+            Err(refused) => return self.refuse(conn, id, refused.code, &refused.message, ctx),
+            Ok(Command::Pong(_)) => Ok(()),
+            Ok(Command::Auth(_)) => Err((ErrorCode::BadRequest, "already authenticated")),
+            Ok(Command::AuthRefresh(refresh)) => {
+                self.refresh(conn, id, refresh.token.into_string(), ctx)
+            }
+            Ok(Command::RoomsList(list)) => self.read(conn, id, Read::List(list), ctx),
+            Ok(Command::RoomGet(get)) => self.read(conn, id, Read::Room(get), ctx),
+            Ok(Command::HistoryGet(get)) => match page_of(&get) {
+                Ok(_) => self.read(conn, id, Read::History(get), ctx),
+                Err(refused) => Err(refused),
+            },
+            Ok(Command::RoomCreate(create)) => {
+                let write = create_of(user, create);
+                write.and_then(|(room, kind)| self.write(conn, id, user, room, kind, ctx))
+            }
+            Ok(Command::RoomLeave(leave)) => {
+                self.write(conn, id, user, leave.room_id, OpKind::Leave, ctx)
+            }
+            Ok(Command::RoomMembersAdd(members)) => {
+                members_of(members).and_then(|(room, users)| {
+                    self.write(conn, id, user, room, OpKind::AddMembers { users }, ctx)
+                })
+            }
+            Ok(Command::RoomMembersRemove(members)) => {
+                members_of(members).and_then(|(room, users)| match users.as_slice() {
+                    [only] if *only == user => self.write(conn, id, user, room, OpKind::Leave, ctx),
+                    _ => self.write(conn, id, user, room, OpKind::RemoveMembers { users }, ctx),
+                })
+            }
+            Ok(Command::MessageSend(send)) => {
+                let room = send.room_id;
+                send_of(send).and_then(|kind| self.write(conn, id, user, room, kind, ctx))
+            }
+        };
+        if let Err((code, message)) = result {
+            self.refuse(conn, id, code, message, ctx);
+        }
+    }
+
+    /// Counts a command, and a send as both; says when to come back if it is too many.
+    fn take_rate(&mut self, conn: ConnId, sends: bool, ctx: &Context<'_>) -> Result<(), u64> {
+        let now_us = ctx.now.mono_us;
+        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+            return Ok(());
+        };
+        ready.commands.take(now_us, ctx.config.commands_per_10s)?;
+        match sends {
+            true => ready.sends.take(now_us, ctx.config.sends_per_10s),
+            false => Ok(()),
+        }
+    }
+
+    fn rate_limited(
+        &mut self,
+        conn: ConnId,
+        request: Option<RequestId>,
+        retry_after_ms: u64,
+        ctx: &mut Context<'_>,
+    ) {
+        ctx.stats.commands_refused += 1;
+        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+            return;
+        };
+        ready.refusals += 1;
+        if ready.refusals > limits::RATE_REFUSALS_MAX {
+            return self.close(conn, CloseCode::RateLimited, ctx);
+        }
+        let message = "more often than `ready.limits` allows";
+        let json = reply::error(
+            request,
+            ErrorCode::RateLimited,
+            message,
+            Some(retry_after_ms),
+        );
+        self.say_json(conn, &json, ctx);
+    }
+
+    fn refresh(
+        &mut self,
+        conn: ConnId,
+        request: Option<RequestId>,
+        token: String,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+            return Ok(());
+        };
+        if ready.refreshing.is_some() {
+            return Err((ErrorCode::RateLimited, "a token is being verified already"));
+        }
+        ready.refreshing = Some(request);
+        ctx.effects.push(Effect::Verify(conn, token));
+        Ok(())
+    }
+
+    /// The token of an `auth.refresh` was verified.
+    pub(super) fn refreshed(
+        &mut self,
+        conn: ConnId,
+        result: Result<Identity, IdentityError>,
+        ctx: &mut Context<'_>,
+    ) {
+        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+            return;
+        };
+        let Some(request) = ready.refreshing.take() else {
+            return;
+        };
+        match result {
+            Ok(identity) if identity.user == ready.user => {
+                ready.expires_at = identity.expires_at;
+                self.remind_of_expiry(conn, identity.expires_at, ctx);
+                if let Some(id) = request {
+                    let refreshed = Refreshed {
+                        token_expires_at: identity.expires_at,
+                    };
+                    self.say_json(conn, &reply::ack(id, &refreshed), ctx);
+                }
+            }
+            // The old token goes on until its end.
+            Ok(_) => {
+                let message = "the token names another user";
+                self.refuse(conn, request, ErrorCode::Forbidden, message, ctx);
+            }
+            Err(error) => {
+                let (code, _) = refusal_of(error);
+                self.refuse(conn, request, code, "the token is not accepted", ctx);
+            }
+        }
+    }
+
+    /// Sends a write to its room's home.
+    fn write(
+        &mut self,
+        conn: ConnId,
+        request: Option<RequestId>,
+        actor: UserId,
+        room: RoomId,
+        kind: OpKind,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        let home = ctx.home_of(room);
+        if !ctx.takes_writes(home) {
+            return Err((ErrorCode::Overloaded, "too many writes are waiting"));
+        }
+        let write = Write {
+            shard: ctx.shard,
+            conn,
+            request,
+            received_us: ctx.now.mono_us,
+            op: Op { actor, room, kind },
+        };
+        ctx.tell(home, MeshMessage::Write(Box::new(write)));
+        Ok(())
+    }
+
+    /// Begins a read, or lets it wait for the one under way.
+    fn read(
+        &mut self,
+        conn: ConnId,
+        request: Option<RequestId>,
+        read: Read,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        // Nobody wants the answer.
+        if request.is_none() {
+            return Ok(());
+        }
+        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+            return Ok(());
+        };
+        if ready.reads.len() >= limits::READS_WAITING_MAX {
+            return Err((ErrorCode::RateLimited, "too many reads are waiting"));
+        }
+        ready.reads.push_back((request, read));
+        self.go_on_reading(conn, ctx);
+        Ok(())
+    }
+
+    /// Begins the next read, if there is one and room for its answer.
+    pub(super) fn go_on_reading(&mut self, conn: ConnId, ctx: &mut Context<'_>) {
+        let may_read = ctx.may_read();
+        let Some(session) = self.get_mut(conn) else {
+            return;
+        };
+        let has_room = may_begin(session);
+        let State::Ready(ready) = &mut session.state else {
+            return;
+        };
+        if ready.reading || !has_room || ready.reads.is_empty() {
+            return;
+        }
+        if !may_read {
+            return self.held_reads.push(conn);
+        }
+        let Some((request, read)) = ready.reads.pop_front() else {
+            return;
+        };
+        ready.reading = true;
+        if ready.reads.is_empty() {
+            ready.reads.shrink_to_fit();
+        }
+        let ticket = ctx.call(call_of(ready.user, read));
+        self.calls.insert(ticket, Call::Read(conn, request));
+    }
+
+    /// The store answered a read.
+    pub(super) fn read_done(
+        &mut self,
+        conn: ConnId,
+        request: Option<RequestId>,
+        result: Result<StoreAnswer, StoreError>,
+        ctx: &mut Context<'_>,
+    ) {
+        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+            return;
+        };
+        ready.reading = false;
+        let Some(id) = request else { return };
+        let json = match result {
+            Ok(StoreAnswer::History(history)) => history.map(|history| reply::ack(id, &history)),
+            Ok(StoreAnswer::ListRooms(page)) => page.map(|page| {
+                let listed = RoomsListed {
+                    rooms: page.rooms,
+                    next_cursor: page.next_cursor,
+                };
+                reply::ack(id, &listed)
+            }),
+            Ok(StoreAnswer::GetRooms(mut rooms)) => match rooms.pop() {
+                Some(room) => room.map(|room| reply::ack(id, &RoomGot { room: room.room })),
+                None => Err(Refusal {
+                    code: ErrorCode::NotFound,
+                    message: "no such room",
+                }),
+            },
+            Err(StoreError::Overloaded) => Err(Refusal {
+                code: ErrorCode::Overloaded,
+                message: "the store is busy",
+            }),
+            Ok(_) | Err(StoreError::Unavailable(_)) => Err(Refusal {
+                code: ErrorCode::Unavailable,
+                message: "the store does not answer",
+            }),
+        };
+        match json {
+            Ok(json) => {
+                self.say_json(conn, &json, ctx);
+            }
+            Err(Refusal { code, message }) => self.refuse(conn, request, code, message, ctx),
+        }
+        self.go_on_reading(conn, ctx);
+    }
+}
+
+fn call_of(user: UserId, read: Read) -> StoreCall {
+    let limit_of = |limit: Option<u32>, max: usize| {
+        limit
+            .map_or(max, |limit| {
+                usize::try_from(limit).map_or(max, |limit| limit.min(max))
+            })
+            .max(1)
+    };
+    match read {
+        Read::History(get) => StoreCall::History(HistoryRead {
+            room: get.room_id,
+            user,
+            // Checked when it came.
+            page: page_of(&get).unwrap_or(HistoryPage::Newest),
+            limit: limit_of(get.limit, limits::HISTORY_PAGE_MAX),
+            bytes_max: limits::HISTORY_PAGE_BYTES_MAX,
+        }),
+        Read::List(list) => StoreCall::ListRooms(ListRead {
+            user,
+            limit: limit_of(list.limit, limits::ROOMS_PAGE_MAX),
+            archived: list.archived.unwrap_or(false),
+            cursor: list.cursor.map(|cursor| cursor.into_string()),
+        }),
+        Read::Room(get) => StoreCall::GetRooms(vec![(get.room_id, user)]),
+    }
+}
+
+fn page_of(get: &HistoryGet) -> Result<HistoryPage, Refused> {
+    match (get.before_seq, get.after_seq, get.around_seq) {
+        (None, None, None) => Ok(HistoryPage::Newest),
+        (Some(seq), None, None) => Ok(HistoryPage::Before(seq)),
+        (None, Some(seq), None) => Ok(HistoryPage::After(seq)),
+        (None, None, Some(seq)) => Ok(HistoryPage::Around(seq)),
+        _ => Err((
+            ErrorCode::BadRequest,
+            "at most one of `before_seq`, `after_seq`, `around_seq`",
+        )),
+    }
+}
+
+fn send_of(send: MessageSend) -> Result<OpKind, Refused> {
+    let SendKind::Text = send.kind;
+    let text = send.text.unwrap_or_default().into_string();
+    if text.trim().is_empty() {
+        return Err((ErrorCode::BadRequest, "`text` is empty"));
+    }
+    if text.len() > limits::TEXT_CHARS_MAX && text.chars().count() > limits::TEXT_CHARS_MAX {
+        return Err((
+            ErrorCode::TooLarge,
+            "`text` is longer than `limits.text_chars`",
+        ));
+    }
+    let MessageSend {
+        client_msg_id,
+        reply_to_seq,
+        ..
+    } = send;
+    Ok(OpKind::Send {
+        client_msg_id,
+        text,
+        reply_to_seq,
+    })
+}
+
+fn create_of(actor: UserId, create: RoomCreate) -> Result<(RoomId, OpKind), Refused> {
+    let RoomCreate {
+        kind,
+        member_ids,
+        title,
+        client_room_id,
+    } = create;
+    let mut members = sorted(member_ids)?;
+    members.retain(|member| *member != actor);
+    let title = title
+        .map(|title| title.trim().to_owned())
+        .filter(|title| !title.is_empty());
+    if title
+        .as_ref()
+        .is_some_and(|title| title.chars().count() > limits::TITLE_CHARS_MAX)
+    {
+        return Err((ErrorCode::TooLarge, "`title` is too long"));
+    }
+    if kind == RoomKind::Direct && (members.len() != 1 || title.is_some()) {
+        return Err((
+            ErrorCode::BadRequest,
+            "a direct room has exactly one other member and no title",
+        ));
+    }
+    let room = room_to_create(actor, kind, &members, client_room_id);
+    Ok((
+        room,
+        OpKind::CreateRoom {
+            kind,
+            title,
+            members,
+        },
+    ))
+}
+
+fn members_of(members: RoomMembers) -> Result<(RoomId, Vec<UserId>), Refused> {
+    let users = sorted(members.user_ids)?;
+    match users.is_empty() {
+        true => Err((ErrorCode::BadRequest, "`user_ids` is empty")),
+        false => Ok((members.room_id, users)),
+    }
+}
+
+fn sorted(mut users: Vec<UserId>) -> Result<Vec<UserId>, Refused> {
+    if users.len() > limits::USERS_PER_REQUEST_MAX {
+        return Err((ErrorCode::TooLarge, "too many users in one request"));
+    }
+    users.sort_unstable();
+    users.dedup();
+    Ok(users)
+}

@@ -1,0 +1,278 @@
+//! The home shard's writes: whatever arrives while a batch is in flight is the next batch.
+//!
+//! Invariants: one batch is in flight at a time, so a room is in one batch at a time and a
+//! sender's order holds; a write is answered once; an ack follows its commit; a write whose
+//! outcome is unknown is answered `unavailable`, which says nothing about it.
+//!
+//! Next: committed events go to the gate in [`super::home`].
+
+use super::bus::{Context, MeshMessage, Write};
+use super::port::{OpDone, OpKind, OpOutcome, OpReply, Refusal, StoreCall, StoreError, Ticket};
+use super::sabotage::Sabotage;
+use crate::limits;
+use crate::protocol::event::RoomEvent;
+use crate::protocol::reply::{self, Changed, RoomCreated, Sent};
+use crate::protocol::view::RoomKind;
+use crate::protocol::{ErrorCode, RoomId, Seq, UserId, websocket};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Writes of one home shard.
+#[derive(Debug, Default)]
+pub struct Commits {
+    queue: VecDeque<Write>,
+    flight: Option<Flight>,
+}
+
+/// The batch under way.
+#[derive(Debug)]
+struct Flight {
+    ticket: Ticket,
+    writes: Vec<Receipt>,
+}
+
+/// What is kept of a write while the store has its `Op`.
+#[derive(Debug)]
+struct Receipt {
+    write: Write,
+    /// It took too long and was answered `unavailable`.
+    given_up: bool,
+}
+
+/// What a batch brought.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Durable events, in the order of the batch.
+    pub events: Vec<(RoomEvent, u64)>,
+    /// Rooms that were opened, with their members.
+    pub created: Vec<(RoomId, Arc<[UserId]>)>,
+    /// Rooms of which the outcome is unknown: the store must be asked.
+    pub suspect: Vec<RoomId>,
+}
+
+impl Commits {
+    /// Whether nothing waits and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.flight.is_none()
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Takes a write, or answers it `overloaded`.
+    pub fn take(&mut self, write: Write, ctx: &mut Context<'_>) {
+        if self.queue.len() >= limits::COMMIT_QUEUE_MAX {
+            answer_error(
+                &write,
+                ErrorCode::Overloaded,
+                "too many writes are waiting",
+                ctx,
+            );
+            return;
+        }
+        self.queue.push_back(write);
+        self.submit(ctx);
+    }
+
+    /// What a server that lies would say, before it knows: the sequence number that the message
+    /// will most likely get.
+    pub fn acknowledge_too_early(&self, write: &Write, released: Seq, ctx: &mut Context<'_>) {
+        let OpKind::Send { client_msg_id, .. } = &write.op.kind else {
+            return;
+        };
+        let flight = self.flight.iter().flat_map(|flight| &flight.writes);
+        let ahead = self
+            .queue
+            .iter()
+            .chain(flight.map(|receipt| &receipt.write));
+        let ahead = ahead.filter(|other| other.op.room == write.op.room).count();
+        let sent = Sent {
+            client_msg_id: *client_msg_id,
+            room_id: write.op.room,
+            seq: released + ahead as Seq + 1,
+            ts: ctx.now.unix,
+            duplicate: false,
+        };
+        acknowledge(write, OpReply::Sent(sent), ctx);
+    }
+
+    /// Sends the next batch, unless one is in flight.
+    fn submit(&mut self, ctx: &mut Context<'_>) {
+        if self.flight.is_some() || self.queue.is_empty() {
+            return;
+        }
+        let count = self.queue.len().min(limits::BATCH_OPS_MAX);
+        let writes: Vec<Receipt> = self
+            .queue
+            .drain(..count)
+            .map(|write| Receipt {
+                write,
+                given_up: false,
+            })
+            .collect();
+        let ops = writes
+            .iter()
+            .map(|receipt| receipt.write.op.clone())
+            .collect();
+        let ticket = ctx.call(StoreCall::Commit(ops));
+        self.flight = Some(Flight { ticket, writes });
+    }
+
+    /// Whether this call is the batch in flight.
+    pub fn is_flight(&self, ticket: Ticket) -> bool {
+        self.flight
+            .as_ref()
+            .is_some_and(|flight| flight.ticket == ticket)
+    }
+
+    /// Takes the answer to the batch in flight, tells the authors, and sends the next one.
+    pub fn answered(
+        &mut self,
+        result: Result<Vec<OpOutcome>, StoreError>,
+        ctx: &mut Context<'_>,
+    ) -> Committed {
+        let mut committed = Committed::default();
+        let Some(flight) = self.flight.take() else {
+            return committed;
+        };
+        match result {
+            Ok(outcomes) => {
+                assert_eq!(outcomes.len(), flight.writes.len(), "one outcome per write");
+                ctx.stats.batches_committed += 1;
+                for (receipt, outcome) in flight.writes.into_iter().zip(outcomes) {
+                    outcome_of(&receipt, outcome, &mut committed, ctx);
+                }
+            }
+            Err(error) => {
+                ctx.stats.batches_failed += 1;
+                let (code, message) = match error {
+                    StoreError::Overloaded => (ErrorCode::Overloaded, "the store is busy"),
+                    StoreError::Unavailable(_) => (
+                        ErrorCode::Unavailable,
+                        "the store did not answer; retry with the same id",
+                    ),
+                };
+                for receipt in flight.writes {
+                    committed.suspect.push(receipt.write.op.room);
+                    if !receipt.given_up {
+                        answer_error(&receipt.write, code, message, ctx);
+                    }
+                }
+                committed.suspect.sort_unstable();
+                committed.suspect.dedup();
+            }
+        }
+        self.submit(ctx);
+        committed
+    }
+
+    /// Answers what has waited too long: those in the queue are withdrawn, of those in flight the
+    /// outcome stays open.
+    pub fn tick(&mut self, ctx: &mut Context<'_>) {
+        let late_us = ctx
+            .now
+            .mono_us
+            .saturating_sub(limits::COMMIT_MS_MAX * 1_000);
+        while let Some(write) = self.queue.pop_front_if(|write| write.received_us < late_us) {
+            answer_error(
+                &write,
+                ErrorCode::Unavailable,
+                "the store does not answer",
+                ctx,
+            );
+        }
+        for receipt in self.flight.iter_mut().flat_map(|flight| &mut flight.writes) {
+            if !receipt.given_up && receipt.write.received_us < late_us {
+                receipt.given_up = true;
+                let message = "the store does not answer; retry with the same id";
+                answer_error(&receipt.write, ErrorCode::Unavailable, message, ctx);
+            }
+        }
+    }
+}
+
+fn outcome_of(
+    receipt: &Receipt,
+    outcome: OpOutcome,
+    committed: &mut Committed,
+    ctx: &mut Context<'_>,
+) {
+    let Receipt { write, given_up } = receipt;
+    match outcome {
+        Err(Refusal { code, message }) => {
+            if !given_up {
+                answer_error(write, code, message, ctx);
+            }
+        }
+        Ok(OpDone { reply, events }) => {
+            if let OpKind::CreateRoom { members, .. } = &write.op.kind
+                && matches!(reply, OpReply::Room { created: true, .. })
+            {
+                let users = members.iter().copied().chain([write.op.actor]).collect();
+                committed.created.push((write.op.room, users));
+            }
+            if let OpReply::Sent(sent) = &reply {
+                ctx.stats.messages_committed += u64::from(!sent.duplicate);
+                ctx.stats.messages_duplicate += u64::from(sent.duplicate);
+            }
+            let elapsed_us = ctx.now.mono_us.saturating_sub(write.received_us);
+            ctx.stats.received_to_committed.record(elapsed_us);
+            let early = ctx.config.sabotage.is(Sabotage::AckBeforeCommit)
+                && matches!(write.op.kind, OpKind::Send { .. });
+            if !given_up && !early {
+                acknowledge(write, reply, ctx);
+            }
+            committed
+                .events
+                .extend(events.into_iter().map(|event| (event, write.received_us)));
+        }
+    }
+}
+
+fn acknowledge(write: &Write, done: OpReply, ctx: &mut Context<'_>) {
+    let Some(id) = write.request else { return };
+    let json = match done {
+        OpReply::Sent(sent) => reply::ack(id, &sent),
+        OpReply::Room { room, created } => reply::ack(id, &RoomCreated { room, created }),
+        OpReply::Changed(seq) => {
+            let changed = Changed {
+                room_id: write.op.room,
+                changed: seq.is_some(),
+                seq,
+            };
+            reply::ack(id, &changed)
+        }
+    };
+    ctx.tell(
+        write.shard,
+        MeshMessage::Reply(write.conn, websocket::encode_text(&json)),
+    );
+}
+
+fn answer_error(write: &Write, code: ErrorCode, message: &str, ctx: &mut Context<'_>) {
+    ctx.stats.commands_refused += 1;
+    if write.request.is_none() {
+        return;
+    }
+    let retry_after_ms = code.temporary().then_some(limits::RETRY_AFTER_MS);
+    let json = reply::error(write.request, code, message, retry_after_ms);
+    ctx.tell(
+        write.shard,
+        MeshMessage::Reply(write.conn, websocket::encode_text(&json)),
+    );
+}
+
+/// The id of the room that a `room.create` is about.
+pub fn room_to_create(
+    actor: UserId,
+    kind: RoomKind,
+    members: &[UserId],
+    client_room_id: uuid::Uuid,
+) -> RoomId {
+    match (kind, members) {
+        (RoomKind::Direct, [other]) => RoomId::direct(actor, *other),
+        (RoomKind::Direct | RoomKind::Group, _) => RoomId::group(actor, client_room_id),
+    }
+}

@@ -1,0 +1,676 @@
+//! A shard as the home of rooms: it alone orders their events on this node and says who hears
+//! them.
+//!
+//! Invariants: a room's events leave by `seq` ([`super::gate`]), each encoded once; every shard
+//! that listens gets each event after the one it began with, in order, once: `cursor` is the next
+//! one it is owed; who is subscribed changes when the gate releases the event that says so.
+//!
+//! Continued in [`super::home_reads`], what it asks of the store.
+//!
+//! Next: [`super::fanout`] on each shard that listens.
+
+use super::bus::{
+    Context, MeshMessage, Packed, Replayable, Subscribe, SubscribeRoom, Subscribed, Write,
+};
+use super::commits::{Commits, Committed};
+use super::frame::{Frame, Stamps};
+use super::gate::{Gate, Passed};
+use super::map::{Map, Seeded};
+use super::port::{EventsRead, StoreCall, Ticket};
+use super::sabotage::Sabotage;
+use super::window::Window;
+use super::{ConnId, ShardIx};
+use crate::limits;
+use crate::protocol::event::{Membership, RoomEvent};
+use crate::protocol::{RoomId, Seq, UserId, websocket};
+use slab::Slab;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The rooms that a shard is home to.
+#[derive(Debug)]
+pub struct Home {
+    pub(super) rooms: Slab<HomeRoom>,
+    pub(super) index: Map<RoomId, usize>,
+    /// This shard's writes.
+    pub commits: Commits,
+    pub(super) calls: Map<Ticket, Call>,
+    pub(super) to_open: Vec<RoomId>,
+    pub(super) opening: bool,
+    /// Rooms to compare with the store in this round.
+    pub(super) heads_queue: VecDeque<RoomId>,
+    pub(super) heads_under_way: bool,
+    pub(super) heads_round_ms: u64,
+    /// Listeners that are owed events because the mesh was full.
+    pub(super) lagging: Vec<(RoomId, ShardIx)>,
+    /// Where the search for a window to give up goes on.
+    pub(super) clock_hand: usize,
+    pub(super) window_bytes: usize,
+    pub(super) fetches: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct HomeRoom {
+    pub(super) id: RoomId,
+    pub(super) open: bool,
+    pub(super) gate: Gate,
+    pub(super) window: Window,
+    /// Sorted.
+    pub(super) members: Vec<UserId>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) waiting: Vec<Waiting>,
+    /// The newest event that the store is known to have.
+    pub(super) head: Seq,
+    /// Events with `seq` ≤ this are no longer kept by the store.
+    pub(super) floor: Seq,
+    pub(super) fetching: bool,
+    pub(super) filling: bool,
+    /// The window was looked at since the clock hand last passed.
+    pub(super) touched: bool,
+    /// Since when nobody listens, ms.
+    pub(super) idle_since_ms: u64,
+}
+
+/// A shard that listens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listener {
+    pub(super) shard: ShardIx,
+    /// The next event it is owed.
+    pub(super) cursor: Seq,
+    /// What it is owed is being read, since the window has it no longer.
+    pub(super) fetching: bool,
+}
+
+/// A connection that waits for its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub(super) shard: ShardIx,
+    pub(super) conn: ConnId,
+    pub(super) user: UserId,
+    pub(super) asked: SubscribeRoom,
+    pub(super) since_ms: u64,
+    /// The window was filled for it: what it does not cover now is too much.
+    pub(super) filled: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Call {
+    Open(Vec<RoomId>),
+    Heads,
+    Fetch(RoomId),
+    Fill(RoomId),
+    Pull {
+        shard: ShardIx,
+        conn: ConnId,
+        room: RoomId,
+    },
+    CatchUp {
+        shard: ShardIx,
+        room: RoomId,
+    },
+}
+
+impl Home {
+    /// No rooms.
+    pub fn new(seed: u64) -> Home {
+        Home {
+            rooms: Slab::new(),
+            index: Map::with_hasher(Seeded::with_seed(seed)),
+            commits: Commits::default(),
+            calls: Map::with_hasher(Seeded::with_seed(seed)),
+            to_open: Vec::new(),
+            opening: false,
+            heads_queue: VecDeque::new(),
+            heads_under_way: false,
+            heads_round_ms: 0,
+            lagging: Vec::new(),
+            clock_hand: 0,
+            window_bytes: 0,
+            fetches: 0,
+        }
+    }
+
+    /// How many rooms are held.
+    pub fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// Bytes of all windows.
+    pub fn window_bytes(&self) -> usize {
+        self.window_bytes
+    }
+
+    /// Forgets every room: the history was replaced. Answers still under way find nothing.
+    pub fn forget(&mut self) {
+        self.rooms.clear();
+        self.index.clear();
+        self.to_open.clear();
+        self.heads_queue.clear();
+        self.lagging.clear();
+        self.window_bytes = 0;
+        self.clock_hand = 0;
+        self.calls
+            .retain(|_, call| matches!(call, Call::Open(_) | Call::Heads));
+        self.fetches = 0;
+    }
+
+    /// A connection wants to hear rooms.
+    pub fn subscribe(&mut self, request: &Subscribe, ctx: &mut Context<'_>) {
+        for asked in &request.rooms {
+            let index = self.room_at(asked.room, ctx);
+            let Some(room) = self.rooms.get_mut(index) else {
+                continue;
+            };
+            room.head = room.head.max(asked.head);
+            room.waiting.push(Waiting {
+                shard: request.shard,
+                conn: request.conn,
+                user: request.user,
+                asked: *asked,
+                since_ms: ctx.now_ms(),
+                filled: false,
+            });
+            self.answer_waiting(index, ctx);
+        }
+        self.open_rooms(ctx);
+    }
+
+    /// Nobody on this shard listens any more.
+    pub fn unsubscribe(&mut self, room: RoomId, shard: ShardIx, ctx: &mut Context<'_>) {
+        let Some(room) = self
+            .index
+            .get(&room)
+            .and_then(|index| self.rooms.get_mut(*index))
+        else {
+            return;
+        };
+        room.listeners.retain(|listener| listener.shard != shard);
+        if room.listeners.is_empty() {
+            room.idle_since_ms = ctx.now_ms();
+        }
+    }
+
+    /// The next stretch of a replay.
+    pub fn pull(
+        &mut self,
+        shard: ShardIx,
+        conn: ConnId,
+        room_id: RoomId,
+        after: Seq,
+        ctx: &mut Context<'_>,
+    ) {
+        let pulled = |frames| MeshMessage::Pulled {
+            conn,
+            room: room_id,
+            frames,
+        };
+        let Some(room) = self
+            .index
+            .get(&room_id)
+            .and_then(|index| self.rooms.get_mut(*index))
+        else {
+            return ctx.tell(shard, pulled(None));
+        };
+        // Never beyond what the shard was delivered, or the connection would hear it twice.
+        let Some(listener) = room
+            .listeners
+            .iter()
+            .find(|listener| listener.shard == shard)
+        else {
+            return ctx.tell(shard, pulled(None));
+        };
+        let to = listener.cursor - 1;
+        if after >= to {
+            return ctx.tell(shard, pulled(Some(Vec::new())));
+        }
+        if room.window.covers(after) {
+            room.touched = true;
+            let mut bytes = 0;
+            let frames = room
+                .window
+                .after(after)
+                .take_while(|(seq, frame)| {
+                    bytes += frame.len();
+                    *seq <= to && (bytes <= ctx.config.replay_pull_bytes() || bytes == frame.len())
+                })
+                .map(|(seq, frame)| (seq, Packed::of(frame)))
+                .collect();
+            return ctx.tell(shard, pulled(Some(frames)));
+        }
+        if self.fetches >= limits::FETCHES_MAX {
+            return ctx.tell(shard, pulled(None));
+        }
+        self.fetches += 1;
+        let ticket = ctx.call(StoreCall::Events(EventsRead {
+            room: room_id,
+            after,
+            to,
+            events_max: limits::REPLAY_EVENTS_MAX,
+            bytes_max: ctx.config.replay_pull_bytes(),
+            newest: false,
+        }));
+        self.calls.insert(
+            ticket,
+            Call::Pull {
+                shard,
+                conn,
+                room: room_id,
+            },
+        );
+    }
+
+    /// Takes a write.
+    pub fn write(&mut self, write: Write, ctx: &mut Context<'_>) {
+        if ctx.config.sabotage.is(Sabotage::AckBeforeCommit) {
+            let room = self
+                .index
+                .get(&write.op.room)
+                .and_then(|index| self.rooms.get(*index));
+            let released = room.map_or(0, |room| room.gate.released());
+            self.commits.acknowledge_too_early(&write, released, ctx);
+        }
+        self.commits.take(write, ctx);
+    }
+
+    /// Takes what a batch brought.
+    pub fn committed(&mut self, committed: Committed, ctx: &mut Context<'_>) {
+        let Committed {
+            events,
+            created,
+            suspect,
+        } = committed;
+        for (event, received_us) in events {
+            // Nobody here has asked for a room that is not held: whoever does will read it.
+            if let Some(index) = self.index.get(&event.room_id).copied() {
+                let passed = Passed {
+                    received_us,
+                    committed_us: ctx.now.mono_us,
+                };
+                self.offer(index, event, passed, ctx);
+            }
+        }
+        for (room, users) in created {
+            self.tell_added(room, users, ctx);
+        }
+        for room in suspect {
+            if self.index.contains_key(&room) && !self.heads_queue.contains(&room) {
+                self.heads_queue.push_front(room);
+            }
+        }
+        self.compare_heads(ctx);
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, ctx: &mut Context<'_>) {
+        self.commits.tick(ctx);
+        let now_ms = ctx.now_ms();
+        let mut idle = Vec::new();
+        let mut late = Vec::new();
+        let mut behind = Vec::new();
+        let round = now_ms >= self.heads_round_ms + limits::HEADS_POLL_MS;
+        for (index, room) in &self.rooms {
+            if round && !room.listeners.is_empty() {
+                self.heads_queue.push_back(room.id);
+            }
+            if room.open && room.head > room.gate.released() && !room.fetching {
+                behind.push(index);
+            }
+            let late_ms = now_ms.saturating_sub(limits::SIGN_IN_MS_MAX);
+            if room
+                .waiting
+                .iter()
+                .any(|waiting| waiting.since_ms < late_ms)
+            {
+                late.push(index);
+            }
+            let unused = room.listeners.is_empty() && room.waiting.is_empty() && room.open;
+            if unused && now_ms >= room.idle_since_ms + limits::ROOM_IDLE_MS {
+                idle.push(index);
+            }
+        }
+        if round {
+            self.heads_round_ms = now_ms;
+        }
+        for index in behind {
+            self.fetch(index, ctx);
+        }
+        for index in late {
+            self.give_up_waiting(index, ctx);
+        }
+        for index in idle {
+            let room = self.rooms.remove(index);
+            self.window_bytes -= room.window.bytes();
+            self.index.remove(&room.id);
+        }
+        self.open_rooms(ctx);
+        self.compare_heads(ctx);
+    }
+
+    /// Gives lagging listeners what they are owed, as far as the mesh has room.
+    pub fn catch_up(&mut self, ctx: &mut Context<'_>) {
+        if self.lagging.is_empty() {
+            return;
+        }
+        for (room, shard) in std::mem::take(&mut self.lagging) {
+            if let Some(index) = self.index.get(&room).copied() {
+                self.advance(index, shard, ctx);
+            }
+        }
+    }
+
+    pub(super) fn room_mut(&mut self, room: RoomId) -> Option<&mut HomeRoom> {
+        self.index
+            .get(&room)
+            .and_then(|index| self.rooms.get_mut(*index))
+    }
+
+    /// The place of a room, which is opened if it is not held yet.
+    fn room_at(&mut self, room: RoomId, ctx: &mut Context<'_>) -> usize {
+        if let Some(index) = self.index.get(&room) {
+            return *index;
+        }
+        let index = self.rooms.insert(HomeRoom {
+            id: room,
+            open: false,
+            gate: Gate::new(0),
+            window: Window::default(),
+            members: Vec::new(),
+            listeners: Vec::new(),
+            waiting: Vec::new(),
+            head: 0,
+            floor: 0,
+            fetching: false,
+            filling: false,
+            touched: false,
+            idle_since_ms: ctx.now_ms(),
+        });
+        self.index.insert(room, index);
+        self.to_open.push(room);
+        index
+    }
+
+    fn offer(&mut self, index: usize, event: RoomEvent, passed: Passed, ctx: &mut Context<'_>) {
+        let room = &mut self.rooms[index];
+        room.head = room.head.max(event.seq);
+        room.gate.offer(event, passed);
+        if room.open {
+            self.release(index, ctx);
+            if self.rooms[index].gate.waits() {
+                self.fetch(index, ctx);
+            }
+        }
+    }
+
+    /// Lets every event pass whose turn it is.
+    pub(super) fn release(&mut self, index: usize, ctx: &mut Context<'_>) {
+        let now_us = ctx.now.mono_us;
+        let mut joined: Vec<UserId> = Vec::new();
+        let mut released = false;
+        loop {
+            let room = &mut self.rooms[index];
+            #[cfg(feature = "sabotage")]
+            let event = match ctx.config.sabotage.is(Sabotage::GateSkipped) {
+                true => room.gate.release_unordered(),
+                false => room.gate.release(),
+            };
+            #[cfg(not(feature = "sabotage"))]
+            let event = room.gate.release();
+            let Some((event, passed)) = event else { break };
+            if passed.committed_us > 0 {
+                let elapsed_us = now_us.saturating_sub(passed.committed_us);
+                ctx.stats.committed_to_published.record(elapsed_us);
+            }
+            released = true;
+            ctx.stats.events_released += 1;
+            match event.membership() {
+                Some(Membership::Joined(user)) => {
+                    if let Err(place) = room.members.binary_search(&user) {
+                        room.members.insert(place, user);
+                    }
+                    joined.push(user);
+                }
+                Some(Membership::Left(user)) => {
+                    if let Ok(place) = room.members.binary_search(&user) {
+                        room.members.remove(place);
+                    }
+                    joined.retain(|other| *other != user);
+                }
+                None => (),
+            }
+            let frame = encode(
+                &event,
+                Stamps {
+                    received_us: passed.received_us,
+                    published_us: now_us,
+                },
+            );
+            if ctx.config.sabotage.is(Sabotage::GateSkipped) {
+                self.window_bytes -= room.window.bytes();
+                room.window.clear();
+            }
+            let bytes_before = room.window.bytes();
+            room.window.push(event.seq, frame.clone());
+            room.touched = true;
+            self.window_bytes = self.window_bytes + room.window.bytes() - bytes_before;
+            let id = room.id;
+            for listener in &mut room.listeners {
+                if ctx.config.sabotage.is(Sabotage::GateSkipped) {
+                    listener.cursor = event.seq;
+                }
+                if listener.cursor == event.seq && ctx.takes_events(listener.shard) {
+                    listener.cursor += 1;
+                    ctx.deliver(listener.shard, id, event.seq, &frame);
+                } else if listener.cursor == event.seq {
+                    self.lagging.push((id, listener.shard));
+                }
+            }
+        }
+        if !joined.is_empty() {
+            let room = self.rooms[index].id;
+            self.tell_added(room, joined.into(), ctx);
+        }
+        if released {
+            self.answer_waiting(index, ctx);
+            self.bound_windows(ctx);
+        }
+    }
+
+    /// Gives one listener what it is owed, from the window or else from the store.
+    fn advance(&mut self, index: usize, shard: ShardIx, ctx: &mut Context<'_>) {
+        let room = &mut self.rooms[index];
+        let (id, released) = (room.id, room.gate.released());
+        let Some(listener) = room.listener_mut(shard) else {
+            return;
+        };
+        let mut cursor = listener.cursor;
+        if listener.fetching {
+            return;
+        }
+        while cursor <= released && ctx.takes_events(shard) {
+            let Some(frame) = room.window.get(cursor) else {
+                break;
+            };
+            ctx.deliver(shard, id, cursor, frame);
+            cursor += 1;
+        }
+        let missing = cursor <= released && !room.window.holds(cursor);
+        let fetch = missing && ctx.takes_events(shard) && self.fetches < limits::FETCHES_MAX;
+        if let Some(listener) = room.listener_mut(shard) {
+            listener.cursor = cursor;
+            listener.fetching = fetch;
+        }
+        if fetch {
+            self.fetches += 1;
+            let ticket = ctx.call(StoreCall::Events(EventsRead {
+                room: id,
+                after: cursor - 1,
+                to: released,
+                events_max: limits::REPLAY_EVENTS_MAX,
+                bytes_max: limits::REPLAY_BYTES_MAX,
+                newest: false,
+            }));
+            self.calls.insert(ticket, Call::CatchUp { shard, room: id });
+        } else if cursor <= released {
+            self.lagging.push((id, shard));
+        }
+    }
+
+    fn tell_added(&mut self, room: RoomId, users: Arc<[UserId]>, ctx: &mut Context<'_>) {
+        for shard in 0..ctx.config.shards {
+            if ctx.takes_events(shard) {
+                ctx.tell(
+                    shard,
+                    MeshMessage::Added {
+                        room,
+                        users: users.clone(),
+                    },
+                );
+            }
+        }
+    }
+
+    /// Answers everybody whose answer is known.
+    pub(super) fn answer_waiting(&mut self, index: usize, ctx: &mut Context<'_>) {
+        let room = &mut self.rooms[index];
+        if !room.open || room.waiting.is_empty() {
+            return;
+        }
+        let (mut fetch, mut fill) = (false, false);
+        let mut still = Vec::new();
+        for waiting in std::mem::take(&mut room.waiting) {
+            match room.answer(&waiting) {
+                Answer::Say(outcome) => {
+                    if let Subscribed::From { .. } = outcome {
+                        room.listen(waiting.shard);
+                    }
+                    ctx.tell(
+                        waiting.shard,
+                        MeshMessage::Subscribed {
+                            conn: waiting.conn,
+                            room: room.id,
+                            outcome,
+                        },
+                    );
+                }
+                Answer::Behind => {
+                    fetch = true;
+                    still.push(waiting);
+                }
+                Answer::Fill => {
+                    fill = true;
+                    still.push(waiting);
+                }
+            }
+        }
+        room.waiting = still;
+        if fetch {
+            self.fetch(index, ctx);
+        }
+        if fill {
+            self.fill(index, ctx);
+        }
+    }
+
+    fn give_up_waiting(&mut self, index: usize, ctx: &mut Context<'_>) {
+        let room = &mut self.rooms[index];
+        for waiting in room.waiting.drain(..) {
+            let outcome = Subscribed::Unavailable;
+            let message = MeshMessage::Subscribed {
+                conn: waiting.conn,
+                room: room.id,
+                outcome,
+            };
+            ctx.tell(waiting.shard, message);
+        }
+    }
+
+    /// Gives up windows that were not looked at for a while, when all of them are too much (the
+    /// clock algorithm).
+    pub(super) fn bound_windows(&mut self, ctx: &Context<'_>) {
+        let mut steps = 2 * self.rooms.capacity();
+        while self.window_bytes > ctx.config.windows_bytes_max && steps > 0 {
+            steps -= 1;
+            self.clock_hand = (self.clock_hand + 1) % self.rooms.capacity().max(1);
+            let Some(room) = self.rooms.get_mut(self.clock_hand) else {
+                continue;
+            };
+            if room.touched {
+                room.touched = false;
+            } else {
+                self.window_bytes -= room.window.bytes();
+                room.window.clear();
+            }
+        }
+    }
+}
+
+enum Answer {
+    Say(Subscribed),
+    /// The gate must catch up with the store first.
+    Behind,
+    /// The window must be filled first.
+    Fill,
+}
+
+impl HomeRoom {
+    fn answer(&self, waiting: &Waiting) -> Answer {
+        let released = self.gate.released();
+        let wanted = waiting.asked.after.unwrap_or(0).max(waiting.asked.head);
+        if wanted > released {
+            return Answer::Behind;
+        }
+        if self.members.binary_search(&waiting.user).is_err() {
+            return Answer::Say(Subscribed::NotAMember);
+        }
+        // Live events begin where this shard is, which may lag behind the gate.
+        let position = self
+            .listeners
+            .iter()
+            .find(|listener| listener.shard == waiting.shard)
+            .map_or(released, |listener| listener.cursor - 1);
+        let replay = match waiting.asked.after {
+            None => Replayable::NotAsked,
+            Some(after) if after >= released => Replayable::Bytes(0),
+            Some(after) if after < self.floor => Replayable::Expired,
+            Some(after) if released - after > limits::REPLAY_EVENTS_MAX as Seq => {
+                Replayable::TooMuch
+            }
+            Some(after) if self.window.covers(after) => {
+                Replayable::Bytes(self.window.after(after).map(|(_, frame)| frame.len()).sum())
+            }
+            Some(_) if waiting.filled => Replayable::TooMuch,
+            Some(_) => return Answer::Fill,
+        };
+        Answer::Say(Subscribed::From { position, replay })
+    }
+
+    fn listen(&mut self, shard: ShardIx) {
+        if self
+            .listeners
+            .iter()
+            .all(|listener| listener.shard != shard)
+        {
+            let cursor = self.gate.released() + 1;
+            self.listeners.push(Listener {
+                shard,
+                cursor,
+                fetching: false,
+            });
+        }
+    }
+
+    pub(super) fn listener_mut(&mut self, shard: ShardIx) -> Option<&mut Listener> {
+        self.listeners
+            .iter_mut()
+            .find(|listener| listener.shard == shard)
+    }
+}
+
+/// The one encoding of an event.
+pub(super) fn encode(event: &RoomEvent, stamps: Stamps) -> Frame {
+    Frame::event(
+        websocket::encode_text(&event.to_json()),
+        stamps,
+        event.membership(),
+    )
+}

@@ -1,0 +1,517 @@
+//! What the node is told before it starts: read once, before anything binds; everything that is
+//! wrong is told at once.
+//!
+//! Invariants: a value of this type can be run as it is; a secret is never printed; production
+//! mode never runs with a default secret, the demo login or an open list of origins.
+//!
+//! Next: [`crate::node`].
+
+pub mod settings;
+
+use crate::chat::sabotage::Sabotaged;
+use crate::limits;
+use settings::{Asked, Gathered, Sources};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// How the node is to run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What it is called.
+    pub node: String,
+    /// Its shards, 1 to [`limits::SHARDS_MAX`].
+    pub shards: u16,
+    /// How careful it is.
+    pub mode: Mode,
+    /// Folder of the embedded store.
+    pub data_dir: PathBuf,
+    /// The store.
+    pub database: Database,
+    /// Secrets of tokens; the first one signs. Empty only in development, where the node makes
+    /// one and keeps it in the data folder.
+    pub jwt_secrets: Vec<Secret>,
+    /// `iss` of tokens.
+    pub jwt_issuer: String,
+    /// `aud` of tokens.
+    pub jwt_audience: String,
+    /// Whose pages may connect.
+    pub origins: Origins,
+    /// Whether `POST /v1/demo/login` is there.
+    pub demo_login: bool,
+    /// Messages of one connection in 10 s.
+    pub sends_per_10s: u32,
+    /// Commands of one connection in 10 s.
+    pub commands_per_10s: u32,
+    /// Time of a drain, ms.
+    pub drain_ms: u64,
+    /// Connections taken at most; `None`: as many as open files allow.
+    pub connections_max: Option<usize>,
+    /// Bytes that may wait for all clients together.
+    pub outbox_node_bytes: usize,
+    /// Filter of the log.
+    pub log: String,
+    /// The fault that is on, in test builds.
+    pub sabotage: Sabotaged,
+    /// What was odd about the settings, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// How careful the node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// On one's own machine: everything works without any setting.
+    Development,
+    /// In front of people: refuses what is not safe.
+    Production,
+}
+
+/// The store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Database {
+    /// Embedded, in this folder.
+    Sqlite(PathBuf),
+}
+
+/// Whose pages may open a WebSocket. A request without `Origin` comes from no browser.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origins {
+    /// Those of this server and of loopback hosts: for development.
+    SameHostOrLoopback,
+    /// These, each `scheme://host[:port]` in lower case.
+    Listed(Vec<String>),
+}
+
+/// A string that shows itself to nobody by accident.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a string.
+    pub fn new(text: String) -> Secret {
+        Secret(text)
+    }
+
+    /// The bytes, for whom they are meant.
+    pub fn expose(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// What the command line led to.
+#[derive(Debug)]
+pub enum Start {
+    /// Run with this.
+    Run(Box<Config>),
+    /// Print this and stop.
+    Print(String),
+}
+
+/// Why there is nothing to run.
+#[derive(Debug)]
+pub enum Refused {
+    /// The command line makes no sense, or asked for help.
+    Usage(clap::Error),
+    /// Everything that is wrong, one sentence each.
+    Problems(Vec<String>),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Usage(error) => error.fmt(f),
+            Refused::Problems(problems) => {
+                writeln!(f, "caffis-chat cannot start with these settings:")?;
+                for problem in problems {
+                    writeln!(f, "  - {problem}")?;
+                }
+                write!(f, "`caffis-chat --help` lists all settings.")
+            }
+        }
+    }
+}
+
+/// What the machine says, for defaults.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Its cores.
+    pub cores: usize,
+    /// Its name.
+    pub host: String,
+}
+
+impl Machine {
+    /// This one.
+    pub fn this() -> Machine {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        // Without an answer one shard is right everywhere.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Machine { cores, host }
+    }
+}
+
+/// Shortest secret that production takes, bytes: as long as the hash (RFC 7518, section 3.2).
+const SECRET_BYTES_MIN: usize = 32;
+/// A secret of fewer different bytes than this was not made by a generator. 32 random bytes have
+/// 30 different ones on average, 32 random hexadecimal digits 14.
+const SECRET_DIFFERENT_BYTES_MIN: usize = 8;
+/// Words that secrets of examples have.
+const SECRET_WORDS: &[&str] = &[
+    "changeme",
+    "change-me",
+    "change_me",
+    "default",
+    "example",
+    "generator",
+    "your-secret",
+];
+
+impl Config {
+    /// Reads the settings of this process.
+    ///
+    /// # Errors
+    /// [`Refused`], to be shown to the operator.
+    pub fn load() -> Result<Start, Refused> {
+        let sources = Sources {
+            args: std::env::args_os()
+                .skip(1)
+                .map(|arg| arg.to_string_lossy().into_owned())
+                .collect(),
+            env: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+                .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
+                .collect(),
+        };
+        Config::read(&sources, &Machine::this(), |path| {
+            std::fs::read_to_string(path)
+        })
+    }
+
+    /// Reads the settings of these sources.
+    ///
+    /// # Errors
+    /// [`Refused`], to be shown to the operator.
+    pub fn read(
+        sources: &Sources,
+        machine: &Machine,
+        read_file: impl FnOnce(&str) -> std::io::Result<String>,
+    ) -> Result<Start, Refused> {
+        match settings::gather(sources, read_file).map_err(Refused::Usage)? {
+            Asked::Print(text) => Ok(Start::Print(text)),
+            Asked::Run(gathered) => Config::from_gathered(gathered, machine)
+                .map(|config| Start::Run(Box::new(config)))
+                .map_err(Refused::Problems),
+        }
+    }
+
+    fn from_gathered(gathered: Gathered, machine: &Machine) -> Result<Config, Vec<String>> {
+        let mut raw = gathered;
+        let mode = raw.take("mode", Mode::Development, parse_mode);
+        let development = mode == Mode::Development;
+        let data_dir = raw.take("data_dir", PathBuf::from("./data"), parse_path);
+        let cores = u16::try_from(machine.cores.clamp(1, limits::SHARDS_MAX)).unwrap_or(1);
+        let allow_insecure = raw.take("allow_insecure", false, parse_bool);
+        let default_origins = match mode {
+            Mode::Development => Origins::SameHostOrLoopback,
+            Mode::Production => Origins::Listed(Vec::new()),
+        };
+        let config = Config {
+            listen: raw.take("listen", SocketAddr::from(([127, 0, 0, 1], 8080)), |text| {
+                text.parse()
+                    .map_err(|_| "an address and a port, such as 127.0.0.1:8080".to_owned())
+            }),
+            node: raw.take("node", node_name(&machine.host), parse_node),
+            shards: raw.take("shards", cores, parse_number(1, limits::SHARDS_MAX as u64)),
+            mode,
+            database: raw.take("database_url", Database::Sqlite(data_dir.clone()), |text| {
+                parse_database(text, &data_dir)
+            }),
+            data_dir: data_dir.clone(),
+            jwt_secrets: raw.take("jwt_secret", Vec::new(), parse_secrets),
+            jwt_issuer: raw.take("jwt_issuer", "caffis".to_owned(), parse_claim),
+            jwt_audience: raw.take("jwt_audience", "caffis-chat".to_owned(), parse_claim),
+            origins: raw.take("allowed_origins", default_origins, parse_origins),
+            demo_login: raw.take("demo_login", development, parse_bool),
+            sends_per_10s: raw.take(
+                "sends_per_10s",
+                limits::SENDS_PER_10S,
+                parse_number(1, 100_000_000),
+            ),
+            commands_per_10s: raw.take(
+                "commands_per_10s",
+                limits::COMMANDS_PER_10S,
+                parse_number(1, 100_000_000),
+            ),
+            drain_ms: raw.take("drain_ms", 10_000, parse_number(0, 600_000)),
+            connections_max: raw.take("connections_max", None, |text| {
+                parse_number::<usize>(1, 10_000_000)(text).map(Some)
+            }),
+            // Less than one full outbox a shard would close the first slow reader of a busy room.
+            outbox_node_bytes: raw.take(
+                "outbox_node_bytes",
+                limits::OUTBOX_NODE_BYTES_MAX,
+                parse_number(limits::OUTBOX_BYTES_MAX as u64, 1 << 40),
+            ),
+            log: raw.take("log", "info".to_owned(), parse_log),
+            sabotage: raw.take_sabotage(),
+            warnings: std::mem::take(&mut raw.warnings),
+        };
+        let mut problems = raw.problems;
+        match mode {
+            Mode::Development => {
+                if !config.listen.ip().is_loopback() && !allow_insecure {
+                    problems.push(format!(
+                        "development mode gives anybody a user, so it listens only on loopback, \
+                         not on {}; set CAFFIS_MODE=production, or CAFFIS_ALLOW_INSECURE=1 if \
+                         this network is yours alone",
+                        config.listen.ip()
+                    ));
+                }
+            }
+            Mode::Production => problems.extend(config.unsafe_for_production()),
+        }
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// What production mode refuses.
+    fn unsafe_for_production(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.jwt_secrets.is_empty() {
+            problems.push("production mode needs CAFFIS_JWT_SECRET".to_owned());
+        }
+        for (place, secret) in self.jwt_secrets.iter().enumerate() {
+            if let Some(weakness) = weakness(secret) {
+                problems.push(format!(
+                    "secret {} of CAFFIS_JWT_SECRET {weakness}; make one with \
+                     `openssl rand -hex 32`",
+                    place + 1
+                ));
+            }
+        }
+        let open = match &self.origins {
+            Origins::SameHostOrLoopback => true,
+            Origins::Listed(list) => list.is_empty(),
+        };
+        if open {
+            problems.push(
+                "production mode needs CAFFIS_ALLOWED_ORIGINS: the origins of your web pages"
+                    .to_owned(),
+            );
+        }
+        if self.demo_login {
+            problems.push(
+                "production mode refuses CAFFIS_DEMO_LOGIN, which gives anybody a user".to_owned(),
+            );
+        }
+        problems
+    }
+}
+
+/// Why a secret can be guessed, if so. The answer tells nothing of the secret.
+fn weakness(secret: &Secret) -> Option<&'static str> {
+    let bytes = secret.expose();
+    let mut different = bytes.to_vec();
+    different.sort_unstable();
+    different.dedup();
+    let lower = secret.0.to_ascii_lowercase();
+    if bytes.len() < SECRET_BYTES_MIN {
+        Some("is shorter than 32 bytes")
+    } else if different.len() < SECRET_DIFFERENT_BYTES_MIN {
+        Some("repeats itself")
+    } else if SECRET_WORDS.iter().any(|word| lower.contains(word)) {
+        Some("is that of an example")
+    } else {
+        None
+    }
+}
+
+impl Gathered {
+    /// The value of one setting; when it is not given, or wrong, the default.
+    fn take<T>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> T {
+        let Some(raw) = self.values.remove(name) else {
+            return default;
+        };
+        parse(raw.value.trim()).unwrap_or_else(|expected| {
+            // The value itself is not shown: it may be a secret that was put into the wrong place.
+            self.problems
+                .push(format!("{name} (from {}) must be {expected}", raw.from));
+            default
+        })
+    }
+
+    #[cfg(feature = "sabotage")]
+    fn take_sabotage(&mut self) -> Sabotaged {
+        use crate::chat::sabotage::Sabotage;
+        self.take("sabotage", Sabotaged::default(), |text| {
+            let names: Vec<_> = Sabotage::ALL.iter().map(|(name, _)| *name).collect();
+            match text {
+                "none" => Ok(Sabotaged::default()),
+                name => Sabotage::from_name(name)
+                    .map(Sabotaged::with)
+                    .ok_or_else(|| format!("none or one of {}", names.join(", "))),
+            }
+        })
+    }
+
+    #[cfg(not(feature = "sabotage"))]
+    fn take_sabotage(&mut self) -> Sabotaged {
+        Sabotaged::default()
+    }
+}
+
+fn parse_mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "development" => Ok(Mode::Development),
+        "production" => Ok(Mode::Production),
+        _ => Err("development or production".to_owned()),
+    }
+}
+
+fn parse_bool(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("true or false".to_owned()),
+    }
+}
+
+fn parse_number<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&str) -> Result<T, String> {
+    move |text| {
+        text.replace('_', "")
+            .parse::<u64>()
+            .ok()
+            .filter(|number| (min..=max).contains(number))
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| format!("a whole number from {min} to {max}"))
+    }
+}
+
+fn parse_path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("a path".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// A name that is safe in logs, metrics and close reasons.
+fn parse_node(text: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("1 to 64 letters, digits, dots, dashes and underscores".to_owned())
+    }
+}
+
+/// The host's name as far as it can be a node's.
+fn node_name(host: &str) -> String {
+    let name: String = host
+        .trim()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c))
+        .take(64)
+        .collect();
+    if name.is_empty() {
+        "node".to_owned()
+    } else {
+        name
+    }
+}
+
+fn parse_claim(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 200 {
+        return Err("1 to 200 bytes".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_database(text: &str, data_dir: &Path) -> Result<Database, String> {
+    if text.starts_with("postgres:") || text.starts_with("postgresql:") {
+        return Err("sqlite:FOLDER: this version has no PostgreSQL store yet".to_owned());
+    }
+    let expected = || "sqlite: or sqlite:FOLDER, such as sqlite:/var/lib/caffis".to_owned();
+    let path = text.strip_prefix("sqlite:").ok_or_else(expected)?;
+    // `sqlite:///var/x` and `sqlite:/var/x` are the same folder.
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.starts_with(':') {
+        return Err("a folder: a store in memory would forget what was acknowledged".to_owned());
+    }
+    if path.contains(['?', '\0']) || path.ends_with(".db") {
+        return Err(expected());
+    }
+    Ok(Database::Sqlite(data_dir.join(path)))
+}
+
+fn parse_secrets(text: &str) -> Result<Vec<Secret>, String> {
+    let secrets: Vec<_> = list(text).map(|item| Secret(item.to_owned())).collect();
+    if secrets.is_empty() {
+        return Err("one or more secrets, comma-separated".to_owned());
+    }
+    Ok(secrets)
+}
+
+fn parse_origins(text: &str) -> Result<Origins, String> {
+    let items: Vec<_> = list(text).map(str::to_ascii_lowercase).collect();
+    if items.is_empty() || !items.iter().all(|item| is_origin(item)) {
+        // `*` is refused too: any page in the world could then speak as its visitor.
+        return Err("origins such as https://app.example.org, comma-separated, not *".to_owned());
+    }
+    Ok(Origins::Listed(items))
+}
+
+fn parse_log(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("a filter such as info or info,caffis_chat=debug".to_owned()),
+    }
+}
+
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+}
+
+/// `http://host:port` or `https://host:port`, the port optional, nothing after it.
+fn is_origin(origin: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else {
+        return false;
+    };
+    let (host, port) = match authority.rsplit_once(':') {
+        // The colons of an IPv6 address are inside its brackets.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        Some(_) | None => (authority, None),
+    };
+    matches!(scheme, "http" | "https")
+        && !host.is_empty()
+        && host
+            .chars()
+            .all(|c| c.is_alphanumeric() || ".-_[]:".contains(c))
+        && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}

@@ -1,0 +1,430 @@
+//! The one table of settings, and everything that is made from it: the flags, `--help`, the
+//! example file, and the gathering of raw values from flags, environment and file.
+//!
+//! To add a setting: one line in [`SETTINGS`], one field in [`super::Config`].
+//!
+//! Next: [`super::Config`], which gives the raw values their types.
+
+use crate::protocol::asyncapi;
+use clap::{Arg, ArgAction, Command};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// What a value looks like in the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// An integer of at least 0.
+    Integer,
+    /// `true` or `false`.
+    Boolean,
+    /// An array of strings; comma-separated elsewhere.
+    List,
+    /// Like `List`, and never shown.
+    SecretList,
+}
+
+/// One setting. Its environment variable is `CAFFIS_` and the name in capitals; its flag is the
+/// name with dashes.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub kind: Kind,
+    /// The default as people read it.
+    pub default: &'static str,
+    /// A value for the example file, as TOML.
+    pub example: &'static str,
+    /// What it does.
+    pub help: &'static str,
+}
+
+/// All of them, in the order in which `--help` and the example file show them.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "listen",
+        kind: Kind::Text,
+        default: "127.0.0.1:8080",
+        example: "\"127.0.0.1:8080\"",
+        help: "Address and port to listen on, for WebSocket and HTTP alike.",
+    },
+    Setting {
+        name: "node",
+        kind: Kind::Text,
+        default: "the host's name",
+        example: "\"n1\"",
+        help: "Name of this node, as clients and operators see it.",
+    },
+    Setting {
+        name: "shards",
+        kind: Kind::Integer,
+        default: "the number of cores",
+        example: "2",
+        help: "Shards: threads that own connections and rooms, each on a core of its own.",
+    },
+    Setting {
+        name: "mode",
+        kind: Kind::Text,
+        default: "development",
+        example: "\"development\"",
+        help: "development or production. Production refuses to start with anything insecure.",
+    },
+    Setting {
+        name: "data_dir",
+        kind: Kind::Text,
+        default: "./data",
+        example: "\"./data\"",
+        help: "Folder of the embedded store.",
+    },
+    Setting {
+        name: "database_url",
+        kind: Kind::Text,
+        default: "sqlite:",
+        example: "\"sqlite:\"",
+        help: "The store: sqlite: is the embedded one in the data folder, sqlite:FOLDER in another.",
+    },
+    Setting {
+        name: "jwt_secret",
+        kind: Kind::SecretList,
+        default: "in development, a random one kept in the data folder",
+        example: "[\"at least 32 bytes from a generator\"]",
+        help: "Secrets of HS256 tokens. Several may be given for rotation; the first one signs. \
+               Better given by environment or file: flags are seen by other users of the machine.",
+    },
+    Setting {
+        name: "jwt_issuer",
+        kind: Kind::Text,
+        default: "caffis",
+        example: "\"caffis\"",
+        help: "The `iss` that tokens must have.",
+    },
+    Setting {
+        name: "jwt_audience",
+        kind: Kind::Text,
+        default: "caffis-chat",
+        example: "\"caffis-chat\"",
+        help: "The `aud` that tokens must have, or hold.",
+    },
+    Setting {
+        name: "allowed_origins",
+        kind: Kind::List,
+        default: "in development, this server's own and those of loopback hosts",
+        example: "[\"https://app.example.org\"]",
+        help: "Origins whose pages may connect, as scheme://host[:port]. Programs that send no \
+               Origin are not browsers and may connect.",
+    },
+    Setting {
+        name: "allow_insecure",
+        kind: Kind::Boolean,
+        default: "false",
+        example: "false",
+        help: "Lets development mode listen on other addresses than loopback.",
+    },
+    Setting {
+        name: "demo_login",
+        kind: Kind::Boolean,
+        default: "true in development",
+        example: "true",
+        help: "POST /v1/demo/login, which gives anybody a user. Production refuses it.",
+    },
+    Setting {
+        name: "sends_per_10s",
+        kind: Kind::Integer,
+        default: "50",
+        example: "50",
+        help: "Messages that one connection may send in 10 s.",
+    },
+    Setting {
+        name: "commands_per_10s",
+        kind: Kind::Integer,
+        default: "200",
+        example: "200",
+        help: "Commands that one connection may give in 10 s, sends included.",
+    },
+    Setting {
+        name: "drain_ms",
+        kind: Kind::Integer,
+        default: "10000",
+        example: "10000",
+        help: "Time over which connections are asked to leave when the node stops, ms.",
+    },
+    Setting {
+        name: "connections_max",
+        kind: Kind::Integer,
+        default: "the limit of open files, less a reserve",
+        example: "15000",
+        help: "WebSocket connections taken at most.",
+    },
+    Setting {
+        name: "outbox_node_bytes",
+        kind: Kind::Integer,
+        default: "134217728",
+        example: "134217728",
+        help: "Bytes that may wait for all clients together; a shard has its share.",
+    },
+    Setting {
+        name: "log",
+        kind: Kind::Text,
+        default: "info",
+        example: "\"info,caffis_chat=debug\"",
+        help: "Filter of the log: a level, or target=level, comma-separated.",
+    },
+];
+
+/// Only in test builds: not in the example file.
+#[cfg(feature = "sabotage")]
+const SABOTAGE: Setting = Setting {
+    name: "sabotage",
+    kind: Kind::Text,
+    default: "none",
+    example: "\"gate_skipped\"",
+    help: "Test builds only: the fault to put in.",
+};
+
+/// The settings of this build.
+pub fn of_this_build() -> impl Iterator<Item = &'static Setting> {
+    let more: &'static [Setting] = &[
+        #[cfg(feature = "sabotage")]
+        SABOTAGE,
+    ];
+    SETTINGS.iter().chain(more)
+}
+
+impl Setting {
+    /// The environment variable.
+    pub fn env(&self) -> String {
+        format!("CAFFIS_{}", self.name.to_ascii_uppercase())
+    }
+
+    /// The flag, without its dashes.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+}
+
+/// The command line.
+pub fn command() -> Command {
+    let mut command = Command::new("caffis-chat")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("The chat service of Caffis")
+        .after_help(
+            "A flag wins over its environment variable, which wins over the file, which wins \
+             over the default. Comma-separate what takes several values.",
+        )
+        .subcommand(Command::new("config").about("Prints an example configuration file"))
+        .subcommand(Command::new("asyncapi").about("Prints the AsyncAPI document"))
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .help("Configuration file (TOML) [env: CAFFIS_CONFIG] [default: none]"),
+        );
+    for setting in of_this_build() {
+        let help = format!(
+            "{} [env: {}] [default: {}]",
+            setting.help,
+            setting.env(),
+            setting.default
+        );
+        let arg = Arg::new(setting.name)
+            .long(setting.flag())
+            .value_name("VALUE")
+            .action(ArgAction::Set)
+            .help(help);
+        command = command.arg(match setting.kind {
+            // `--allow-insecure` alone is `true`.
+            Kind::Boolean => arg.num_args(0..=1).default_missing_value("true"),
+            Kind::Text | Kind::Integer | Kind::List | Kind::SecretList => arg,
+        });
+    }
+    command
+}
+
+/// The example file: what `caffis-chat config` prints and `config.example.toml` holds.
+pub fn example() -> String {
+    let mut text = String::from(
+        "# Settings of caffis-chat, made by `caffis-chat config`. Every line is optional.\n\
+         # A flag wins over its environment variable, which wins over this file, which wins over\n\
+         # the default.\n",
+    );
+    for setting in SETTINGS {
+        text.push('\n');
+        for line in wrapped(setting.help, 96) {
+            let _ = writeln!(text, "# {line}");
+        }
+        let (env, flag) = (setting.env(), setting.flag());
+        let _ = writeln!(text, "# Default: {}.", setting.default);
+        let _ = writeln!(text, "# Environment: {env}, flag: --{flag}");
+        let _ = writeln!(text, "#{} = {}", setting.name, setting.example);
+    }
+    text
+}
+
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is always a line");
+        if !line.is_empty() && line.len() + 1 + word.len() > width {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+/// Where values come from. Tests fill it by hand; [`super::Config::load`] from the process.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// What follows the program's name on the command line.
+    pub args: Vec<String>,
+    /// The environment; only `CAFFIS_…` is looked at.
+    pub env: BTreeMap<String, String>,
+}
+
+/// A raw value and where it came from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Raw {
+    /// As the environment would hold it.
+    pub value: String,
+    /// "flag --listen", "CAFFIS_LISTEN", "file".
+    pub from: String,
+}
+
+/// The raw values of all sources, and what was wrong with the sources themselves.
+#[derive(Default)]
+pub struct Gathered {
+    /// By the setting's name.
+    pub values: BTreeMap<&'static str, Raw>,
+    /// What prevents a start.
+    pub problems: Vec<String>,
+    /// What is odd, and said in the log.
+    pub warnings: Vec<String>,
+}
+
+/// What the command line asks for.
+pub enum Asked {
+    /// To run.
+    Run(Gathered),
+    /// To print this and stop.
+    Print(String),
+}
+
+/// Reads the sources. `read_file` reads the configuration file.
+///
+/// # Errors
+/// A command line that makes no sense; also `--help` and `--version`, which clap tells this way.
+pub fn gather(
+    sources: &Sources,
+    read_file: impl FnOnce(&str) -> std::io::Result<String>,
+) -> Result<Asked, clap::Error> {
+    let args = std::iter::once("caffis-chat").chain(sources.args.iter().map(String::as_str));
+    let matches = command().try_get_matches_from(args)?;
+    match matches.subcommand_name() {
+        Some("config") => return Ok(Asked::Print(example())),
+        Some("asyncapi") => return Ok(Asked::Print(asyncapi::document_text())),
+        Some(_) | None => (),
+    }
+    let mut gathered = Gathered::default();
+    let path = matches.get_one::<String>("config");
+    // An empty variable is no variable: compose files write `${X:-}`.
+    let variable = |name: &str| sources.env.get(name).filter(|value| !value.is_empty());
+    let mut file = match path.or(variable("CAFFIS_CONFIG")) {
+        None => toml::Table::new(),
+        Some(path) => parse_file(path, read_file(path), &mut gathered.problems),
+    };
+    for setting in of_this_build() {
+        let in_file = file.remove(setting.name);
+        let raw = if let Some(value) = matches.get_one::<String>(setting.name) {
+            Some((value.clone(), format!("flag --{}", setting.flag())))
+        } else if let Some(value) = variable(&setting.env()) {
+            Some((value.clone(), setting.env()))
+        } else if let Some(value) = in_file {
+            match file_value(setting.kind, &value) {
+                Some(value) => Some((value, "the configuration file".to_owned())),
+                None => {
+                    let problem = format!(
+                        "{} in the configuration file must be {}",
+                        setting.name,
+                        described(setting.kind)
+                    );
+                    gathered.problems.push(problem);
+                    None
+                }
+            }
+        } else {
+            None
+        };
+        if let Some((value, from)) = raw {
+            gathered.values.insert(setting.name, Raw { value, from });
+        }
+    }
+    for name in file.keys() {
+        // A typo in a file of settings that is obeyed only in part would go unnoticed for long.
+        let problem = format!("the configuration file has a setting {name:?} that does not exist");
+        gathered.problems.push(problem);
+    }
+    for name in sources
+        .env
+        .keys()
+        .filter(|name| name.starts_with("CAFFIS_"))
+    {
+        let known = of_this_build().any(|setting| setting.env() == *name);
+        if !known && name != "CAFFIS_CONFIG" {
+            let warning = format!("the environment variable {name} is not used by this version");
+            gathered.warnings.push(warning);
+        }
+    }
+    Ok(Asked::Run(gathered))
+}
+
+fn parse_file(
+    path: &str,
+    text: std::io::Result<String>,
+    problems: &mut Vec<String>,
+) -> toml::Table {
+    let parsed = match text {
+        Ok(text) => text.parse::<toml::Table>().map_err(|error| {
+            // The error's own display quotes the line, which may hold a secret.
+            error.message().to_owned()
+        }),
+        Err(error) => Err(error.to_string()),
+    };
+    parsed.unwrap_or_else(|error| {
+        problems.push(format!(
+            "the configuration file {path} cannot be read: {error}"
+        ));
+        toml::Table::new()
+    })
+}
+
+/// The value as the environment would hold it; `None` if it is of another kind.
+fn file_value(kind: Kind, value: &toml::Value) -> Option<String> {
+    match (kind, value) {
+        (Kind::Text | Kind::List | Kind::SecretList, toml::Value::String(text)) => {
+            Some(text.clone())
+        }
+        (Kind::Integer, toml::Value::Integer(number)) => Some(number.to_string()),
+        (Kind::Boolean, toml::Value::Boolean(truth)) => Some(truth.to_string()),
+        (Kind::List | Kind::SecretList, toml::Value::Array(items)) => items
+            .iter()
+            .map(|item| item.as_str().filter(|text| !text.contains(',')))
+            .collect::<Option<Vec<_>>>()
+            .map(|items| items.join(",")),
+        (Kind::Text | Kind::Integer | Kind::Boolean | Kind::List | Kind::SecretList, _) => None,
+    }
+}
+
+fn described(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text => "a string",
+        Kind::Integer => "an integer",
+        Kind::Boolean => "true or false",
+        Kind::List | Kind::SecretList => "a string, or an array of strings without commas",
+    }
+}

@@ -1,0 +1,140 @@
+//! Accepts connections, and stops doing so for a while when the process has no descriptors left.
+//!
+//! Invariants: one accept is under way while the listener is open, unless paused; a pause ends by
+//! itself; a closed listener is released only when the accept under way has ended.
+//!
+//! Next: the first bytes decide in [`super::handshake`].
+
+use super::handshake::Refused;
+use super::slab::{Handshaking, State};
+use super::{ACCEPT_PAUSE_MS, Chat, Edge, HANDSHAKE_MS_HURRIED, HANDSHAKES_MAX, after_ms};
+use crate::limits;
+use crate::sys::{self, Shutdown};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// How often the lack of descriptors is logged at most, ms.
+const LOG_EVERY_MS: u64 = 10_000;
+/// How often requests that take long are looked for at most, ms.
+const HURRY_EVERY_MS: u64 = 100;
+
+/// The listener.
+#[derive(Debug)]
+pub(super) struct Accepting {
+    /// `None` once it is closed.
+    listener: Option<TcpListener>,
+    /// An accept is under way.
+    asked: bool,
+    /// The listener is to be closed.
+    ends: bool,
+    /// Nothing is accepted before, µs.
+    paused_until_us: u64,
+    /// The lack of descriptors is not logged before, µs.
+    logged_until_us: u64,
+    /// Requests that take long are not looked for before, µs.
+    hurried_until_us: u64,
+}
+
+impl Accepting {
+    pub(super) fn new(listener: TcpListener) -> Accepting {
+        Accepting {
+            listener: Some(listener),
+            asked: false,
+            ends: false,
+            paused_until_us: 0,
+            logged_until_us: 0,
+            hurried_until_us: 0,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.listener.is_none()
+    }
+}
+
+impl Edge {
+    /// Asks for connections if they are wanted and not asked for. Once a turn.
+    pub fn keep_accepting(&mut self, chat: &Chat) {
+        let accepting = &mut self.accepting;
+        if accepting.asked {
+            return;
+        }
+        if accepting.ends {
+            accepting.listener = None;
+        } else if let Some(listener) = &accepting.listener
+            && accepting.paused_until_us <= chat.now.mono_us
+        {
+            self.ring.accept(listener);
+            accepting.asked = true;
+        }
+    }
+
+    /// Closes the listener, and the connections that have not sent their request.
+    pub fn stop_accepting(&mut self, chat: &mut Chat) {
+        self.accepting.ends = true;
+        if let Some(listener) = &self.accepting.listener {
+            sys::shutdown(listener, Shutdown::Both);
+        }
+        for index in self.slab.handshakes_due(u64::MAX) {
+            self.refuse(chat, index, Refused::Overloaded);
+        }
+    }
+
+    /// A connection, or why there is none.
+    pub fn accepted(&mut self, chat: &mut Chat, result: io::Result<OwnedFd>, more: bool) {
+        self.accepting.asked = more;
+        match result {
+            Ok(socket) if self.accepting.ends || !self.make_room(chat) => {
+                self.stats.refused += 1;
+                // Closed at once, so this may not arrive; but it costs nothing that lasts.
+                let _told = sys::send(socket.as_fd(), &Refused::Overloaded.response());
+            }
+            Ok(socket) => {
+                self.stats.accepted += 1;
+                let handshaking = Handshaking {
+                    bytes: Vec::new(),
+                    deadline_us: after_ms(chat.now, limits::HANDSHAKE_MS_MAX),
+                };
+                let state = State::Handshaking(Box::new(handshaking));
+                let index = self.slab.insert(socket, state);
+                self.settle(index);
+            }
+            Err(error) => {
+                let scarce = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+                // After the others (the peer was gone already) it is asked again at once.
+                if error
+                    .raw_os_error()
+                    .is_some_and(|code| scarce.contains(&code))
+                {
+                    self.pause(chat, &error);
+                }
+            }
+        }
+    }
+
+    /// Whether another request may be in the making; gives up old ones if there are too many.
+    fn make_room(&mut self, chat: &mut Chat) -> bool {
+        if self.slab.handshaking() < HANDSHAKES_MAX {
+            return true;
+        }
+        if self.accepting.hurried_until_us <= chat.now.mono_us {
+            // Not for every connection: all places are looked through.
+            self.accepting.hurried_until_us = after_ms(chat.now, HURRY_EVERY_MS);
+            let left_ms = limits::HANDSHAKE_MS_MAX - HANDSHAKE_MS_HURRIED;
+            for index in self.slab.handshakes_due(after_ms(chat.now, left_ms)) {
+                self.refuse(chat, index, Refused::Timeout);
+            }
+        }
+        self.slab.handshaking() < HANDSHAKES_MAX
+    }
+
+    fn pause(&mut self, chat: &Chat, error: &io::Error) {
+        self.stats.accept_pauses += 1;
+        self.accepting.paused_until_us = after_ms(chat.now, ACCEPT_PAUSE_MS);
+        if self.accepting.logged_until_us <= chat.now.mono_us {
+            self.accepting.logged_until_us = after_ms(chat.now, LOG_EVERY_MS);
+            tracing::warn!(%error, pause_ms = ACCEPT_PAUSE_MS, "cannot accept connections");
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! A whole node: the only file that names backends. Settings go in, an exit code comes out.
+//!
+//! Invariants: nothing binds before the store is open and every setting is known to work; when
+//! told to stop, nobody new is taken, everybody is told when to come back, every write under way
+//! is answered, and the store closes last.
+//!
+//! Exit codes: 0 stopped as told; 1 could not start, or failed; 2 settings; 130 and 143 stopped by
+//! a second signal without waiting.
+
+use crate::api::serve::{self, CONNECTIONS_MAX};
+use crate::api::{LogView, NodeView, Parts, Phase, ShardView};
+use crate::chat::port::{Identify, Store};
+use crate::chat::{CoreConfig, ShardIx};
+use crate::config::{Config, Database, Mode, Origins, Secret};
+use crate::edge::handshake::AllowedOrigins;
+use crate::identity::demo::Demo;
+use crate::identity::hs256::{Hs256, Issuer};
+use crate::identity::{DemoLogin, secret_file};
+use crate::shard::{self, Handle, ShardError, Shards, ShardsConfig};
+use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::{sys, telemetry};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use std::{fmt, thread};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// Descriptors that are no connections of clients: the store's files, logs, the runtimes.
+const DESCRIPTORS_RESERVED: usize = 128;
+/// Descriptors of each shard: its listener, its rings and what wakes it.
+const DESCRIPTORS_PER_SHARD: usize = 16;
+/// A node of fewer connections than this is a mistake.
+const CONNECTIONS_MIN: usize = 16;
+/// Beyond the time of the drain: the last writes (4 s) and the last closes (4 s), twice.
+const DRAIN_GRACE: Duration = Duration::from_secs(16);
+/// Exit code of settings that this machine cannot run.
+const EXIT_SETTINGS: u8 = 2;
+
+/// Why a node could not start, or went on no longer.
+#[derive(Debug)]
+enum Failure {
+    /// More connections than this machine can hold.
+    Descriptors {
+        wanted: usize,
+        limit: usize,
+    },
+    Store(OpenError),
+    Secret(io::Error),
+    Shards(ShardError),
+    System(&'static str, io::Error),
+    /// Still not done long after the drain.
+    DrainOverdue,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Descriptors { wanted, limit } => write!(
+                f,
+                "{wanted} connections need more than the {limit} open files that this process \
+                 may have (ulimit -n, systemd LimitNOFILE=)"
+            ),
+            Failure::Store(error) => write!(f, "cannot open the store: {error}"),
+            Failure::Secret(error) => write!(
+                f,
+                "cannot keep a secret in the data folder ({error}); set CAFFIS_JWT_SECRET"
+            ),
+            Failure::Shards(error) => error.fmt(f),
+            Failure::System(what, error) => write!(f, "cannot {what}: {error}"),
+            Failure::DrainOverdue => write!(f, "draining took too long"),
+        }
+    }
+}
+
+/// What the control plane sees of the node.
+struct View {
+    name: String,
+    draining: AtomicBool,
+    shards: OnceLock<Handle>,
+}
+
+impl NodeView for View {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn phase(&self) -> Phase {
+        if self.draining.load(Ordering::Acquire) {
+            Phase::Draining
+        } else if self.shards.get().is_some() {
+            Phase::Up
+        } else {
+            Phase::Starting
+        }
+    }
+
+    fn shards(&self) -> Vec<ShardView> {
+        let snapshots = self.shards.get().map_or_else(Vec::new, Handle::stats);
+        snapshots
+            .into_iter()
+            .map(|snapshot| ShardView {
+                chat: snapshot.core,
+                counters: snapshot.driver.counters(),
+                gauges: snapshot.driver.gauges(),
+            })
+            .collect()
+    }
+
+    fn log_counts(&self) -> LogView {
+        let counts = telemetry::counts();
+        LogView {
+            warnings: counts.warnings,
+            errors: counts.errors,
+            lost: counts.lost,
+        }
+    }
+}
+
+/// Runs a node until it is told to stop.
+pub fn run(config: Config) -> ExitCode {
+    let style = match config.mode {
+        Mode::Development => telemetry::Style::Human,
+        Mode::Production => telemetry::Style::Json,
+    };
+    let telemetry = match telemetry::start(style, &config.log) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("cannot start logging: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let code = match run_logged(&config) {
+        Ok(()) => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            tracing::error!("{failure}");
+            match failure {
+                Failure::Descriptors { .. } => ExitCode::from(EXIT_SETTINGS),
+                Failure::Store(_)
+                | Failure::Secret(_)
+                | Failure::Shards(_)
+                | Failure::System(..)
+                | Failure::DrainOverdue => ExitCode::FAILURE,
+            }
+        }
+    };
+    drop(telemetry);
+    code
+}
+
+fn run_logged(config: &Config) -> Result<(), Failure> {
+    let connections_max = connections_max(config)?;
+    let Database::Sqlite(folder) = &config.database;
+    let mut options = SqliteOptions::default();
+    options.db.sabotage = config.sabotage;
+    let store = SqliteStore::open(folder, options).map_err(Failure::Store)?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let secrets = secrets(config).map_err(Failure::Secret)?;
+    let issuer = Issuer {
+        issuer: config.jwt_issuer.clone(),
+        audience: config.jwt_audience.clone(),
+    };
+    let demo = config.demo_login.then(|| {
+        let demo = Demo::new(secrets[0].expose(), issuer.clone());
+        Arc::new(demo) as Arc<dyn DemoLogin>
+    });
+    let identify: Arc<dyn Identify> =
+        Arc::new(Hs256::new(secrets.iter().map(Secret::expose), issuer));
+
+    // From here on signals are ours; before, they end the process, which holds nothing yet.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|error| Failure::System("start a runtime", error))?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::listen().map_err(|error| Failure::System("listen to signals", error))?
+    };
+
+    let view = Arc::new(View {
+        name: config.node.clone(),
+        draining: AtomicBool::new(false),
+        shards: OnceLock::new(),
+    });
+    let parts = Parts {
+        node: view.clone(),
+        store: store.clone(),
+        demo,
+    };
+    let (control_plane, door) =
+        serve::start(parts).map_err(|error| Failure::System("start the control plane", error))?;
+    let shards = shard::start(ShardsConfig {
+        listen: config.listen,
+        // The kernel places them well, and a container need not own the cores numbered from 0.
+        pinned: false,
+        core: core_config(config, store.as_ref()),
+        seed: uuid::Uuid::new_v4().as_u64_pair().0,
+        origins: allowed_origins(&config.origins),
+        connections_max,
+        store: store.clone(),
+        identify,
+        handoff: Arc::new(move |stream, read| door.hand_over(stream, read)),
+    })
+    .map_err(Failure::Shards)?;
+    let handle = view.shards.get_or_init(|| shards.handle()).clone();
+    announce(config, shards.address(), connections_max);
+    let result = runtime.block_on(until_stopped(config, &view, &handle, shards, &mut signals));
+    // Answers under way are ended, then the store: its last user is gone.
+    drop(control_plane);
+    drop(store);
+    result
+}
+
+/// How many connections to take, as far as open files allow.
+fn connections_max(config: &Config) -> Result<usize, Failure> {
+    let limit = sys::raise_descriptors()
+        .map_err(|error| Failure::System("raise the limit of open files", error))?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let reserved =
+        CONNECTIONS_MAX + DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * usize::from(config.shards);
+    let possible = limit.saturating_sub(reserved);
+    let wanted = config.connections_max.unwrap_or(possible);
+    if wanted > possible || possible < CONNECTIONS_MIN {
+        let wanted = wanted.max(CONNECTIONS_MIN);
+        return Err(Failure::Descriptors { wanted, limit });
+    }
+    Ok(wanted)
+}
+
+/// The secrets of tokens: those given, or the one that a development node keeps for itself.
+fn secrets(config: &Config) -> io::Result<Vec<Secret>> {
+    if !config.jwt_secrets.is_empty() {
+        return Ok(config.jwt_secrets.clone());
+    }
+    assert_eq!(
+        config.mode,
+        Mode::Development,
+        "production is given secrets"
+    );
+    std::fs::create_dir_all(&config.data_dir)?;
+    let secret = secret_file::read_or_create(&config.data_dir)?;
+    Ok(vec![Secret::new(secret)])
+}
+
+fn core_config(config: &Config, store: &dyn Store) -> CoreConfig {
+    let shards: ShardIx = config.shards;
+    let mut core = CoreConfig::new(&config.node, shards, store.epoch());
+    core.durability = store.durability();
+    core.sends_per_10s = config.sends_per_10s;
+    core.commands_per_10s = config.commands_per_10s;
+    core.outbox_shard_bytes_max = config.outbox_node_bytes / usize::from(shards);
+    core.sabotage = config.sabotage;
+    core
+}
+
+fn allowed_origins(origins: &Origins) -> AllowedOrigins {
+    match origins {
+        Origins::SameHostOrLoopback => AllowedOrigins::SameHostOrLoopback,
+        Origins::Listed(list) => AllowedOrigins::List(list.clone()),
+    }
+}
+
+/// Says that the node is ready: to the log, and to the person who started it by hand.
+fn announce(config: &Config, address: SocketAddr, connections_max: usize) {
+    tracing::info!(
+        node = config.node,
+        %address,
+        shards = config.shards,
+        connections_max,
+        mode = ?config.mode,
+        "ready"
+    );
+    if config.mode == Mode::Development {
+        let folder = config.data_dir.display();
+        // Nobody may be listening, which is no reason not to run.
+        let _unread = writeln!(
+            io::stdout(),
+            "Caffis Chat is ready: http://{address}/ (data in {folder}; Ctrl-C stops it)"
+        );
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next one, with the exit code of a process that it ends.
+    async fn next(&mut self) -> (&'static str, i32) {
+        tokio::select! {
+            _ = self.terminate.recv() => ("SIGTERM", 143),
+            _ = self.interrupt.recv() => ("SIGINT", 130),
+        }
+    }
+}
+
+/// Waits for a signal or for a shard that fails, and then for the end of all shards.
+async fn until_stopped(
+    config: &Config,
+    view: &View,
+    handle: &Handle,
+    shards: Shards,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let (ended, mut end) = oneshot::channel();
+    thread::Builder::new()
+        .name("shards-end".to_owned())
+        .spawn(move || {
+            // Nobody waits any more when the drain was overdue.
+            let _unheard = ended.send(shards.join());
+        })
+        .map_err(|error| Failure::System("start a thread", error))?;
+    tokio::select! {
+        result = &mut end => return joined(result),
+        (name, _) = signals.next() => {
+            tracing::info!(signal = name, drain_ms = config.drain_ms, "draining");
+        }
+    }
+    view.draining.store(true, Ordering::Release);
+    handle.drain(config.drain_ms);
+    let deadline = Duration::from_millis(config.drain_ms) + DRAIN_GRACE;
+    tokio::select! {
+        result = &mut end => joined(result),
+        (name, code) = signals.next() => {
+            tracing::warn!(signal = name, "stopped without waiting");
+            // What is acknowledged is on disk, and what is not the clients will send again.
+            std::process::exit(code);
+        }
+        () = tokio::time::sleep(deadline) => {
+            handle.stop();
+            Err(Failure::DrainOverdue)
+        }
+    }
+}
+
+fn joined(
+    result: Result<Result<(), ShardError>, oneshot::error::RecvError>,
+) -> Result<(), Failure> {
+    match result {
+        Ok(result) => result.map_err(Failure::Shards),
+        Err(_) => unreachable!("the thread that joins always answers"),
+    }
+}

@@ -1,0 +1,244 @@
+// Two people talk in two real browser windows while the server is killed and started again.
+//
+//   CAFFIS_SERVER=target/release/caffis-chat node tests/browser/run.mjs [--screenshot]
+//
+// Decides: both pages show every message once, in one order, whatever happened on the way, and each
+// reconnects by itself. Nothing waits for a time; everything waits for something to be seen, with a
+// deadline. `--screenshot` writes docs/screenshot.png.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { chromium } from "playwright-core";
+
+const ROOT = resolve(import.meta.dirname, "../..");
+const SERVER = resolve(process.env.CAFFIS_SERVER ?? join(ROOT, "target/release/caffis-chat"));
+const BROWSER = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const SCREENSHOT = process.argv.includes("--screenshot");
+/** For what takes milliseconds; generous, as the machine may be busy. */
+const SEEN_MS_MAX = 20_000;
+/** The jitter of a few attempts while the server is away. */
+const RECONNECTED_MS_MAX = 60_000;
+const MESSAGES_EACH = 30;
+const BROWSER_FLAGS = [
+  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync",
+];
+
+const folder = mkdtempSync(join(tmpdir(), "caffis-browser-"));
+const step = (text) => console.log(`browser: ${text}`);
+
+async function freePort() {
+  const listener = createServer().listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  const { port } = listener.address();
+  listener.close();
+  await once(listener, "close");
+  return port;
+}
+
+/** Asks again until `check` gives something, or says what it was waiting for. */
+async function until(what, check, msMax = SEEN_MS_MAX) {
+  const deadline = Date.now() + msMax;
+  for (;;) {
+    const seen = await check();
+    if (seen) return seen;
+    assert.ok(Date.now() < deadline, `not within ${msMax} ms: ${what}`);
+    await new Promise((done) => setTimeout(done, 25));
+  }
+}
+
+async function startServer(port) {
+  const { CAFFIS_SERVER: _, ...rest } = process.env;
+  const env = { ...rest, CAFFIS_LISTEN: `127.0.0.1:${port}`, CAFFIS_DATA_DIR: join(folder, "data"), CAFFIS_MODE: "development" };
+  const server = spawn(SERVER, { env, stdio: ["ignore", "inherit", "inherit"] });
+  const ended = new Promise((done) => server.once("exit", done).once("error", done));
+  await until("the server is ready", async () => {
+    assert.ok(server.exitCode === null && server.pid, `the server ended with ${server.exitCode}`);
+    return fetch(`http://127.0.0.1:${port}/readyz`).then((response) => response.ok, () => false);
+  });
+  return { kill: async (signal) => { server.kill(signal); await ended; } };
+}
+
+/** One person at one window. */
+class Person {
+  complaints = [];
+  constructor(name, page) {
+    this.name = name;
+    this.page = page;
+    page.on("pageerror", (error) => this.complaints.push(`error: ${error.message}`));
+    page.on("console", (message) => {
+      if (/Content Security Policy/.test(message.text())) this.complaints.push(message.text());
+    });
+  }
+  async comeIn(url) {
+    await this.page.goto(url);
+    await this.page.getByLabel("Your name").fill(this.name);
+    await this.page.getByRole("button", { name: "Come in" }).click();
+    await this.connected();
+  }
+  async talkTo(other) {
+    await this.page.getByPlaceholder("Talk to …").fill(other);
+    await this.page.getByRole("button", { name: "Talk", exact: true }).click();
+    await this.page.getByRole("heading", { name: other }).waitFor({ timeout: SEEN_MS_MAX });
+  }
+  async open(other) {
+    await this.page.getByRole("navigation").getByRole("button", { name: other }).click();
+    await this.page.getByRole("heading", { name: other }).waitFor({ timeout: SEEN_MS_MAX });
+  }
+  async say(text) {
+    await this.page.getByRole("textbox", { name: "Message" }).fill(text);
+    await this.page.getByRole("textbox", { name: "Message" }).press("Enter");
+  }
+  state = () => this.page.locator("#state").textContent();
+  connected = () => until(`${this.name} is connected`, async () => (await this.state()) === "Connected", RECONNECTED_MS_MAX);
+  disconnected = () => until(`${this.name} notices`, async () => (await this.state()) !== "Connected");
+  /** What stands on the page, from above: `seq` is missing while a message is only sent. */
+  lines = () => this.page.locator("#messages > li:not(.system)").evaluateAll((all) =>
+    all.map((line) => ({ seq: line.dataset.seq, text: line.querySelector(".text")?.textContent ?? "" })));
+  sees = (text) => until(`${this.name} sees "${text}"`, async () => (await this.lines()).some((line) => line.text === text));
+}
+
+/** Both show exactly `wanted`, in one order, by ascending seq. Returns that order. */
+async function agree(ada, bob, wanted, msMax = SEEN_MS_MAX) {
+  let seen;
+  const sorted = (lines) => lines.map((line) => line.text).sort().join("\n");
+  await until("both pages show every message", async () => {
+    seen = [await ada.lines(), await bob.lines()];
+    return seen.every((lines) => lines.length >= wanted.length && lines.every((line) => line.seq));
+  }, msMax).catch((error) => {
+    const missing = seen.map((lines) => wanted.filter((text) => !lines.some((line) => line.text === text && line.seq)));
+    throw new Error(`${error.message}; Ada lacks ${missing[0]}; Bob lacks ${missing[1]}`);
+  });
+  for (const lines of seen) {
+    assert.equal(sorted(lines), [...wanted].sort().join("\n"), "every message once");
+    assert.deepEqual(lines.map((line) => Number(line.seq)), lines.map((line) => Number(line.seq)).sort((one, other) => one - other));
+  }
+  assert.deepEqual(seen[0], seen[1], "one order for both");
+  return seen[0].map((line) => line.text);
+}
+
+/** A person's own messages must stand in the order in which they were written. */
+function assertOrderOfEach(order, ...written) {
+  for (const own of written) assert.deepEqual(order.filter((text) => own.includes(text)), own);
+}
+
+/** Scrolls up, page by page of history, until `count` messages are there. */
+async function scrollBack(person, count) {
+  await until(`${person.name} has scrolled back`, async () => {
+    await person.page.locator("#messages").evaluate((list) => list.scrollTo(0, 0));
+    return (await person.lines()).length >= count;
+  });
+}
+
+/** Stands between the page and the server from its next load on: `deaf` loses what the server says. */
+async function linkOf(page) {
+  const link = { deaf: false };
+  await page.routeWebSocket(/\/v1\/ws$/, (client) => {
+    const server = client.connectToServer();
+    link.deaf = false;
+    server.onMessage((frame) => link.deaf || client.send(frame));
+    link.cut = () => Promise.all([client.close({ code: 4201 }), server.close()]);
+  });
+  return link;
+}
+
+async function screenshot(page) {
+  mkdirSync(join(ROOT, "docs"), { recursive: true });
+  await page.screenshot({ path: join(ROOT, "docs/screenshot.png") });
+  step("wrote docs/screenshot.png");
+}
+
+async function main() {
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}/`;
+  let server = await startServer(port);
+  const options = { executablePath: BROWSER, args: BROWSER_FLAGS, colorScheme: "light", viewport: { width: 1100, height: 720 } };
+  // A profile each: nothing is shared between the two but the server.
+  const windows = await Promise.all(["ada", "bob"].map((name) => chromium.launchPersistentContext(join(folder, name), options)));
+  const [ada, bob] = windows.map((window, index) => new Person(["Ada", "Bob"][index], window.pages()[0]));
+  try {
+    step("two people come in and talk");
+    await Promise.all([ada.comeIn(url), bob.comeIn(url)]);
+    await ada.talkTo("Bob");
+    await ada.say("Coffee at three?");
+    await bob.open("Ada");
+    await bob.sees("Coffee at three?");
+    const talk = ["Coffee at three?", "Gladly. The place by the river?", "Yes! I'll keep the window table ☕", "See you there"];
+    for (const [index, text] of talk.entries()) {
+      if (index > 0) await (index % 2 ? bob : ada).say(text);
+      await Promise.all([ada.sees(text), bob.sees(text)]);
+    }
+    assert.deepEqual(await agree(ada, bob, talk), talk);
+    if (SCREENSHOT) await screenshot(ada.page);
+
+    step("the server is killed while both write");
+    const [fromAda, fromBob] = ["Ada", "Bob"].map((name) => Array.from({ length: MESSAGES_EACH }, (_, index) => `${name} ${index}`));
+    const write = async (person, texts) => { for (const text of texts) await person.say(text); };
+    const writing = Promise.all([write(ada, fromAda), write(bob, fromBob)]);
+    await bob.sees("Ada 5");
+    await server.kill("SIGKILL");
+    await Promise.all([ada.disconnected(), bob.disconnected(), writing]);
+    const offline = ["written while the server was away"];
+    await write(ada, offline);
+    await ada.sees(offline[0]);
+    assert.equal((await ada.lines()).at(-1).seq, undefined, "shown, but not yet stored");
+
+    step("the server comes back, and so do both");
+    server = await startServer(port);
+    await Promise.all([ada.connected(), bob.connected()]);
+    const all = [...talk, ...fromAda, ...fromBob, ...offline];
+    const order = await agree(ada, bob, all, RECONNECTED_MS_MAX);
+    assertOrderOfEach(order, talk, [...fromAda, ...offline], fromBob);
+
+    step("a page is loaded anew and still knows who it is");
+    const link = await linkOf(bob.page);
+    await bob.page.reload();
+    await bob.connected();
+    await bob.open("Ada");
+    await scrollBack(bob, all.length);
+    assert.deepEqual(await agree(ada, bob, all), order);
+
+    step("an answer is lost on the way, so that what is stored is sent again");
+    link.deaf = true;
+    await bob.say("stored, but not told so");
+    await ada.sees("stored, but not told so");
+    await link.cut();
+    await bob.disconnected();
+    await bob.connected();
+    all.push("stored, but not told so");
+    order.push("stored, but not told so");
+    assert.deepEqual(await agree(ada, bob, all), order);
+
+    step("a message is unsent, the page is left, and both come back");
+    await server.kill("SIGKILL");
+    await ada.disconnected();
+    await ada.say("kept over a reload");
+    await ada.page.reload().then(() => assert.fail("nobody should have answered"), () => {});
+    server = await startServer(port);
+    await ada.page.goto(url);
+    await Promise.all([ada.connected(), bob.connected()]);
+    await bob.sees("kept over a reload");
+    await ada.open("Bob");
+    await scrollBack(ada, all.length + 1);
+    assert.deepEqual(await agree(ada, bob, [...all, "kept over a reload"]), [...order, "kept over a reload"]);
+
+    for (const person of [ada, bob]) assert.deepEqual(person.complaints, [], `${person.name}'s page complained`);
+    step(`passed: ${all.length + 1} messages on both pages, two kills, two reloads, one lost answer`);
+  } catch (error) {
+    await Promise.all([ada, bob].map((person) => person.page.screenshot({ path: join(ROOT, `.check/browser-${person.name}.png`) }).catch(() => {})));
+    throw error;
+  } finally {
+    await Promise.all(windows.map((window) => window.close()));
+    await server.kill("SIGTERM");
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+await main().then(() => process.exit(0), (error) => {
+  console.error(`browser: FAILED: ${error.stack}`);
+  process.exit(1);
+});

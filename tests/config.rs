@@ -1,0 +1,342 @@
+//! Settings: where they come from, which are refused, and that nothing secret is ever shown.
+#![cfg(feature = "server")]
+
+use caffis_chat::config::settings::{SETTINGS, Sources, command, example};
+use caffis_chat::config::{Config, Database, Machine, Mode, Origins, Refused, Start};
+use std::io;
+use std::path::Path;
+
+const STRONG: &str = "c6a1f1d2b7e84c0f9d3a5b8e7f60412399ab";
+
+fn read(args: &[&str], env: &[(&str, &str)], file: Option<&str>) -> Result<Config, Vec<String>> {
+    let sources = Sources {
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+    };
+    let machine = Machine {
+        cores: 3,
+        host: "host-1.example\n".to_owned(),
+    };
+    let read_file = |_: &str| {
+        file.map(str::to_owned)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    };
+    match Config::read(&sources, &machine, read_file) {
+        Ok(Start::Run(config)) => Ok(*config),
+        Ok(Start::Print(text)) => panic!("printed {text}"),
+        Err(Refused::Problems(problems)) => Err(problems),
+        Err(Refused::Usage(error)) => panic!("{error}"),
+    }
+}
+
+#[track_caller]
+fn refused(args: &[&str], env: &[(&str, &str)], file: Option<&str>) -> String {
+    match read(args, env, file) {
+        Ok(config) => panic!("taken as {config:?}"),
+        Err(problems) => problems.join("\n"),
+    }
+}
+
+const PRODUCTION: &[(&str, &str)] = &[
+    ("CAFFIS_MODE", "production"),
+    ("CAFFIS_JWT_SECRET", STRONG),
+    ("CAFFIS_ALLOWED_ORIGINS", "https://app.example.org"),
+];
+
+/// The settings of a sound production node with these put over them.
+fn production(changes: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    PRODUCTION.iter().chain(changes).copied().collect()
+}
+
+#[test]
+fn without_any_setting_it_is_a_development_node_on_loopback() {
+    let config = read(&[], &[], None).expect("defaults run");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!((config.node.as_str(), config.shards), ("host-1.example", 3));
+    assert_eq!(config.mode, Mode::Development);
+    assert_eq!(config.data_dir, Path::new("./data"));
+    assert_eq!(config.database, Database::Sqlite("./data".into()));
+    assert!(config.jwt_secrets.is_empty());
+    assert_eq!(config.jwt_issuer, "caffis");
+    assert_eq!(config.jwt_audience, "caffis-chat");
+    assert_eq!(config.origins, Origins::SameHostOrLoopback);
+    assert!(config.demo_login);
+    assert_eq!((config.sends_per_10s, config.commands_per_10s), (50, 200));
+    assert_eq!(config.drain_ms, 10_000);
+    assert_eq!(config.connections_max, None);
+    assert_eq!(config.outbox_node_bytes, 128 << 20);
+    assert_eq!(config.log, "info");
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_which_wins_over_the_file() {
+    let file = Some("node = 'file'\nshards = 1\njwt_issuer = 'file'\ndemo_login = false");
+    let args = ["--config", "x.toml", "--node", "flag"];
+    let env = [("CAFFIS_NODE", "env"), ("CAFFIS_JWT_ISSUER", "env")];
+    let config = read(&args, &env, file).expect("runs");
+    assert_eq!(config.node, "flag");
+    assert_eq!(config.jwt_issuer, "env");
+    assert_eq!(config.shards, 1);
+    assert!(!config.demo_login);
+    let by_env = read(&[], &[("CAFFIS_CONFIG", "x.toml")], file).expect("runs");
+    assert_eq!(by_env.node, "file");
+    let empty_is_unset = read(&args[..2], &[("CAFFIS_NODE", "")], file).expect("runs");
+    assert_eq!(empty_is_unset.node, "file");
+}
+
+#[test]
+fn every_setting_can_be_given_in_all_three_ways() {
+    for setting in SETTINGS {
+        // Of the wrong type for most; what counts is that each source was looked at.
+        let flag = format!("--{}=\u{1}", setting.flag());
+        let by_flag = read(&[&flag], &[], None);
+        let by_env = read(&[], &[(&setting.env(), "\u{1}")], None);
+        let line = format!("{} = {}", setting.name, setting.example);
+        let by_file = read(&["--config", "x"], &[], Some(&line));
+        // Names that are free text take anything; their sources are tested above.
+        let free = [
+            "data_dir",
+            "jwt_secret",
+            "jwt_issuer",
+            "jwt_audience",
+            "log",
+        ];
+        if !free.contains(&setting.name) {
+            for problems in [by_flag, by_env] {
+                let problems = problems.expect_err(setting.name).join("\n");
+                assert!(problems.contains(setting.name), "{problems}");
+            }
+        }
+        assert!(by_file.is_ok(), "{line}: {by_file:?}");
+    }
+}
+
+#[test]
+fn help_lists_every_setting_by_flag_and_variable() {
+    let help = command().render_long_help().to_string();
+    for setting in SETTINGS {
+        assert!(help.contains(&format!("--{}", setting.flag())), "{help}");
+        assert!(help.contains(&setting.env()), "{help}");
+    }
+}
+
+#[test]
+fn the_example_file_is_fresh_and_every_line_of_it_is_taken() {
+    let committed = std::fs::read_to_string("config.example.toml").expect("there");
+    assert!(
+        committed == example(),
+        "out of date; run: cargo run -- config > config.example.toml"
+    );
+    let active: String = committed
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| !line.starts_with(' '))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(active.lines().count(), SETTINGS.len());
+    read(&["--config", "x"], &[], Some(&active)).expect("the example runs");
+}
+
+#[test]
+fn values_are_checked() {
+    let check = |name: &str, value: &str, taken: bool| {
+        let result = read(&[], &[(name, value)], None);
+        assert_eq!(result.is_ok(), taken, "{name}={value}: {result:?}");
+    };
+    for (value, taken) in [
+        ("127.0.0.1:0", true),
+        ("127.8.8.8:80", true),
+        ("[::1]:8080", true),
+        ("localhost:8080", false),
+        ("8080", false),
+        ("127.0.0.1", false),
+        ("127.0.0.1:65536", false),
+        ("0.0.0.0:8080", false),
+        ("192.0.2.1:8080", false),
+        ("[::]:8080", false),
+    ] {
+        check("CAFFIS_LISTEN", value, taken);
+    }
+    for (value, taken) in [
+        ("1", true),
+        ("64", true),
+        ("0", false),
+        ("65", false),
+        ("-1", false),
+    ] {
+        check("CAFFIS_SHARDS", value, taken);
+    }
+    check("CAFFIS_SHARDS", "two", false);
+    check("CAFFIS_NODE", "n-1.x_y", true);
+    check("CAFFIS_NODE", "n 1", false);
+    check("CAFFIS_NODE", &"n".repeat(65), false);
+    check("CAFFIS_MODE", "Production", false);
+    check("CAFFIS_DEMO_LOGIN", "maybe", false);
+    check("CAFFIS_DEMO_LOGIN", "0", true);
+    check("CAFFIS_LOG", "debug", true);
+    check("CAFFIS_LOG", "caffis_chat=loud", false);
+    check("CAFFIS_OUTBOX_NODE_BYTES", "1", false);
+    check("CAFFIS_OUTBOX_NODE_BYTES", "268_435_456", true);
+    check("CAFFIS_DRAIN_MS", "0", true);
+    check("CAFFIS_JWT_SECRET", " , ", false);
+    check("CAFFIS_JWT_SECRET", "anything, in development", true);
+    check("CAFFIS_DATABASE_URL", "mysql://x", false);
+    check("CAFFIS_DATABASE_URL", "sqlite:", true);
+    check("CAFFIS_DATABASE_URL", "sqlite:x.db", false);
+    check("CAFFIS_DATABASE_URL", "sqlite::memory:", false);
+    check("CAFFIS_DATABASE_URL", "sqlite:x?mode=memory", false);
+    for (value, taken) in [
+        ("https://a.example, http://b.example:8080", true),
+        ("http://[::1]:80", true),
+        ("http://[::1]", true),
+        ("*", false),
+        ("https://a.example,*", false),
+        ("a.example", false),
+        ("https://a.example/path", false),
+        ("https://*.example", false),
+        ("https://", false),
+        ("https://a.example:port", false),
+        ("null", false),
+    ] {
+        check("CAFFIS_ALLOWED_ORIGINS", value, taken);
+    }
+}
+
+#[test]
+fn the_database_is_a_folder_and_postgres_is_refused_with_its_reason() {
+    let folder = |url: &str| {
+        let env = [("CAFFIS_DATA_DIR", "/d"), ("CAFFIS_DATABASE_URL", url)];
+        let Database::Sqlite(path) = read(&[], &env, None).expect(url).database;
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    assert_eq!(folder("sqlite:"), "/d/");
+    assert_eq!(folder("sqlite:x"), "/d/x");
+    assert_eq!(folder("sqlite:/var/x"), "/var/x");
+    assert_eq!(folder("sqlite:///var/x"), "/var/x");
+    for url in ["postgres://u:hidden@h/db", "postgresql://u:hidden@h/db"] {
+        let problems = refused(&[], &[("CAFFIS_DATABASE_URL", url)], None);
+        assert!(problems.contains("no PostgreSQL store yet"), "{problems}");
+        assert!(!problems.contains("hidden"), "{problems}");
+    }
+}
+
+#[test]
+fn development_leaves_loopback_only_when_told() {
+    let listen = ("CAFFIS_LISTEN", "0.0.0.0:8080");
+    let problems = refused(&[], &[listen], None);
+    assert!(problems.contains("CAFFIS_ALLOW_INSECURE=1"), "{problems}");
+    let config = read(&[], &[listen, ("CAFFIS_ALLOW_INSECURE", "1")], None).expect("told");
+    assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
+    let config = read(&["--allow-insecure"], &[listen], None).expect("told");
+    assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
+}
+
+#[test]
+fn production_runs_with_a_strong_secret_and_listed_origins_on_any_address() {
+    let env = production(&[("CAFFIS_LISTEN", "0.0.0.0:80")]);
+    let config = read(&[], &env, None).expect("sound");
+    assert_eq!(config.mode, Mode::Production);
+    assert!(!config.demo_login);
+    assert_eq!(config.jwt_secrets[0].expose(), STRONG.as_bytes());
+    assert_eq!(
+        config.origins,
+        Origins::Listed(vec!["https://app.example.org".to_owned()])
+    );
+}
+
+#[test]
+fn production_refuses_what_is_not_safe() {
+    let check = |changes: &[(&'static str, &'static str)], reason: &str| {
+        let problems = refused(&[], &production(changes), None);
+        assert!(problems.contains(reason), "{changes:?}: {problems}");
+        assert_eq!(problems.lines().count(), 1, "{problems}");
+    };
+    check(&[("CAFFIS_JWT_SECRET", "")], "needs CAFFIS_JWT_SECRET");
+    check(
+        &[("CAFFIS_JWT_SECRET", "only-31-bytes-0123456789abcdefg")],
+        "shorter than 32",
+    );
+    check(
+        &[("CAFFIS_JWT_SECRET", "at least 32 bytes from a generator")],
+        "secret 1 of CAFFIS_JWT_SECRET is that of an example",
+    );
+    check(
+        &[("CAFFIS_JWT_SECRET", "changeme-changeme-changeme-changeme")],
+        "is that of an example",
+    );
+    check(
+        &[(
+            "CAFFIS_JWT_SECRET",
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        )],
+        "repeats itself",
+    );
+    check(
+        &[(
+            "CAFFIS_JWT_SECRET",
+            "c6a1f1d2b7e84c0f9d3a5b8e7f60412399ab,short",
+        )],
+        "secret 2 of CAFFIS_JWT_SECRET is shorter",
+    );
+    check(
+        &[("CAFFIS_ALLOWED_ORIGINS", "")],
+        "needs CAFFIS_ALLOWED_ORIGINS",
+    );
+    check(&[("CAFFIS_DEMO_LOGIN", "1")], "refuses CAFFIS_DEMO_LOGIN");
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let env = [
+        ("CAFFIS_MODE", "production"),
+        ("CAFFIS_SHARDS", "0"),
+        ("CAFFIS_LISTEN", "nowhere"),
+    ];
+    let problems = refused(&["--config", "x"], &env, Some("shard = 1\nnode = 7"));
+    for reason in [
+        "CAFFIS_SHARDS",
+        "CAFFIS_LISTEN",
+        "needs CAFFIS_JWT_SECRET",
+        "needs CAFFIS_ALLOWED_ORIGINS",
+        "\"shard\" that does not exist",
+        "node in the configuration file must be a string",
+    ] {
+        assert!(problems.contains(reason), "{reason}: {problems}");
+    }
+    let unreadable = refused(&["--config", "nowhere.toml"], &[], None);
+    assert!(
+        unreadable.contains("nowhere.toml cannot be read"),
+        "{unreadable}"
+    );
+}
+
+#[test]
+fn nothing_secret_is_shown() {
+    let secret = "s3cr3t-0123456789-abcdefghij-KLMNOP";
+    let config = read(&[], &[("CAFFIS_JWT_SECRET", secret)], None).expect("runs");
+    let shown = format!("{config:?} {:#?} {}", config, config.jwt_secrets[0]);
+    assert!(
+        shown.contains("[redacted]") && !shown.contains("s3cr3t"),
+        "{shown}"
+    );
+
+    // A secret that was put into another setting, or into a broken file, is not shown either.
+    let problems = refused(&[], &[("CAFFIS_LISTEN", secret)], None);
+    assert!(!problems.contains("s3cr3t"), "{problems}");
+    let file = format!("jwt_secret = \"{secret}");
+    let problems = refused(&["--config", "x"], &[], Some(&file));
+    assert!(!problems.contains("s3cr3t"), "{problems}");
+    let problems = refused(&[], &production(&[("CAFFIS_JWT_SECRET", "s3cr3t")]), None);
+    assert!(!problems.contains("s3cr3t"), "{problems}");
+}
+
+#[test]
+fn variables_that_mean_nothing_are_told() {
+    let env = [("CAFFIS_REDIS_URL", "redis://x"), ("OTHER", "1")];
+    let config = read(&[], &env, None).expect("runs");
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("CAFFIS_REDIS_URL"));
+}

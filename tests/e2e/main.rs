@@ -1,0 +1,31 @@
+//! The program through a real socket: every test starts the binary on a free port with a folder of
+//! its own, talks to it as clients do, and looks only at what a client or an operator can see.
+//!
+//! Every frame that is sent or received is checked against the AsyncAPI document, unless it is bad
+//! on purpose; every client checks that each room's events come once, in order, without a gap; and
+//! a test fails on a line of the log that it did not expect.
+//!
+//! A test waits for a condition, up to a deadline that is long enough for a busy machine.
+
+#![cfg(all(feature = "server", not(feature = "echo")))]
+
+#[path = "../support/schema.rs"]
+mod schema;
+mod support;
+
+mod bad_frames;
+mod bad_requests;
+mod crash;
+mod descriptors;
+mod drain;
+mod history;
+mod http;
+mod members;
+mod messages;
+mod rates;
+mod resume;
+mod rooms;
+mod session;
+mod slow;
+mod store_full;
+mod traffic;

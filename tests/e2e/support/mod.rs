@@ -1,0 +1,14 @@
+//! What the tests share: the program as a process, sockets, clients, and ways to wait.
+
+pub mod client;
+pub mod follower;
+pub mod metrics;
+pub mod pair;
+pub mod server;
+pub mod socket;
+pub mod token;
+pub mod wait;
+
+pub use client::Client;
+pub use server::Server;
+pub use token::User;

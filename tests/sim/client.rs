@@ -1,0 +1,442 @@
+//! A client as the protocol asks it to be, and as suspicious as it can be: it checks every frame
+//! it is sent against what it was promised.
+
+use caffis_chat::chat::ConnId;
+use caffis_chat::protocol::{RoomId, Seq, UserId};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// What is the same for everybody, whoever saw it first.
+#[derive(Default)]
+pub struct Truth {
+    /// The event at each place of each room, as first seen by anybody.
+    pub events: BTreeMap<(RoomId, Seq), String>,
+    /// The place that was acknowledged for each message.
+    pub acked: BTreeMap<(RoomId, UserId, Uuid), Seq>,
+    /// The place at which each message was seen.
+    pub placed: BTreeMap<(RoomId, UserId, Uuid), Seq>,
+}
+
+impl Truth {
+    /// Somebody was shown this event.
+    fn event(&mut self, room: RoomId, seq: Seq, event: &Value) -> Result<(), String> {
+        let mut shown = event.clone();
+        // Both name the room; nothing else may differ between any two recipients.
+        shown["room_id"] = json!(room);
+        let shown = shown.to_string();
+        match self.events.get(&(room, seq)) {
+            None => {
+                self.events.insert((room, seq), shown);
+            }
+            Some(known) if *known == shown => (),
+            Some(known) => {
+                return Err(format!("two events at {room}/{seq}:\n  {known}\n  {shown}"));
+            }
+        }
+        if event["type"] == "message.created" {
+            self.message(room, &event["data"]["message"])?;
+        }
+        Ok(())
+    }
+
+    /// Somebody was shown this message, in an event or in the history.
+    fn message(&mut self, room: RoomId, message: &Value) -> Result<(), String> {
+        let (Some(seq), Some(sender)) = (message["seq"].as_u64(), uuid_of(&message["sender_id"]))
+        else {
+            return Err(format!("not a message: {message}"));
+        };
+        let Some(id) = uuid_of(&message["client_msg_id"]) else {
+            return Ok(());
+        };
+        let key = (room, UserId(sender), id);
+        match self.placed.insert(key, seq) {
+            Some(other) if other != seq => Err(format!(
+                "message {id} stands at {other} and at {seq} of {room}"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn uuid_of(value: &Value) -> Option<Uuid> {
+    value.as_str().and_then(|text| Uuid::parse_str(text).ok())
+}
+
+/// A message on its way.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    pub room: RoomId,
+    pub id: Uuid,
+    pub text: String,
+}
+
+/// A client's view of one room.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The position: everything up to here was received or caught up.
+    pub position: Seq,
+    /// The last live event of this connection; live events continue from it.
+    pub live: Seq,
+    /// Catching up by `history.get` from here.
+    pub catching_up: Option<Seq>,
+}
+
+/// A socket as both ends see it.
+pub struct Wire {
+    pub conn: ConnId,
+    pub shard: usize,
+    /// Written by the server, not yet read.
+    pub to_client: Vec<u8>,
+    /// Text frames on their way to the server.
+    pub to_server: Vec<String>,
+    /// Server side is flushing.
+    pub dirty: bool,
+    /// Close code, once the server has sent it.
+    pub close: Option<u16>,
+    pub ready: bool,
+    asked: BTreeMap<u64, Asked>,
+}
+
+#[derive(Clone, Debug)]
+enum Asked {
+    Auth,
+    Send(RoomId, Uuid),
+    History(RoomId),
+    Other,
+}
+
+impl Wire {
+    pub fn new(conn: ConnId, shard: usize) -> Wire {
+        Wire {
+            conn,
+            shard,
+            to_client: Vec::new(),
+            to_server: Vec::new(),
+            dirty: false,
+            close: None,
+            ready: false,
+            asked: BTreeMap::new(),
+        }
+    }
+}
+
+pub struct Client {
+    pub user: UserId,
+    pub wire: Option<Wire>,
+    pub rooms: BTreeMap<RoomId, View>,
+    pub pending: Vec<Pending>,
+    /// Sent and acknowledged: retried now and then all the same.
+    pub done: Vec<Pending>,
+    pub stalled_until_us: u64,
+    pub connect_at_us: u64,
+    epoch: String,
+    next_request: u64,
+    pub closes: BTreeMap<u16, u32>,
+}
+
+impl Client {
+    pub fn new(user: UserId) -> Client {
+        Client {
+            user,
+            wire: None,
+            rooms: BTreeMap::new(),
+            pending: Vec::new(),
+            done: Vec::new(),
+            stalled_until_us: 0,
+            connect_at_us: 0,
+            epoch: String::new(),
+            next_request: 1,
+            closes: BTreeMap::new(),
+        }
+    }
+
+    fn ask(&mut self, kind: &str, data: Value, asked: Asked) {
+        let id = self.next_request;
+        self.next_request += 1;
+        if let Some(wire) = &mut self.wire {
+            wire.asked.insert(id, asked);
+            wire.to_server
+                .push(json!({"id": id, "type": kind, "data": data}).to_string());
+        }
+    }
+
+    /// The first frame of a connection.
+    pub fn auth(&mut self, expires_at_ms: u64) {
+        let mut data = json!({
+            "token": format!("{}:{expires_at_ms}", self.user),
+            "device_id": "sim",
+            "client": {"name": "sim", "version": "1"},
+        });
+        if !self.rooms.is_empty() {
+            let positions: serde_json::Map<String, Value> = self
+                .rooms
+                .iter()
+                .map(|(room, view)| (room.to_string(), view.position.into()))
+                .collect();
+            data["resume"] = json!({"epoch": self.epoch, "rooms": positions});
+        }
+        self.ask("auth", data, Asked::Auth);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.wire.as_ref().is_some_and(|wire| wire.ready)
+    }
+
+    pub fn send(&mut self, pending: &Pending) {
+        let data = json!({
+            "room_id": pending.room, "client_msg_id": pending.id, "kind": "text", "text": pending.text,
+        });
+        self.ask("message.send", data, Asked::Send(pending.room, pending.id));
+    }
+
+    pub fn request(&mut self, kind: &str, data: Value) {
+        self.ask(kind, data, Asked::Other);
+    }
+
+    fn history(&mut self, room: RoomId, after: Seq) {
+        let data = json!({"room_id": room, "after_seq": after, "limit": 10});
+        self.ask("history.get", data, Asked::History(room));
+    }
+
+    /// Takes one frame of the server.
+    pub fn frame(&mut self, text: &str, truth: &mut Truth) -> Result<(), String> {
+        let frame: Value =
+            serde_json::from_str(text).map_err(|error| format!("{error} in a frame: {text}"))?;
+        match frame["type"].as_str().unwrap_or_default() {
+            "ready" => self.on_ready(&frame["data"]),
+            "ack" => self.on_ack(&frame, truth),
+            "error" => self.on_error(&frame),
+            "ping" => {
+                if let Some(wire) = &mut self.wire {
+                    wire.to_server.push("{\"type\":\"pong\"}".to_owned());
+                }
+                Ok(())
+            }
+            "room.added" => {
+                let data = &frame["data"];
+                let room = room_of(&data["room"]["room_id"])?;
+                let last_seq = data["last_seq"].as_u64().ok_or("last_seq of room.added")?;
+                let view = self.rooms.entry(room).or_default();
+                view.live = last_seq;
+                if view.position < last_seq {
+                    view.catching_up = Some(view.position);
+                    let after = view.position;
+                    self.history(room, after);
+                }
+                Ok(())
+            }
+            "room.removed" => {
+                let room = room_of(&frame["data"]["room_id"])?;
+                self.rooms
+                    .remove(&room)
+                    .map(drop)
+                    .ok_or(format!("room.removed for {room}, which is not had"))
+            }
+            "server.draining" | "server.closing" => Ok(()),
+            _ => self.on_event(&frame, truth),
+        }
+    }
+
+    fn on_ready(&mut self, data: &Value) -> Result<(), String> {
+        let Some(wire) = &mut self.wire else {
+            return Ok(());
+        };
+        wire.ready = true;
+        wire.asked.clear();
+        self.epoch = data["epoch"].as_str().unwrap_or_default().to_owned();
+        let mut member_of = BTreeSet::new();
+        let mut catch_up = Vec::new();
+        for room in data["rooms"].as_array().into_iter().flatten() {
+            let id = room_of(&room["room_id"])?;
+            let last_seq = room["last_seq"].as_u64().ok_or("last_seq of ready")?;
+            if room["reason"] == "not_a_member" {
+                continue;
+            }
+            member_of.insert(id);
+            let known = self.rooms.contains_key(&id);
+            let view = self.rooms.entry(id).or_default();
+            view.catching_up = None;
+            if room["recovered"] == true {
+                if room["from_seq"] != view.position + 1 || room["to_seq"] != last_seq {
+                    return Err(format!(
+                        "recovered from elsewhere than {}: {room}",
+                        view.position
+                    ));
+                }
+                view.live = view.position;
+            } else {
+                if room["reason"] == "ahead_of_server" {
+                    return Err(format!(
+                        "events that were delivered are gone: {room}, {view:?}"
+                    ));
+                }
+                if known && room["reason"] == "not_requested" {
+                    return Err(format!(
+                        "a position that was named was not requested: {room}"
+                    ));
+                }
+                view.live = last_seq;
+                view.catching_up = Some(view.position);
+                catch_up.push((id, view.position));
+            }
+        }
+        self.rooms.retain(|room, _| member_of.contains(room));
+        for (room, after) in catch_up {
+            self.history(room, after);
+        }
+        for pending in self.pending.clone() {
+            self.send(&pending);
+        }
+        Ok(())
+    }
+
+    fn on_ack(&mut self, frame: &Value, truth: &mut Truth) -> Result<(), String> {
+        let Some(wire) = &mut self.wire else {
+            return Ok(());
+        };
+        let id = frame["id"].as_u64().ok_or("an ack without id")?;
+        let asked = wire
+            .asked
+            .remove(&id)
+            .ok_or(format!("an ack that nobody asked for: {frame}"))?;
+        let data = &frame["data"];
+        match asked {
+            Asked::Send(room, id) => {
+                let seq = data["seq"].as_u64().ok_or("seq of an ack")?;
+                if let Some(place) = self.pending.iter().position(|pending| pending.id == id) {
+                    let pending = self.pending.remove(place);
+                    self.done.push(pending);
+                }
+                let key = (room, self.user, id);
+                match truth.acked.insert(key, seq) {
+                    Some(other) if other != seq => {
+                        return Err(format!(
+                            "message {id} was acknowledged as {other} and as {seq}"
+                        ));
+                    }
+                    _ => (),
+                }
+            }
+            Asked::History(room) => {
+                for message in data["messages"].as_array().into_iter().flatten() {
+                    truth.message(room, message)?;
+                }
+                let next = data["next_after_seq"].as_u64().ok_or("next_after_seq")?;
+                let more = data["has_more"] == true;
+                let Some(view) = self.rooms.get_mut(&room) else {
+                    return Ok(());
+                };
+                if view.catching_up.is_none() {
+                    return Ok(());
+                }
+                if more {
+                    view.catching_up = Some(next);
+                    view.position = view.position.max(next);
+                    self.history(room, next);
+                } else {
+                    view.catching_up = None;
+                    view.position = view.position.max(next).max(view.live);
+                }
+            }
+            Asked::Auth | Asked::Other => (),
+        }
+        Ok(())
+    }
+
+    fn on_error(&mut self, frame: &Value) -> Result<(), String> {
+        let Some(wire) = &mut self.wire else {
+            return Ok(());
+        };
+        let code = frame["error"]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let asked = frame["id"].as_u64().and_then(|id| wire.asked.remove(&id));
+        match (asked, code.as_str()) {
+            (Some(Asked::Send(_, id)), "forbidden") => {
+                self.pending.retain(|pending| pending.id != id);
+                Ok(())
+            }
+            // A retry comes later, with the same id.
+            (_, "unavailable" | "overloaded" | "rate_limited") => Ok(()),
+            (_, "forbidden" | "not_found") => Ok(()),
+            (asked, code) => Err(format!("{code} to {asked:?}: {frame}")),
+        }
+    }
+
+    /// Asks again for histories whose answer did not come.
+    pub fn retry(&mut self) {
+        let Some(wire) = &self.wire else { return };
+        if !wire.ready {
+            return;
+        }
+        let asked: BTreeSet<RoomId> = wire
+            .asked
+            .values()
+            .filter_map(|asked| match asked {
+                Asked::History(room) => Some(*room),
+                Asked::Auth | Asked::Send(..) | Asked::Other => None,
+            })
+            .collect();
+        let under_way: BTreeSet<Uuid> = wire
+            .asked
+            .values()
+            .filter_map(|asked| match asked {
+                Asked::Send(_, id) => Some(*id),
+                Asked::Auth | Asked::History(_) | Asked::Other => None,
+            })
+            .collect();
+        let missing: Vec<(RoomId, Seq)> = self
+            .rooms
+            .iter()
+            .filter(|(room, _)| !asked.contains(room))
+            .filter_map(|(room, view)| view.catching_up.map(|after| (*room, after)))
+            .collect();
+        for (room, after) in missing {
+            self.history(room, after);
+        }
+        for pending in self.pending.clone() {
+            if !under_way.contains(&pending.id) {
+                self.send(&pending);
+            }
+        }
+    }
+
+    fn on_event(&mut self, frame: &Value, truth: &mut Truth) -> Result<(), String> {
+        let room = room_of(&frame["room_id"])?;
+        let seq = frame["seq"]
+            .as_u64()
+            .ok_or(format!("not an event: {frame}"))?;
+        truth.event(room, seq, frame)?;
+        let user = self.user;
+        let Some(view) = self.rooms.get_mut(&room) else {
+            return Err(format!(
+                "{user} was told {seq} of {room}, which they are not in"
+            ));
+        };
+        if seq != view.live + 1 {
+            return Err(format!(
+                "{user} was told {seq} after {} of {room}",
+                view.live
+            ));
+        }
+        view.live = seq;
+        if view.catching_up.is_none() && seq > view.position {
+            if seq != view.position + 1 {
+                return Err(format!(
+                    "{user} misses {}..{seq} of {room}",
+                    view.position + 1
+                ));
+            }
+            view.position = seq;
+        }
+        Ok(())
+    }
+}
+
+fn room_of(value: &Value) -> Result<RoomId, String> {
+    uuid_of(value)
+        .map(RoomId)
+        .ok_or(format!("not a room: {value}"))
+}
