@@ -42,6 +42,25 @@ fn a_second_process_is_refused_while_the_folder_is_open() {
     backend.reopen();
 }
 
+/// A child has a copy of every open file between fork and exec. Such a copy must not hold the folder.
+#[test]
+fn a_folder_is_free_when_its_store_has_ended_whatever_else_the_process_starts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                let status = Command::new("true").status();
+                assert!(status.expect("true(1)").success());
+            }
+        });
+        let opened: Vec<_> = (0..200).map(|_| open(folder.path()).map(drop)).collect();
+        drop(stop);
+        let refused = opened.iter().filter(|opened| opened.is_err()).count();
+        assert_eq!(refused, 0, "of {}", opened.len());
+    });
+}
+
 #[test]
 fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     let mut backend = Backend::sqlite();

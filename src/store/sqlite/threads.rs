@@ -47,8 +47,22 @@ pub struct SqliteStore {
     epoch: Epoch,
     durability: &'static str,
     threads: Vec<JoinHandle<()>>,
-    /// Released by the system when the process ends, however it ends.
-    _lock: File,
+    /// Last, so that the folder is free when the threads have ended.
+    _lock: FolderLock,
+}
+
+/// Nobody else may open the data folder. The system releases it when the process ends, however it
+/// ends. Dropped, it is unlocked, not only closed: a child process that is just being started has a
+/// copy of the open file until its exec, and a lock that is only closed lives as long as any copy.
+#[derive(Debug)]
+struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the data folder could not be unlocked");
+        }
+    }
 }
 
 impl SqliteStore {
@@ -109,14 +123,14 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle
     Ok(std::thread::Builder::new().name(name).spawn(run)?)
 }
 
-fn lock(folder: &Path) -> Result<File, OpenError> {
+fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(folder.join(LOCK_FILE))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(FolderLock(file)),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
         Err(TryLockError::Error(error)) => Err(error.into()),
     }
