@@ -219,7 +219,8 @@ async function main() {
     await ada.say("kept over a reload");
     await ada.page.reload().then(() => assert.fail("nobody should have answered"), () => {});
     server = await startServer(port);
-    await ada.page.goto(url);
+    // The browser may still be on its way to its own error page, which would interrupt a first try.
+    await until("the page is there again", () => ada.page.goto(url).then(() => true, () => false));
     await Promise.all([ada.connected(), bob.connected()]);
     await bob.sees("kept over a reload");
     await ada.open("Bob");

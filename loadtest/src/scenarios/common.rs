@@ -17,15 +17,23 @@ pub struct Ending {
     pub report: Report,
     /// In a sentence each; empty when all was well.
     pub failures: Vec<String>,
+    /// Names of what the checker found.
+    pub found: Vec<&'static str>,
 }
 
 impl Ending {
     /// `failures` beside what the checker found.
     pub fn new(report: Report, findings: &Findings, mut failures: Vec<String>) -> Self {
+        let by_name = findings.by_name();
         if !findings.is_clean() {
-            failures.push(format!("the checker found {:?}", findings.by_name()));
+            failures.push(format!("the checker found {by_name:?}"));
         }
-        Self { report, failures }
+        let found = by_name.into_keys().collect();
+        Self {
+            report,
+            failures,
+            found,
+        }
     }
 }
 

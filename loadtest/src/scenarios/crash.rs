@@ -25,9 +25,9 @@ pub struct CrashArgs {
     /// Messages a second, over all rooms.
     #[arg(long, default_value_t = 300.0)]
     pub rate: f64,
-    /// The server is broken on purpose: succeed only if the checker finds it out.
-    #[arg(long)]
-    pub expect_red: bool,
+    /// The server is broken on purpose: succeed only if the checker finds one of these, by name.
+    #[arg(long, value_name = "FINDING", num_args = 1.., value_delimiter = ',')]
+    pub expect_red: Vec<String>,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -35,9 +35,9 @@ pub struct PowerArgs {
     /// The file system under the server.
     #[arg(long, value_enum, default_value_t = FileSystem::Ext4)]
     pub file_system: FileSystem,
-    /// The server is broken on purpose: succeed only if the checker finds it out.
-    #[arg(long)]
-    pub expect_red: bool,
+    /// The server is broken on purpose: succeed only if the checker finds one of these, by name.
+    #[arg(long, value_name = "FINDING", num_args = 1.., value_delimiter = ',')]
+    pub expect_red: Vec<String>,
     #[command(flatten)]
     pub output: OutputArgs,
 }

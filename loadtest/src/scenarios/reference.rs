@@ -194,7 +194,11 @@ pub fn compare(args: &CompareArgs, mut progress: Progress) -> Result<Ending, Set
     if args.ratio_max.is_some_and(|max| ratio > max) {
         failures.push(format!("{ratio:.2} times the floor"));
     }
-    Ok(Ending { report, failures })
+    Ok(Ending {
+        report,
+        failures,
+        found: Vec::new(),
+    })
 }
 
 fn server_round(

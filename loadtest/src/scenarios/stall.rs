@@ -39,6 +39,9 @@ pub struct StallArgs {
     /// Red if the server's memory grows by more.
     #[arg(long, default_value_t = 512.0)]
     pub pss_growth_max_mib: f64,
+    /// The server is broken on purpose: succeed only if the checker finds one of these, by name.
+    #[arg(long, value_name = "FINDING", num_args = 1.., value_delimiter = ',')]
+    pub expect_red: Vec<String>,
     #[command(flatten)]
     pub output: OutputArgs,
 }
