@@ -158,6 +158,9 @@ pub fn run(config: Config) -> ExitCode {
 }
 
 fn run_logged(config: &Config) -> Result<(), Failure> {
+    if let Err(error) = sys::small_pages() {
+        tracing::debug!(%error, "huge pages stay as they are");
+    }
     let connections_max = connections_max(config)?;
     let Database::Sqlite(folder) = &config.database;
     let mut options = SqliteOptions::default();

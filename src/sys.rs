@@ -641,6 +641,19 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
+/// Asks the kernel for no huge pages in this process, from here on.
+///
+/// The allocator advises them for its whole arena. Ten thousand connections are many small things that
+/// come and go, so half-empty pages of 2 MiB held 5.6 KiB a connection where small ones hold 3.5.
+///
+/// # Errors
+/// EINVAL: a kernel built without huge pages, which is as good.
+pub fn small_pages() -> io::Result<()> {
+    let (yes, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: sets a flag of the process, and is given no pointer.
+    checked(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, yes, unused, unused, unused) }).map(drop)
+}
+
 /// Which direction of a socket ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shutdown {
