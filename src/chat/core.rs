@@ -62,6 +62,7 @@ impl ShardCore {
                 home.tick(ctx);
                 sessions.tick(ctx);
             }
+            Input::Due => home.commits.due(ctx),
             Input::Drain { spread_ms } => sessions.drain(spread_ms, ctx),
         }
         self.settle(now, effects);
@@ -77,6 +78,12 @@ impl ShardCore {
         let (sessions, _, mut ctx) = self.parts(now, effects);
         sessions.written(conn, bytes, &mut ctx);
         self.settle(now, effects);
+    }
+
+    /// When [`Input::Due`] is wanted next, µs of [`Now::mono_us`]; a timer late by less than a
+    /// millisecond harms nothing.
+    pub fn due_us(&self) -> Option<u64> {
+        self.home.commits.due_us()
     }
 
     /// The messages that wait to be put into the ring towards another shard, oldest first. The

@@ -75,6 +75,8 @@ pub enum Input<'a> {
     Mesh(ShardIx, MeshMessage),
     /// Time has passed; given at least every [`TICK_MS`] while there are connections.
     Tick,
+    /// It is the time that [`ShardCore::due_us`] named, or later.
+    Due,
     /// Close everybody, spread over this many ms, and say [`Effect::Drained`] when done.
     Drain {
         /// Over how long, ms.
@@ -117,6 +119,8 @@ pub struct CoreConfig {
     pub durability: &'static str,
     /// The epoch of the store when the node started.
     pub epoch: Epoch,
+    /// See [`limits::SPACED_WRITES_PER_S`].
+    pub spaced_writes_per_s: u64,
     /// See [`limits::SENDS_PER_10S`].
     pub sends_per_10s: u32,
     /// See [`limits::COMMANDS_PER_10S`].
@@ -154,6 +158,7 @@ impl CoreConfig {
             shards,
             durability: "commit",
             epoch,
+            spaced_writes_per_s: limits::SPACED_WRITES_PER_S,
             sends_per_10s: limits::SENDS_PER_10S,
             commands_per_10s: limits::COMMANDS_PER_10S,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
