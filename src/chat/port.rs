@@ -9,7 +9,7 @@ use crate::protocol::reply::{History, Sent};
 use crate::protocol::view::{ListedRoom, Role, Room, RoomKind, Watermark};
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 
-/// What a shard asks of the store. Eight kinds of call, each on one consistent snapshot.
+/// What a shard asks of the store. Nine kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
 pub enum StoreCall {
     /// Writes, decided and committed together, in this order; each succeeds or is refused alone.
@@ -33,6 +33,10 @@ pub enum StoreCall {
     ListRooms(ListRead),
     /// Single rooms as seen by one of their members.
     GetRooms(Vec<(RoomId, UserId)>),
+    /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
+    /// has released): if the store's epoch is still this one, it becomes a new random one. The
+    /// reply's `epoch` says what it is now, also when another asked first.
+    RenewEpoch(Epoch),
 }
 
 /// The answer to a [`StoreCall`], of the same kind.
@@ -59,6 +63,8 @@ pub enum StoreAnswer {
     ListRooms(Result<RoomsPage, Refusal>),
     /// One per question, in their order.
     GetRooms(Vec<Result<RoomForUser, Refusal>>),
+    /// The epoch is another one than the one given.
+    RenewEpoch,
 }
 
 /// The world's fault. The call may be repeated; a commit may have happened.
