@@ -100,6 +100,7 @@ impl Shard {
         let mut inputs = self.take_events();
         inputs += self.take_mesh();
         inputs += self.performer.take_replies(&mut self.chat);
+        inputs += self.performer.take_news(&mut self.chat);
         self.tick();
         self.edge.keep_accepting(&self.chat);
         for _ in 0..FLUSHES_PER_TURN {
