@@ -31,7 +31,8 @@ const _: () = assert!(MEMBERS_PER_REQUEST_MAX * 39 + 1024 < 65_536);
 /// what a dead server never answers; what is over the bound is counted as not sent.
 pub const UNACKED_PER_CLIENT_MAX: usize = 64;
 /// Temporary errors in a row after which a send is given up (and found by the checker).
-pub const SEND_ATTEMPTS_MAX: u16 = 200;
+/// A minute without a database, asked again every 100 ms, is 600.
+pub const SEND_ATTEMPTS_MAX: u16 = 2_000;
 /// Connections that read the history at the end, at one time.
 pub const READERS_MAX: usize = 128;
 /// Members of one room that share the reading of its history.
@@ -49,6 +50,8 @@ pub const READER_ATTEMPTS_MAX: u32 = 40;
 pub const BACKOFF_CAP: Duration = Duration::from_secs(30);
 /// A connection that lived this long reconnects at once after a 42xx close.
 pub const LIVED_LONG: Duration = Duration::from_secs(30);
+/// A node that broke or refused a connection gets no new one for so long.
+pub const NODE_SUSPECT_FOR: Duration = Duration::from_secs(1);
 /// From `connect` to `ready`; longer counts as a failed connection.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(20);
 /// Pings come every 25 s and are answered within 10 s: a client that heard nothing for the sum

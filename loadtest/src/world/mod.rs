@@ -6,6 +6,7 @@
 //!
 //! Next: [`session`] (connections), [`frames`] (what arrives), [`sending`], [`rooms`], [`readers`].
 
+mod balance;
 mod frames;
 mod readers;
 mod rooms;
@@ -25,13 +26,14 @@ use crate::checker::Checker;
 use crate::clock::{Clock, us};
 use crate::engine::{ConnId, ConnectOptions, Engine, Handler, Incoming};
 use crate::identity::{Issuer, MessageIds};
-use crate::ids::{ClientIndex, MessageNumber, RoomIndex, Slot};
+use crate::ids::{ClientIndex, MessageNumber, NodeIndex, RoomIndex, Slot};
 use crate::layout::Layout;
 use crate::limits::{BACKOFF_CAP, CONNECTS_IN_FLIGHT_MAX, HISTORY_PAGE};
 use crate::progress::Progress;
 use crate::random::Random;
-use crate::stats::Stats;
+use crate::stats::{NodeStats, Stats};
 
+pub use balance::Node;
 use readers::Reader;
 pub use sending::Load;
 
@@ -101,6 +103,8 @@ pub enum Phase {
 pub struct Client {
     pub phase: Phase,
     pub conn: Option<ConnId>,
+    /// Of its connection, or of the last one.
+    pub node: NodeIndex,
     is_wanted: bool,
     /// It does not read for the time being.
     is_stalled: bool,
@@ -187,6 +191,10 @@ pub struct State {
     ids: MessageIds,
     layout_name: String,
     pub clients: Vec<Client>,
+    pub nodes: Vec<Node>,
+    node_turn: usize,
+    /// The node that each message was last sent to, by its number.
+    sent_to: Vec<NodeIndex>,
     rooms: Vec<Room>,
     room_by_id: UuidMap<RoomIndex>,
     early: UuidMap<Vec<(ClientIndex, Early)>>,
@@ -214,9 +222,10 @@ pub struct World {
 }
 
 impl World {
+    /// All clients on one server.
+    ///
     /// # Errors
-    /// When the layout needs more descriptors than the process may open, or the system has no
-    /// epoll.
+    /// As [`World::over`].
     pub fn new(
         target: SocketAddr,
         path: &str,
@@ -224,6 +233,24 @@ impl World {
         settings: Settings,
         progress: Progress,
     ) -> Result<Self, SetupError> {
+        Self::over(&[target], path, layout, settings, progress)
+    }
+
+    /// Clients spread over the nodes of a cluster, as a balancer would spread them.
+    ///
+    /// # Errors
+    /// When the layout needs more descriptors than the process may open, or the system has no
+    /// epoll, or there is no node.
+    pub fn over(
+        targets: &[SocketAddr],
+        path: &str,
+        layout: &Layout,
+        settings: Settings,
+        progress: Progress,
+    ) -> Result<Self, SetupError> {
+        if targets.is_empty() {
+            return Err(SetupError("no node to connect to".to_owned()));
+        }
         crate::measure::check_descriptors(layout.clients + crate::limits::READERS_MAX + 64)
             .map_err(SetupError)?;
         let mut random = Random::new(settings.seed);
@@ -239,6 +266,7 @@ impl World {
             .map(|memberships| Client {
                 phase: Phase::Away,
                 conn: None,
+                node: NodeIndex::default(),
                 is_wanted: false,
                 is_stalled: false,
                 options: ConnectOptions::default(),
@@ -278,11 +306,17 @@ impl World {
             ids,
             layout_name: layout.name.clone(),
             clients,
+            nodes: vec![Node::default(); targets.len()],
+            node_turn: 0,
+            sent_to: Vec::new(),
             rooms,
             room_by_id: UuidMap::default(),
             early: UuidMap::default(),
             checker: Checker::new(ids, layout.clients, &members),
-            stats: Stats::default(),
+            stats: Stats {
+                nodes: vec![NodeStats::default(); targets.len()],
+                ..Stats::default()
+            },
             timers: BinaryHeap::new(),
             connect_queue: VecDeque::new(),
             in_flight: 0,
@@ -301,7 +335,7 @@ impl World {
         };
         state.timer(1_000_000, Timer::Sweep);
         Ok(Self {
-            engine: Engine::new(target, path, state.settings.seed)?,
+            engine: Engine::new(targets, path, state.settings.seed)?,
             state,
             progress,
         })
