@@ -62,3 +62,16 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(35);
 pub const MISSING_PER_CURSOR_MAX: usize = 1024;
 /// Findings described in words; all are counted.
 pub const FINDING_EXAMPLES_MAX: usize = 40;
+
+/// Read from one side of a proxied connection and not yet taken by the other.
+pub const PROXY_BUFFER_BYTES: usize = 256 << 10;
+/// Connections that wait at a black hole for the line to be whole again.
+pub const PROXY_BACKLOG: i32 = 1024;
+/// The proxy's thread answers within this, or is gone.
+pub const PROXY_COMMAND_LIMIT: Duration = Duration::from_secs(10);
+/// A backend starts, recovers or ends within this.
+pub const BACKEND_START_LIMIT: Duration = Duration::from_secs(60);
+/// A backend on loopback that lives answers within this.
+pub const BACKEND_PROBE_LIMIT: Duration = Duration::from_millis(500);
+/// Connections of the private PostgreSQL: three nodes and those who look.
+pub const BACKEND_CONNECTIONS_MAX: u32 = 200;

@@ -113,6 +113,8 @@ pub struct PhaseStats {
     pub same_node: Latency,
     /// To members on the other nodes.
     pub cross_node: Latency,
+    /// From the loss of a connection to the client's next `ready`, by the time of that.
+    pub absence: Latency,
 }
 
 impl Stats {
@@ -140,6 +142,12 @@ impl Stats {
     pub fn acked(&mut self, due_us: u64, latency_us: u64) {
         if let Some(phase) = self.phase(due_us) {
             phase.ack.record(latency_us);
+        }
+    }
+
+    pub fn came_back(&mut self, absence_us: u64) {
+        if let Some(phase) = self.phases.last_mut() {
+            phase.absence.record(absence_us);
         }
     }
 

@@ -114,6 +114,8 @@ pub struct Client {
     failures: u32,
     began_us: u64,
     pub ready_us: u64,
+    /// When its connection broke; 0 if it was not lost, or is back.
+    left_us: u64,
     heard_us: u64,
     retry_after_ms: Option<u64>,
     was_ever_ready: bool,
@@ -274,6 +276,7 @@ impl World {
                 failures: 0,
                 began_us: 0,
                 ready_us: 0,
+                left_us: 0,
                 heard_us: 0,
                 retry_after_ms: None,
                 was_ever_ready: false,
@@ -470,6 +473,16 @@ impl State {
             }
         }
         behind
+    }
+
+    /// When the oldest message that has no answer yet was due; `None` if all have one.
+    pub fn oldest_open_us(&self) -> Option<u64> {
+        let oldest = |client: &Client| {
+            let open = client.unacked.iter();
+            let due = open.filter_map(|number| self.checker.message(*number));
+            due.map(|sent| sent.due_us).min()
+        };
+        self.clients.iter().filter_map(oldest).min()
     }
 
     pub fn wanted(&self) -> usize {

@@ -238,6 +238,10 @@ impl State {
         it.ready_us = now_us;
         it.retry_after_ms = None;
         it.was_ever_ready = true;
+        let left_us = std::mem::take(&mut it.left_us);
+        if left_us > 0 {
+            self.stats.came_back(now_us.saturating_sub(left_us));
+        }
         self.in_flight -= 1;
         self.ready += 1;
         self.stats.connects += 1;
@@ -338,6 +342,9 @@ impl State {
         let has_lived =
             it.phase == Phase::Ready && now_us.saturating_sub(it.ready_us) >= us(LIVED_LONG);
         let retry_after_ms = it.retry_after_ms.take();
+        if it.phase == Phase::Ready {
+            it.left_us = now_us;
+        }
         let node = it.node;
         self.left(client);
         self.suspect(node, closed);
