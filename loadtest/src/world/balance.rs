@@ -33,8 +33,12 @@ fn choose(nodes: &[Node], turn: usize, now_us: u64) -> NodeIndex {
 
 impl World {
     /// Drops connections of nodes that have more than their share, by FIN and without a word, so
-    /// that they come back on the others. Returns how many.
+    /// that they come back on the others. All nodes must be up: what was suspect is no more.
+    /// Returns how many.
     pub fn rebalance(&mut self) -> usize {
+        for node in &mut self.state.nodes {
+            node.suspect_until_us = 0;
+        }
         let state = &self.state;
         let share = state.wanted().div_ceil(state.nodes.len());
         let mut surplus: Vec<usize> = state
