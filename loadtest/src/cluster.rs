@@ -11,11 +11,13 @@ use clap::Args;
 use crate::backends::{Postgres, PostgresPlan, Redis};
 use crate::proxy::{Link, Mode, Proxy};
 use crate::scenarios::common::{ServerArgs, Workshop};
-use crate::server::{Server, ServerPlan, free_address, is_ready};
+use crate::server::{Server, ServerPlan, free_address};
 use crate::world::SetupError;
 
 /// Until a node of a cluster answers its readiness for the first time: it may have to migrate.
 const NODE_START_LIMIT: Duration = Duration::from_secs(60);
+/// From SIGTERM to its end.
+const NODE_END_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Args, Clone, Debug)]
 pub struct ClusterArgs {
@@ -104,10 +106,8 @@ impl Cluster {
         for node in 0..cluster.nodes.len() {
             cluster.launch_node(node, workshop)?;
         }
-        for node in &mut cluster.nodes {
-            if let Some(server) = &mut node.server {
-                server.wait_ready(NODE_START_LIMIT)?;
-            }
+        for node in 0..cluster.nodes.len() {
+            cluster.wait_node_ready(node)?;
         }
         Ok(cluster)
     }
@@ -151,38 +151,30 @@ impl Cluster {
         }
     }
 
-    /// SIGTERM: the node drains and ends.
+    /// SIGTERM: the node drains and ends. Waits for it.
     ///
     /// # Errors
-    /// When it is gone already.
-    pub fn terminate_node(&self, node: usize) -> Result<(), SetupError> {
-        match &self.nodes[node].server {
-            Some(server) => server.signal("TERM"),
-            None => Ok(()),
-        }
-    }
-
-    /// How a node ended, if it has.
-    ///
-    /// # Errors
-    /// When the system does not tell.
-    pub fn node_ended(
+    /// When it does not end in time, or is not running.
+    pub fn terminate_node(
         &mut self,
         node: usize,
         workshop: &mut Workshop,
-    ) -> Result<Option<ExitStatus>, SetupError> {
-        let Some(server) = &mut self.nodes[node].server else {
-            return Ok(None);
-        };
-        let ended = server.ended(&mut workshop.janitor)?;
-        if ended.is_some() {
-            self.nodes[node].server = None;
+    ) -> Result<ExitStatus, SetupError> {
+        match self.nodes[node].server.take() {
+            Some(server) => server.terminate(&mut workshop.janitor, NODE_END_LIMIT),
+            None => Err(SetupError(format!("n{} is not running", node + 1))),
         }
-        Ok(ended)
     }
 
-    pub fn is_node_ready(&self, node: usize) -> bool {
-        is_ready(self.nodes[node].plan.listen)
+    /// Waits until a node that was started answers its readiness.
+    ///
+    /// # Errors
+    /// When it ends or does not get ready in time, with the end of its log.
+    pub fn wait_node_ready(&mut self, node: usize) -> Result<(), SetupError> {
+        match &mut self.nodes[node].server {
+            Some(server) => server.wait_ready(NODE_START_LIMIT),
+            None => Err(SetupError(format!("n{} is not running", node + 1))),
+        }
     }
 
     /// All nodes' lines to PostgreSQL.
@@ -203,13 +195,5 @@ impl Cluster {
         self.nodes
             .iter()
             .try_for_each(|node| self.proxy.set(node.to_redis, mode))
-    }
-
-    /// The last words of a node.
-    pub fn log_tail(&self, node: usize) -> String {
-        let node = &self.nodes[node];
-        node.server
-            .as_ref()
-            .map_or_else(String::new, Server::log_tail)
     }
 }

@@ -127,18 +127,6 @@ impl Server {
         }
     }
 
-    /// How it ended, if it has.
-    ///
-    /// # Errors
-    /// When the system does not tell.
-    pub fn ended(&mut self, janitor: &mut Janitor) -> Result<Option<ExitStatus>, SetupError> {
-        let ended = self.child.try_wait()?;
-        if ended.is_some() {
-            janitor.take_back(self.duty)?;
-        }
-        Ok(ended)
-    }
-
     /// kill -9, and waits until it is gone.
     ///
     /// # Errors
@@ -204,8 +192,7 @@ impl Server {
     }
 }
 
-/// Whether `GET /readyz` answers 200 within half a second.
-pub fn is_ready(listen: SocketAddr) -> bool {
+fn is_ready(listen: SocketAddr) -> bool {
     let limit = Duration::from_millis(500);
     let Ok(mut stream) = TcpStream::connect_timeout(&listen, limit) else {
         return false;

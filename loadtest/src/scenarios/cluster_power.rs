@@ -181,23 +181,22 @@ impl Power {
         cluster.check_alive()?;
         cluster.set_postgres_lines(Mode::BlackHole)?;
         let began_us = world.state.clock.now_us();
-        let status = disk.begin_cut()?.wait()?;
+        let mut copy = disk.begin_cut()?;
+        let status = world.aside(|| copy.wait())??;
         let copy_ms = (world.state.clock.now_us() - began_us) as f64 / 1e3;
         self.copy_ms_max = self.copy_ms_max.max(copy_ms);
         if !status.success() {
             return Err(SetupError(format!("cp --reflink: {status}")));
         }
-        cluster.postgres.kill(&mut workshop.janitor)?;
+        world.aside(|| cluster.postgres.kill(&mut workshop.janitor))??;
         // What the dead machine had sent and nobody received is lost with it.
         cluster.set_postgres_lines(Mode::Cut)?;
         world.run_for(Duration::from_millis(200))?;
-        disk.finish_cut(&mut workshop.janitor)?;
-        cluster.postgres.launch(&mut workshop.janitor)?;
-        let is_back = world.run_until(RECOVERY_LIMIT, |_| cluster.postgres.is_accepting())?;
-        cluster.postgres.check_alive()?;
-        if !is_back {
-            return Err(SetupError("PostgreSQL does not come back".to_owned()));
-        }
+        world.aside(|| {
+            disk.finish_cut(&mut workshop.janitor)?;
+            cluster.postgres.launch(&mut workshop.janitor)?;
+            cluster.postgres.wait_accepting()
+        })??;
         cluster.set_postgres_lines(Mode::Pass)?;
         let back_us = world.state.clock.now_us();
         let before = world.state.acks_by_node();

@@ -401,6 +401,25 @@ impl World {
         self.run_until(time, |_| false).map(|_| ())
     }
 
+    /// Goes on while something slow is done aside: the clients must not stand still for it, or their
+    /// latencies would be ours.
+    ///
+    /// # Errors
+    /// As [`World::turn`], or when the work panicked.
+    pub fn aside<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> Result<T, SetupError> {
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(work);
+            while !worker.is_finished() {
+                self.turn()?;
+                let state = &self.state;
+                self.progress.tick(|| state.line());
+            }
+            worker
+                .join()
+                .map_err(|_| SetupError("what was done aside panicked".to_owned()))
+        })
+    }
+
     /// Waits until nothing is open: every send answered, every member at the end of its rooms.
     /// Returns whether it came to that.
     ///

@@ -57,8 +57,14 @@ impl Run<'_> {
             self.world.run_for(Duration::from_millis(wait_ms))?;
             self.cluster.check_alive()?;
             let victim = self.random.below(self.cluster.nodes.len() as u64) as usize;
-            self.cluster.kill_node(victim, &mut self.workshop)?;
             let killed_us = self.world.state.clock.now_us();
+            let Self {
+                cluster,
+                world,
+                workshop,
+                ..
+            } = self;
+            world.aside(|| cluster.kill_node(victim, workshop))??;
             self.wait_empty(victim)?;
             // Sometimes it is back before its clients looked for another one, sometimes long after.
             let down_ms = self.random.below(1000);
@@ -91,16 +97,20 @@ impl Run<'_> {
         for _ in 0..self.args.restarts {
             let wait_ms = self.random.between(300, 1500);
             self.world.run_for(Duration::from_millis(wait_ms))?;
-            // The statistics are lost by the kill.
-            self.cluster.postgres.deadlocks()?;
-            self.cluster.postgres.kill(&mut self.workshop.janitor)?;
-            self.cluster.postgres.launch(&mut self.workshop.janitor)?;
-            let postgres = &self.cluster.postgres;
-            wait(
-                &mut self.world,
-                "PostgreSQL does not take connections",
-                |_| postgres.is_accepting(),
-            )?;
+            let Self {
+                cluster,
+                world,
+                workshop,
+                ..
+            } = self;
+            world.aside(|| {
+                let (postgres, janitor) = (&mut cluster.postgres, &mut workshop.janitor);
+                // The statistics are lost by the kill.
+                postgres.deadlocks()?;
+                postgres.kill(janitor)?;
+                postgres.launch(janitor)?;
+                postgres.wait_accepting()
+            })??;
             self.wait_resumed(outcome)?;
             self.world.run_for(time / self.args.restarts.max(1))?;
         }
@@ -110,7 +120,13 @@ impl Run<'_> {
     fn kill_redis(&mut self, time: Duration) -> Result<(), SetupError> {
         let half = time / (2 * self.args.restarts.max(1));
         for _ in 0..self.args.restarts {
-            self.cluster.redis.kill(&mut self.workshop.janitor)?;
+            let Self {
+                cluster,
+                world,
+                workshop,
+                ..
+            } = self;
+            world.aside(|| cluster.redis.kill(&mut workshop.janitor))??;
             self.world.run_for(half)?;
             self.cluster.redis.launch(&mut self.workshop.janitor)?;
             self.world.run_for(half)?;
@@ -121,33 +137,16 @@ impl Run<'_> {
 
     fn roll(&mut self, outcome: &mut Outcome) -> Result<(), SetupError> {
         for node in 0..self.cluster.nodes.len() {
-            self.cluster.terminate_node(node)?;
             let told_us = self.world.state.clock.now_us();
-            let mut ended = None;
             let Self {
                 cluster,
                 world,
                 workshop,
                 ..
             } = self;
-            wait(
-                world,
-                "a node does not end after SIGTERM",
-                |_| match cluster.node_ended(node, workshop) {
-                    Ok(None) => false,
-                    Ok(Some(status)) => {
-                        ended = Some(Ok(status));
-                        true
-                    }
-                    Err(error) => {
-                        ended = Some(Err(error));
-                        true
-                    }
-                },
-            )?;
-            let status = ended.transpose()?;
-            if status.is_some_and(|status| !status.success()) {
-                return Err(SetupError(format!("n{} ended: {status:?}", node + 1)));
+            let status = world.aside(|| cluster.terminate_node(node, workshop))??;
+            if !status.success() {
+                return Err(SetupError(format!("n{} ended: {status}", node + 1)));
             }
             self.wait_empty(node)?;
             self.cluster.launch_node(node, &mut self.workshop)?;
@@ -205,10 +204,7 @@ impl Run<'_> {
 
     fn wait_node(&mut self, node: usize) -> Result<(), SetupError> {
         let Self { cluster, world, .. } = self;
-        let is_ready = wait(world, "a node that was started is not ready", |_| {
-            cluster.is_node_ready(node)
-        });
-        is_ready.map_err(|error| SetupError(format!("{error}; {}", self.cluster.log_tail(node))))
+        world.aside(|| cluster.wait_node_ready(node))?
     }
 }
 

@@ -166,7 +166,9 @@ impl Outcome {
             let part = phase.name.rsplit(' ').next().unwrap_or_default();
             report.latency(&format!("{part}_ack"), &phase.ack);
             report.latency(&format!("{part}_same_node"), &phase.same_node);
-            report.latency(&format!("{part}_cross_node"), &phase.cross_node);
+            if phase.cross_node.count > 0 {
+                report.latency(&format!("{part}_cross_node"), &phase.cross_node);
+            }
             if phase.absence.count > 0 {
                 report.latency(&format!("{part}_client_away"), &phase.absence);
             }
