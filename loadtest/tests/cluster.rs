@@ -1,15 +1,19 @@
 //! The world over several nodes, with one server behind two lines: clients are spread, leave a node
 //! that is cut off, repeat through the other what had no answer, and the checker sees all of it.
 
+mod common;
 #[allow(dead_code)]
 mod fake;
 
 use std::time::Duration;
 
 use fake::{FakeServer, Fault, SECRET};
+use loadtest::cluster::ClusterArgs;
 use loadtest::layout::Layout;
 use loadtest::progress::Progress;
 use loadtest::proxy::{Link, Mode, Proxy};
+use loadtest::scenarios::cluster::{ClusterScenarioArgs, Fault as ClusterFault, run};
+use loadtest::scenarios::common::OutputArgs;
 use loadtest::world::{Settings, World};
 
 const CLIENTS: usize = 24;
@@ -131,4 +135,49 @@ fn a_silence_is_waited_out_on_the_same_connections() {
     is_clean(&mut world);
     assert_eq!(world.state.oldest_open_us(), None);
     assert_eq!(world.state.stats.connects, connects);
+}
+
+/// `loadtest cluster` itself, on one fake node: its backends are real, and it needs none of them.
+fn cluster(durability: &str, faults: &[ClusterFault]) -> Vec<String> {
+    let args = ClusterScenarioArgs {
+        server: common::fake_server_args(durability),
+        cluster: ClusterArgs {
+            shards: vec![1],
+            postgres_settings: Vec::new(),
+        },
+        faults: faults.to_vec(),
+        clients: 40,
+        rooms_of: vec![2, 4],
+        rate: 300.0,
+        seconds_of_fault: 1.0,
+        seconds_around: 0.5,
+        kills: 2,
+        restarts: 1,
+        expect_red: Vec::new(),
+        output: OutputArgs {
+            json: None,
+            seed: Some(9),
+        },
+    };
+    run(&args, Progress::quiet()).unwrap().failures
+}
+
+#[test]
+fn a_server_that_writes_before_it_answers_is_green_whatever_fails() {
+    let faults = [
+        ClusterFault::Calm,
+        ClusterFault::KillNode,
+        ClusterFault::RestartPostgres,
+        ClusterFault::PostgresAway,
+        ClusterFault::KillRedis,
+        ClusterFault::RedisStalled,
+        ClusterFault::RedisPartition,
+    ];
+    assert_eq!(cluster("written", &faults), Vec::<String>::new());
+}
+
+#[test]
+fn a_node_that_answers_before_it_writes_is_red_when_it_is_killed() {
+    let failures = cluster("buffered", &[ClusterFault::KillNode]).join("\n");
+    assert!(failures.contains("ahead_of_server"), "{failures}");
 }

@@ -84,8 +84,7 @@ impl Process {
         self.signal("KILL")?;
         self.child.wait()?;
         let began = Instant::now();
-        let is_there = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
-        while pids.iter().any(is_there) {
+        while pids.iter().any(|pid| is_running(*pid)) {
             if began.elapsed() > BACKEND_START_LIMIT {
                 return Err(SetupError(format!(
                     "some of {pids:?} survived kill -9. The log ends:\n{}",
@@ -113,6 +112,16 @@ impl Process {
         let tail = &log[log.len().saturating_sub(2000)..];
         String::from_utf8_lossy(tail).into_owned()
     }
+}
+
+/// Not gone and not a zombie, which holds nothing any more: whoever inherited it may never ask.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in parentheses may hold anything; the state follows it.
+    let state = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest.trim_start());
+    !state.is_empty() && !state.starts_with(['Z', 'X'])
 }
 
 /// Asks a question that a living backend answers at once. Returns the first bytes of the answer.
@@ -165,7 +174,7 @@ mod tests {
         }
         let pids = process.pids();
         process.kill(&mut janitor).unwrap();
-        let is_there = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
-        assert!(!pids.iter().any(is_there));
+        assert!(!pids.iter().any(|pid| is_running(*pid)));
+        assert!(is_running(std::process::id()));
     }
 }

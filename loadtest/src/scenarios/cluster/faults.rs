@@ -103,6 +103,7 @@ impl Run<'_> {
                 workshop,
                 ..
             } = self;
+            let killed_us = world.state.clock.now_us();
             world.aside(|| {
                 let (postgres, janitor) = (&mut cluster.postgres, &mut workshop.janitor);
                 // The statistics are lost by the kill.
@@ -111,6 +112,8 @@ impl Run<'_> {
                 postgres.launch(janitor)?;
                 postgres.wait_accepting()
             })??;
+            let back_us = world.state.clock.now_us() - killed_us;
+            outcome.restarted_s.push(back_us as f64 / 1e6);
             self.wait_resumed(outcome)?;
             self.world.run_for(time / self.args.restarts.max(1))?;
         }

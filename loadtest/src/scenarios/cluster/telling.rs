@@ -21,6 +21,8 @@ pub(super) struct Outcome {
     acks: u64,
     deliveries: u64,
     pub deadlocks: u64,
+    /// Seconds from PostgreSQL's kill until it takes connections again: its own, not ours.
+    pub restarted_s: Vec<f64>,
     /// Seconds from the backend's return until every node acknowledged a send.
     pub resumed_s: Vec<f64>,
     /// The same until all that was due before it was acknowledged.
@@ -73,6 +75,7 @@ impl Outcome {
             acks: stats.acks,
             deliveries: stats.deliveries,
             deadlocks: 0,
+            restarted_s: Vec::new(),
             resumed_s: Vec::new(),
             caught_up_s: Vec::new(),
             back_s: Vec::new(),
@@ -182,6 +185,7 @@ impl Outcome {
             let shown = format!("{} s{goal}", shown.join(", "));
             report.row(key, shown, json!(seconds));
         };
+        times("postgres_back_after", &self.restarted_s, None);
         times(
             "sends_resumed_after",
             &self.resumed_s,
@@ -214,6 +218,7 @@ mod tests {
             acks: 0,
             deliveries: 0,
             deadlocks: 0,
+            restarted_s: Vec::new(),
             resumed_s: Vec::new(),
             caught_up_s: Vec::new(),
             back_s: Vec::new(),
