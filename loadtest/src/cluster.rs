@@ -27,6 +27,9 @@ pub struct ClusterArgs {
     /// NAME=VALUE for the private PostgreSQL; may be repeated.
     #[arg(long = "postgres-setting", value_name = "NAME=VALUE")]
     pub postgres_settings: Vec<String>,
+    /// Keep the logs of all programs here, instead of throwing them away in the end.
+    #[arg(long)]
+    pub logs: Option<PathBuf>,
 }
 
 pub struct Node {
@@ -56,13 +59,15 @@ impl Cluster {
         workshop: &mut Workshop,
     ) -> Result<Self, SetupError> {
         let base = server.plan(&workshop.folder)?;
+        let logs = args.logs.as_ref().unwrap_or(&workshop.folder).clone();
+        std::fs::create_dir_all(&logs)?;
         let plan = PostgresPlan {
             data_dir: postgres_data.unwrap_or_else(|| workshop.folder.join("postgres")),
-            log: workshop.folder.join("postgres.log"),
+            log: logs.join("postgres.log"),
             settings: args.postgres_settings.clone(),
         };
         let postgres = Postgres::start(plan, &mut workshop.janitor)?;
-        let redis = Redis::start(&workshop.folder, &mut workshop.janitor)?;
+        let redis = Redis::start(&workshop.folder, &logs, &mut workshop.janitor)?;
         let proxy = Proxy::start()?;
         let mut taken = vec![postgres.address, redis.address];
         let mut nodes = Vec::new();
@@ -78,7 +83,7 @@ impl Cluster {
             let mut plan = base.clone();
             plan.data_dir = workshop.folder.join(&name);
             std::fs::create_dir(&plan.data_dir)?;
-            plan.log = workshop.folder.join(format!("{name}.log"));
+            plan.log = logs.join(format!("{name}.log"));
             plan.listen = listen;
             let own = [
                 ("CAFFIS_NODE", name),

@@ -89,7 +89,7 @@ fn a_stopped_backend_answers_again_when_it_goes_on() {
     let mut workshop = Workshop::new("test-stopped").unwrap();
     let plan = postgres(&workshop.folder);
     let postgres = Postgres::start(plan, &mut workshop.janitor).unwrap();
-    let redis = Redis::start(&workshop.folder, &mut workshop.janitor).unwrap();
+    let redis = Redis::start(&workshop.folder, &workshop.folder, &mut workshop.janitor).unwrap();
     postgres.stop().unwrap();
     redis.stop().unwrap();
     until("both are silent", || {
@@ -105,7 +105,8 @@ fn a_stopped_backend_answers_again_when_it_goes_on() {
 #[test]
 fn redis_is_killed_and_started_again_in_its_place() {
     let mut workshop = Workshop::new("test-redis").unwrap();
-    let mut redis = Redis::start(&workshop.folder, &mut workshop.janitor).unwrap();
+    let mut redis =
+        Redis::start(&workshop.folder, &workshop.folder, &mut workshop.janitor).unwrap();
     let address = redis.address;
     redis.kill(&mut workshop.janitor).unwrap();
     assert!(!redis.is_accepting());

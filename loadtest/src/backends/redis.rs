@@ -14,19 +14,21 @@ use crate::world::SetupError;
 pub struct Redis {
     program: PathBuf,
     folder: PathBuf,
+    log: PathBuf,
     pub address: SocketAddr,
     process: Option<Process>,
 }
 
 impl Redis {
-    /// Starts it and waits until it answers.
+    /// Starts it and waits until it answers. Its log goes to `logs`.
     ///
     /// # Errors
     /// When the program is missing, with what to install, or does not start.
-    pub fn start(folder: &Path, janitor: &mut Janitor) -> Result<Self, SetupError> {
+    pub fn start(folder: &Path, logs: &Path, janitor: &mut Janitor) -> Result<Self, SetupError> {
         let mut redis = Self {
             program: program("redis-server", "redis-server", &[])?,
             folder: folder.to_owned(),
+            log: logs.join("redis.log"),
             address: free_address()?,
             process: None,
         };
@@ -57,8 +59,7 @@ impl Redis {
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
             .arg("--dir")
             .arg(&self.folder);
-        let log = self.folder.join("redis.log");
-        self.process = Some(Process::start(command, &log, janitor)?);
+        self.process = Some(Process::start(command, &self.log, janitor)?);
         Ok(())
     }
 

@@ -31,6 +31,9 @@ pub struct ClusterPowerArgs {
     /// NAME=VALUE for the private PostgreSQL; may be repeated.
     #[arg(long = "postgres-setting", value_name = "NAME=VALUE")]
     pub postgres_settings: Vec<String>,
+    /// Keep the logs of all programs here, instead of throwing them away in the end.
+    #[arg(long)]
+    pub logs: Option<PathBuf>,
     #[arg(long, default_value_t = 20)]
     pub cuts: u32,
     #[arg(long, default_value_t = 200)]
@@ -77,6 +80,7 @@ pub fn run(args: &ClusterPowerArgs, progress: Progress) -> Result<Ending, SetupE
         &ClusterArgs {
             shards: args.shards.clone(),
             postgres_settings: args.postgres_settings.clone(),
+            logs: args.logs.clone(),
         },
         Some(data_dir(&disk)),
         &mut workshop,

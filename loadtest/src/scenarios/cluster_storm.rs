@@ -44,6 +44,9 @@ pub struct ClusterStormArgs {
     pub output: OutputArgs,
 }
 
+/// Without traffic, to count what the nodes ask by themselves.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// # Errors
 /// When the cluster does not start or the first connections fail.
 pub fn run(args: &ClusterStormArgs, progress: Progress) -> Result<Ending, SetupError> {
@@ -64,6 +67,12 @@ pub fn run(args: &ClusterStormArgs, progress: Progress) -> Result<Ending, SetupE
         state.stats.sends >= messages
     })?;
     world.drain(Duration::from_secs(60))?;
+
+    // What the nodes ask without being asked anything: it is part of every round's count.
+    world.progress.stage("idle");
+    cluster.postgres.forget_statements()?;
+    world.run_for(IDLE)?;
+    let idle_calls = cluster.postgres.statement_calls()?;
 
     let mut rounds = Vec::new();
     let mut statements = Vec::new();
@@ -121,6 +130,8 @@ pub fn run(args: &ClusterStormArgs, progress: Progress) -> Result<Ending, SetupE
         format!("{statements:?} (goal {})", args.statements_max),
         json!(statements),
     );
+    let idle_per_s = idle_calls as f64 / IDLE.as_secs_f64();
+    report.number("idle_statements_per_s", idle_per_s, "");
     let shown: Vec<String> = most
         .iter()
         .map(|statement| format!("{} × {}", statement.calls, statement.text))
