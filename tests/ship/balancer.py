@@ -182,7 +182,7 @@ def main():
         lines = [json.loads(line) for line in file]
     check("the balancer logged no request ids", lines and all(line["request_id"] for line in lines))
     print(
-        f"balancer: page, requests and WebSockets pass; {tries} tries until two upgrades came over used connections; "
+        f"balancer: page, requests and WebSockets pass; two of {tries} upgrades or more came over used connections; "
         f"an idle one heard a ping after {quiet:.0f} s; a drain went unnoticed; {len(lines)} lines of log"
     )
 
