@@ -1,7 +1,7 @@
 // Checks compose.yaml: against the schema of the compose specification, that everything it names is there, that the
 // nodes can use io_uring, and that no secret stands in it.
 import { readFileSync, existsSync } from "node:fs";
-import Ajv from "ajv/dist/2019.js";
+import Ajv from "ajv";
 import formats from "ajv-formats";
 import YAML from "yaml";
 
@@ -16,6 +16,7 @@ const compose = parsed.toJS();
 
 // The newest schema of the specification comes with the linter.
 const schema = JSON.parse(readFileSync(new URL("node_modules/dclint/schemas/compose.schema.json", import.meta.url)));
+delete schema.$schema;
 const ajv = new Ajv({ strict: false, allErrors: true });
 formats(ajv);
 ajv.addFormat("duration", true).addFormat("ports", true).addFormat("expose", true).addFormat("subnet_ip_address", true);
