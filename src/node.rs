@@ -9,8 +9,8 @@
 
 use crate::api::serve::{self, CONNECTIONS_MAX};
 use crate::api::{LogView, NodeView, Parts, Phase, ShardView};
-use crate::chat::port::{Identify, Store};
-use crate::chat::{CoreConfig, ShardIx};
+use crate::chat::port::{Identify, Relay, Store};
+use crate::chat::{CoreConfig, Peers, ShardIx};
 use crate::config::{Config, Database, Mode, Origins, Secret};
 use crate::doctor::{self, Needs};
 use crate::edge::LOCKED_BYTES_MAX;
@@ -18,6 +18,7 @@ use crate::edge::handshake::AllowedOrigins;
 use crate::identity::demo::Demo;
 use crate::identity::hs256::{Hs256, Issuer};
 use crate::identity::{DemoLogin, secret_file};
+use crate::relay::redis::RedisRelay;
 use crate::shard::{self, Handle, ShardError, Shards, ShardsConfig};
 use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
 use crate::{sys, telemetry};
@@ -192,6 +193,8 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         Signals::listen().map_err(|error| Failure::System("listen to signals", error))?
     };
 
+    let core = core_config(config, store.as_ref());
+    let relay = start_relay(config, &core)?;
     let view = Arc::new(View {
         name: config.node.clone(),
         draining: AtomicBool::new(false),
@@ -213,11 +216,12 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         listen: config.listen,
         // The kernel places them well, and a container need not own the cores numbered from 0.
         pinned: false,
-        core: core_config(config, store.as_ref()),
+        core,
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
         origins: allowed_origins(&config.origins),
         connections_max,
         store: store.clone(),
+        relay: relay.clone(),
         identify,
         handoff: Arc::new(move |stream, read| door.hand_over(stream, read)),
     })
@@ -227,6 +231,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     let result = runtime.block_on(until_stopped(config, &view, &handle, shards, &mut signals));
     // Answers under way are ended, then the store: its last user is gone.
     drop(control_plane);
+    drop(relay);
     drop(store);
     result
 }
@@ -310,11 +315,27 @@ fn core_config(config: &Config, store: &dyn Store) -> CoreConfig {
     let shards: ShardIx = config.shards;
     let mut core = CoreConfig::new(&config.node, shards, store.epoch());
     core.durability = store.durability();
+    core.peers = match &config.database {
+        // The folder belongs to one process.
+        Database::Sqlite(_) => Peers::None,
+    };
+    core.run = uuid::Uuid::new_v4().as_u64_pair().0;
     core.sends_per_10s = config.sends_per_10s;
     core.commands_per_10s = config.commands_per_10s;
     core.outbox_shard_bytes_max = config.outbox_node_bytes / usize::from(shards);
     core.sabotage = config.sabotage;
     core
+}
+
+/// The way to other nodes, if there is one.
+fn start_relay(config: &Config, core: &CoreConfig) -> Result<Option<Arc<dyn Relay>>, Failure> {
+    if core.peers != Peers::Relay {
+        return Ok(None);
+    }
+    let urls: Vec<&str> = config.redis_urls.iter().map(Secret::expose_text).collect();
+    let relay = RedisRelay::start(&urls, &config.redis_prefix, core.run)
+        .map_err(|error| Failure::System("start the relay", error))?;
+    Ok(Some(Arc::new(relay)))
 }
 
 fn allowed_origins(origins: &Origins) -> AllowedOrigins {

@@ -9,7 +9,7 @@ use crate::protocol::reply::{History, Sent};
 use crate::protocol::view::{ListedRoom, Role, Room, RoomKind, Watermark};
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 
-/// What a shard asks of the store. Eight kinds of call, each on one consistent snapshot.
+/// What a shard asks of the store. Nine kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
 pub enum StoreCall {
     /// Writes, decided and committed together, in this order; each succeeds or is refused alone.
@@ -33,6 +33,10 @@ pub enum StoreCall {
     ListRooms(ListRead),
     /// Single rooms as seen by one of their members.
     GetRooms(Vec<(RoomId, UserId)>),
+    /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
+    /// has released): if the store's epoch is still this one, it becomes a new random one. The
+    /// reply's `epoch` says what it is now, also when another asked first.
+    RenewEpoch(Epoch),
 }
 
 /// The answer to a [`StoreCall`], of the same kind.
@@ -59,6 +63,8 @@ pub enum StoreAnswer {
     ListRooms(Result<RoomsPage, Refusal>),
     /// One per question, in their order.
     GetRooms(Vec<Result<RoomForUser, Refusal>>),
+    /// The epoch is another one than the one given.
+    RenewEpoch,
 }
 
 /// The world's fault. The call may be repeated; a commit may have happened.
@@ -371,6 +377,50 @@ pub trait Store: Send + Sync {
 pub trait ReplySink: Send + Sync {
     /// Takes one answer.
     fn reply(&self, reply: StoreReply);
+}
+
+/// What a shard asks of the relay. Buckets are those of rooms, and [`crate::limits::USERS_BUCKET`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RelayCall {
+    /// Tells all nodes that follow this bucket. May be lost.
+    Publish(u16, Box<[u8]>),
+    /// Wants what is published to this bucket, until [`RelayCall::Unfollow`]; also again after
+    /// every loss of the connection.
+    Follow(u16),
+    /// Does not want it any more.
+    Unfollow(u16),
+}
+
+/// What the relay tells a shard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RelayNews {
+    /// It works. Said before anything else, and after every [`RelayNews::Down`].
+    Up,
+    /// It does not work: nothing is followed any more.
+    Down,
+    /// Whatever is published to this bucket from now on comes, as long as the relay is up.
+    Following(u16),
+    /// Messages were lost on the way to this shard.
+    Lost,
+    /// A message that was published to a bucket of this shard; possibly by this node.
+    Message(Box<[u8]>),
+}
+
+/// The relay between nodes as the shards see it: a hint, never the truth. What it loses is found
+/// in the store.
+pub trait Relay: Send + Sync {
+    /// Where each shard's news go; a bucket's go to shard `bucket % shards`. Called once, before
+    /// anything else.
+    fn attach(&self, shards: Vec<std::sync::Arc<dyn RelaySink>>);
+
+    /// Takes a call. Never blocks; a message that does not fit into the queue is dropped.
+    fn submit(&self, call: RelayCall);
+}
+
+/// Where news of the relay go: into a shard's queue, or into a test. Never blocks.
+pub trait RelaySink: Send + Sync {
+    /// Takes one.
+    fn news(&self, news: RelayNews);
 }
 
 /// Who a token names. May be asked from any thread; must not block.

@@ -330,3 +330,27 @@ fn the_epoch_stays_while_the_data_does() {
         assert!(!epochs[..at].contains(epoch), "two stores, one epoch");
     }
 }
+
+/// Who notices that the history was replaced asks for another epoch; of many who do, one makes it.
+#[test]
+fn an_epoch_is_renewed_once_for_all_who_ask() {
+    for mut backend in Backend::all() {
+        let first = backend.store().epoch();
+        let renew = |backend: &Backend, epoch| {
+            let answer = backend.call(StoreCall::RenewEpoch(epoch));
+            assert!(matches!(answer, StoreAnswer::RenewEpoch));
+            backend.store().epoch()
+        };
+        let second = renew(&backend, first);
+        assert_ne!(second, first);
+        // Asked again with the old one: somebody was first.
+        assert_eq!(renew(&backend, first), second);
+        backend.reopen();
+        assert_eq!(backend.store().epoch(), second);
+        let third = renew(&backend, second);
+        assert!(![first, second].contains(&third));
+        // Nothing else has changed.
+        backend.users(1);
+        backend.done(create_group(1, 1, []));
+    }
+}

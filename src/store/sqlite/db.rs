@@ -107,12 +107,37 @@ impl Db {
                 self.write(now, &users, &[])?;
                 self.answer(call, true)
             }
+            StoreCall::RenewEpoch(last) => {
+                self.renew_epoch(*last)?;
+                Ok(StoreAnswer::RenewEpoch)
+            }
             StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
             | StoreCall::Events(_)
             | StoreCall::History(_)
             | StoreCall::ListRooms(_)
             | StoreCall::GetRooms(_) => self.read(call),
+        }
+    }
+
+    /// Gives the history another epoch, if it still has this one.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: the epoch may have changed.
+    pub fn renew_epoch(&mut self, last: Epoch) -> Result<(), StoreError> {
+        match schema::renew_epoch(&self.connection, &self.options, last) {
+            Ok(epoch) => {
+                if epoch != self.epoch {
+                    tracing::warn!(%last, now = %epoch, "the history was replaced");
+                }
+                self.epoch = epoch;
+                Ok(())
+            }
+            Err(error) => {
+                let failure = Failure::from(error);
+                self.recover(&failure);
+                Err(failure.into())
+            }
         }
     }
 
@@ -266,8 +291,9 @@ impl Db {
         let broken = !self.connection.is_autocommit() || matches!(failure, Failure::World(_));
         if let (true, Some(path)) = (broken, &self.path) {
             match schema::open_writer(Some(path), &self.options) {
-                Ok((connection, _)) => {
+                Ok((connection, meta)) => {
                     self.connection = connection;
+                    self.epoch = meta.epoch;
                     if let Ok(marks) = MarksWriter::new(&self.connection) {
                         self.marks_writer = marks.after_failure(self.marks_writer);
                     }

@@ -47,7 +47,7 @@ pub(super) fn answer(
 ) -> Result<Option<StoreAnswer>, Failure> {
     let _snapshot = Snapshot::begin(connection)?;
     let answer = match call {
-        StoreCall::Commit(_) => return Ok(None),
+        StoreCall::Commit(_) | StoreCall::RenewEpoch(_) => return Ok(None),
         StoreCall::SignIn(users) => {
             for sign_in in users {
                 if !is_written && super::rooms::must_write(connection, sign_in)? {

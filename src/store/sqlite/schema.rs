@@ -166,18 +166,7 @@ fn meta(connection: &Connection, options: &DbOptions) -> Result<Meta, OpenError>
     if let Some(meta) = kept()? {
         return Ok(meta);
     }
-    let random = || {
-        let (a, b) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
-        let mut both = [0; 32];
-        both[..16].copy_from_slice(a.as_bytes());
-        both[16..].copy_from_slice(b.as_bytes());
-        *blake3::hash(&both).as_bytes()
-    };
-    let epoch = options.epoch.unwrap_or_else(|| {
-        let mut low = [0; 8];
-        low.copy_from_slice(&random()[..8]);
-        Epoch(u64::from_le_bytes(low))
-    });
+    let epoch = options.epoch.unwrap_or_else(random_epoch);
     let hash_key = options.hash_key.unwrap_or_else(random);
     // An epoch is a name, not a number: all 64 bits are kept.
     connection.execute(
@@ -185,6 +174,44 @@ fn meta(connection: &Connection, options: &DbOptions) -> Result<Meta, OpenError>
         params![epoch.0.cast_signed(), hash_key],
     )?;
     Ok(Meta { epoch, hash_key })
+}
+
+fn random() -> [u8; 32] {
+    let (a, b) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+    let mut both = [0; 32];
+    both[..16].copy_from_slice(a.as_bytes());
+    both[16..].copy_from_slice(b.as_bytes());
+    *blake3::hash(&both).as_bytes()
+}
+
+fn random_epoch() -> Epoch {
+    first_epoch(&random())
+}
+
+fn first_epoch(bytes: &[u8; 32]) -> Epoch {
+    let mut low = [0; 8];
+    low.copy_from_slice(&bytes[..8]);
+    Epoch(u64::from_le_bytes(low))
+}
+
+/// Gives the history another epoch if it still has this one, and tells which it has now. Random,
+/// because the same backup may be restored twice; only where the first epoch was given, for a
+/// simulation that repeats, it follows from the last one.
+pub(super) fn renew_epoch(
+    connection: &Connection,
+    options: &DbOptions,
+    last: Epoch,
+) -> Result<Epoch, rusqlite::Error> {
+    let next = match options.epoch {
+        Some(_) => first_epoch(blake3::hash(&last.0.to_le_bytes()).as_bytes()),
+        None => random_epoch(),
+    };
+    connection
+        .prepare_cached("UPDATE meta SET epoch = ?2 WHERE epoch = ?1")?
+        .execute([last.0.cast_signed(), next.0.cast_signed()])?;
+    connection
+        .prepare_cached("SELECT epoch FROM meta")?
+        .query_row([], |row| Ok(Epoch(row.get::<_, i64>(0)?.cast_unsigned())))
 }
 
 /// Turns a retry's only guard off, where that is the fault to be caught.

@@ -29,7 +29,7 @@ use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 /// Name of the database in the data folder.
@@ -44,7 +44,8 @@ pub struct SqliteStore {
     writes: Option<Sender<Write>>,
     reads: Option<Sender<Read>>,
     queued_ops: Arc<AtomicUsize>,
-    epoch: Epoch,
+    /// Set by the writer alone.
+    epoch: Arc<AtomicU64>,
     durability: &'static str,
     threads: Vec<JoinHandle<()>>,
     /// Last, so that the folder is free when the threads have ended.
@@ -79,7 +80,8 @@ impl SqliteStore {
         db.catches_panics = true;
         // The names of new files are on disk, as SQLite does itself for those it makes later.
         File::open(folder)?.sync_all()?;
-        let (epoch, durability) = (db.epoch(), db.durability());
+        let durability = db.durability();
+        let epoch = Arc::new(AtomicU64::new(db.epoch().0));
 
         let (writes, writes_rx) = crossbeam_channel::bounded(CALLS_MAX);
         let (reads, reads_rx) = crossbeam_channel::bounded(CALLS_MAX);
@@ -102,6 +104,7 @@ impl SqliteStore {
         let writer = Writer {
             db,
             clock: options.clock,
+            epoch: Arc::clone(&epoch),
             calls: writes_rx,
             queued_ops: Arc::clone(&queued_ops),
             written,
@@ -140,7 +143,7 @@ impl Store for SqliteStore {
     fn submit(&self, ticket: Ticket, call: StoreCall, sink: &Arc<dyn ReplySink>) {
         let pending = Pending {
             ticket,
-            epoch: self.epoch,
+            epoch: Arc::clone(&self.epoch),
             sink: Some(Arc::clone(sink)),
             writing: None,
         };
@@ -154,9 +157,15 @@ impl Store for SqliteStore {
                     return pending.answer(Err(StoreError::Overloaded));
                 }
                 let sent = give(&self.writes, Write::Commit(pending, ops));
-                if let Err((Write::Commit(pending, _) | Write::SignIn(pending, _), error)) = sent {
+                if let Err((write, error)) = sent {
                     self.queued_ops.fetch_sub(count, Ordering::Relaxed);
-                    pending.answer(Err(error));
+                    write.into_pending().answer(Err(error));
+                }
+            }
+            StoreCall::RenewEpoch(last) => {
+                let sent = give(&self.writes, Write::RenewEpoch(pending, last));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
                 }
             }
             StoreCall::SignIn(_)
@@ -174,7 +183,7 @@ impl Store for SqliteStore {
     }
 
     fn epoch(&self) -> Epoch {
-        self.epoch
+        Epoch(self.epoch.load(Ordering::Acquire))
     }
 
     fn durability(&self) -> &'static str {
@@ -211,7 +220,7 @@ fn give<T>(queue: &Option<Sender<T>>, item: T) -> Result<(), (T, StoreError)> {
 /// `unavailable`.
 struct Pending {
     ticket: Ticket,
-    epoch: Epoch,
+    epoch: Arc<AtomicU64>,
     sink: Option<Arc<dyn ReplySink>>,
     /// Held by a sign-in that went to the writer.
     writing: Option<Writing>,
@@ -244,7 +253,7 @@ impl Pending {
         if let Some(sink) = self.sink.take() {
             sink.reply(StoreReply {
                 ticket: self.ticket,
-                epoch: self.epoch,
+                epoch: Epoch(self.epoch.load(Ordering::Acquire)),
                 result,
             });
         }
@@ -263,6 +272,8 @@ impl Drop for Pending {
 enum Write {
     Commit(Pending, Vec<Op>),
     SignIn(Pending, Vec<SignIn>),
+    /// Done alone, in its turn.
+    RenewEpoch(Pending, Epoch),
 }
 
 impl Write {
@@ -270,6 +281,15 @@ impl Write {
         match self {
             Write::Commit(_, ops) => ops.len(),
             Write::SignIn(_, users) => users.len(),
+            Write::RenewEpoch(..) => GROUP_OPS_MAX,
+        }
+    }
+
+    fn into_pending(self) -> Pending {
+        match self {
+            Write::Commit(pending, _)
+            | Write::SignIn(pending, _)
+            | Write::RenewEpoch(pending, _) => pending,
         }
     }
 }
@@ -277,6 +297,7 @@ impl Write {
 struct Writer {
     db: Db,
     clock: Arc<dyn Fn() -> UnixMs + Send + Sync>,
+    epoch: Arc<AtomicU64>,
     calls: Receiver<Write>,
     queued_ops: Arc<AtomicUsize>,
     /// Sign-ins whose users are known now.
@@ -312,15 +333,17 @@ impl Writer {
     }
 
     fn commit(&mut self, group: Vec<Write>) {
-        let (mut ops, mut users) = (Vec::new(), Vec::new());
+        let (mut ops, mut users, mut renewed) = (Vec::new(), Vec::new(), None);
         for write in &group {
             match write {
                 Write::Commit(_, more) => ops.extend(more),
                 Write::SignIn(_, more) => users.extend(more),
+                Write::RenewEpoch(_, last) => renewed = Some(self.db.renew_epoch(*last)),
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
         let result = self.db.write((self.clock)(), &users, &ops);
+        self.epoch.store(self.db.epoch().0, Ordering::Release);
         let mut outcomes = result.map(Vec::into_iter);
         for write in group {
             match write {
@@ -344,6 +367,10 @@ impl Writer {
                     }
                     Err(error) => pending.answer(Err(error.clone())),
                 },
+                Write::RenewEpoch(pending, _) => {
+                    let renewed = renewed.take().unwrap_or(Err(StoreError::Overloaded));
+                    pending.answer(renewed.map(|()| StoreAnswer::RenewEpoch));
+                }
             }
         }
     }
@@ -422,8 +449,8 @@ impl Reader {
             return pending.answer(Err(StoreError::Overloaded));
         }
         let sent = give(&self.writes, Write::SignIn(pending, users));
-        if let Err((Write::SignIn(pending, _) | Write::Commit(pending, _), error)) = sent {
-            pending.answer(Err(error));
+        if let Err((write, error)) = sent {
+            write.into_pending().answer(Err(error));
         }
     }
 
