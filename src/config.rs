@@ -126,6 +126,10 @@ impl fmt::Display for Secret {
 pub enum Start {
     /// Run with this.
     Run(Box<Config>),
+    /// Look whether this host can run it, and tell in JSON or not.
+    Doctor(Box<Config>, bool),
+    /// Ask the node that runs with this whether it can take users.
+    Health(Box<Config>),
     /// Print this and stop.
     Print(String),
 }
@@ -219,11 +223,18 @@ impl Config {
         machine: &Machine,
         read_file: impl FnOnce(&str) -> std::io::Result<String>,
     ) -> Result<Start, Refused> {
+        let config = |gathered| {
+            Config::from_gathered(gathered, machine)
+                .map(Box::new)
+                .map_err(Refused::Problems)
+        };
         match settings::gather(sources, read_file).map_err(Refused::Usage)? {
             Asked::Print(text) => Ok(Start::Print(text)),
-            Asked::Run(gathered) => Config::from_gathered(gathered, machine)
-                .map(|config| Start::Run(Box::new(config)))
-                .map_err(Refused::Problems),
+            Asked::Run(gathered) => config(gathered).map(Start::Run),
+            Asked::Doctor(gathered, json) => {
+                config(gathered).map(|config| Start::Doctor(config, json))
+            }
+            Asked::Health(gathered) => config(gathered).map(Start::Health),
         }
     }
 

@@ -14,6 +14,8 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     match Config::load() {
         Ok(Start::Run(config)) => node::run(*config),
+        Ok(Start::Doctor(config, json)) => node::doctor(&config, json),
+        Ok(Start::Health(config)) => node::health(&config),
         Ok(Start::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS

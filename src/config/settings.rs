@@ -6,7 +6,7 @@
 //! Next: [`super::Config`], which gives the raw values their types.
 
 use crate::protocol::asyncapi;
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -230,6 +230,20 @@ pub fn command() -> Command {
         )
         .subcommand(Command::new("config").about("Prints an example configuration file"))
         .subcommand(Command::new("asyncapi").about("Prints the AsyncAPI document"))
+        .subcommand(
+            Command::new("doctor")
+                .about("Tells what this host lacks for a node with these settings")
+                .arg(
+                    Arg::new("json")
+                        .long("json")
+                        .action(ArgAction::SetTrue)
+                        .help("One JSON object instead of a table"),
+                ),
+        )
+        .subcommand(
+            Command::new("health")
+                .about("Asks the node that runs with these settings whether it can take users"),
+        )
         .arg(
             Arg::new("config")
                 .long("config")
@@ -326,6 +340,10 @@ pub struct Gathered {
 pub enum Asked {
     /// To run.
     Run(Gathered),
+    /// To look at the host, and tell in JSON or not.
+    Doctor(Gathered, bool),
+    /// To ask a running node.
+    Health(Gathered),
     /// To print this and stop.
     Print(String),
 }
@@ -345,6 +363,19 @@ pub fn gather(
         Some("asyncapi") => return Ok(Asked::Print(asyncapi::document_text())),
         Some(_) | None => (),
     }
+    let gathered = gather_settings(sources, &matches, read_file);
+    Ok(match matches.subcommand() {
+        Some(("doctor", asked)) => Asked::Doctor(gathered, asked.get_flag("json")),
+        Some(("health", _)) => Asked::Health(gathered),
+        Some(_) | None => Asked::Run(gathered),
+    })
+}
+
+fn gather_settings(
+    sources: &Sources,
+    matches: &ArgMatches,
+    read_file: impl FnOnce(&str) -> std::io::Result<String>,
+) -> Gathered {
     let mut gathered = Gathered::default();
     let path = matches.get_one::<String>("config");
     // An empty variable is no variable: compose files write `${X:-}`.
@@ -395,7 +426,7 @@ pub fn gather(
             gathered.warnings.push(warning);
         }
     }
-    Ok(Asked::Run(gathered))
+    gathered
 }
 
 fn parse_file(
