@@ -73,6 +73,8 @@ pub enum Mode {
 pub enum Database {
     /// Embedded, in this folder.
     Sqlite(PathBuf),
+    /// PostgreSQL, by its URL, which may hold a password.
+    Postgres(Secret),
 }
 
 /// Whose pages may open a WebSocket. A request without `Origin` comes from no browser.
@@ -117,6 +119,8 @@ impl fmt::Display for Secret {
 pub enum Start {
     /// Run with this.
     Run(Box<Config>),
+    /// Bring the store to the newest schema, and stop.
+    Migrate(Box<Config>),
     /// Print this and stop.
     Print(String),
 }
@@ -214,6 +218,9 @@ impl Config {
             Asked::Print(text) => Ok(Start::Print(text)),
             Asked::Run(gathered) => Config::from_gathered(gathered, machine)
                 .map(|config| Start::Run(Box::new(config)))
+                .map_err(Refused::Problems),
+            Asked::Migrate(gathered) => Config::from_gathered(gathered, machine)
+                .map(|config| Start::Migrate(Box::new(config)))
                 .map_err(Refused::Problems),
         }
     }
@@ -453,9 +460,13 @@ fn parse_claim(text: &str) -> Result<String, String> {
 
 fn parse_database(text: &str, data_dir: &Path) -> Result<Database, String> {
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return Err("sqlite:FOLDER: this version has no PostgreSQL store yet".to_owned());
+        return parse_postgres(text);
     }
-    let expected = || "sqlite: or sqlite:FOLDER, such as sqlite:/var/lib/caffis".to_owned();
+    let expected = || {
+        "sqlite:, sqlite:FOLDER such as sqlite:/var/lib/caffis, or \
+         postgres://user:password@host/database"
+            .to_owned()
+    };
     let path = text.strip_prefix("sqlite:").ok_or_else(expected)?;
     // `sqlite:///var/x` and `sqlite:/var/x` are the same folder.
     let path = path.strip_prefix("//").unwrap_or(path);
@@ -466,6 +477,20 @@ fn parse_database(text: &str, data_dir: &Path) -> Result<Database, String> {
         return Err(expected());
     }
     Ok(Database::Sqlite(data_dir.join(path)))
+}
+
+/// The shape of a URL; whether it leads anywhere is known when it is opened.
+fn parse_postgres(text: &str) -> Result<Database, String> {
+    let expected = || "postgres://user:password@host:port/database?sslmode=verify-full".to_owned();
+    let (_, rest) = text.split_once("://").ok_or_else(expected)?;
+    let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, database) = address.split_once('/').ok_or_else(expected)?;
+    let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let has_host = !host.is_empty() || query.split('&').any(|pair| pair.starts_with("host="));
+    if !has_host || database.is_empty() || text.contains(['\0', ' ']) {
+        return Err(expected());
+    }
+    Ok(Database::Postgres(Secret::new(text.to_owned())))
 }
 
 fn parse_secrets(text: &str) -> Result<Vec<Secret>, String> {

@@ -17,7 +17,8 @@ use crate::identity::demo::Demo;
 use crate::identity::hs256::{Hs256, Issuer};
 use crate::identity::{DemoLogin, secret_file};
 use crate::shard::{self, Handle, ShardError, Shards, ShardsConfig};
-use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::store::postgres::{self, PostgresOptions, PostgresStore};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::{sys, telemetry};
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -48,7 +49,7 @@ enum Failure {
         wanted: usize,
         limit: usize,
     },
-    Store(OpenError),
+    Store(Box<dyn std::error::Error>),
     Secret(io::Error),
     Shards(ShardError),
     System(&'static str, io::Error),
@@ -162,11 +163,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         tracing::debug!(%error, "huge pages stay as they are");
     }
     let connections_max = connections_max(config)?;
-    let Database::Sqlite(folder) = &config.database;
-    let mut options = SqliteOptions::default();
-    options.db.sabotage = config.sabotage;
-    let store = SqliteStore::open(folder, options).map_err(Failure::Store)?;
-    let store: Arc<dyn Store> = Arc::new(store);
+    let store = open_store(config)?;
     let secrets = secrets(config).map_err(Failure::Secret)?;
     let issuer = Issuer {
         issuer: config.jwt_issuer.clone(),
@@ -222,6 +219,61 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     drop(control_plane);
     drop(store);
     result
+}
+
+/// Opens the store that the settings name, at its newest schema.
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    match &config.database {
+        Database::Sqlite(folder) => {
+            let mut options = SqliteOptions::default();
+            options.db.sabotage = config.sabotage;
+            match SqliteStore::open(folder, options) {
+                Ok(store) => Ok(Arc::new(store)),
+                Err(error) => Err(Failure::Store(error.into())),
+            }
+        }
+        Database::Postgres(url) => match PostgresStore::open(postgres_options(config, url)) {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(error) => Err(Failure::Store(error.into())),
+        },
+    }
+}
+
+fn postgres_options(config: &Config, url: &Secret) -> PostgresOptions {
+    let url = String::from_utf8_lossy(url.expose());
+    PostgresOptions {
+        must_be_durable: config.mode == Mode::Production,
+        ..PostgresOptions::new(url)
+    }
+}
+
+/// Brings the store to the newest schema, without a node.
+pub fn migrate(config: Config) -> ExitCode {
+    let telemetry = match telemetry::start(telemetry::Style::Human, &config.log) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("cannot start logging: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = match &config.database {
+        // Opening it is all: there is one process, and it migrates.
+        Database::Sqlite(_) => open_store(&config).map(drop),
+        Database::Postgres(url) => postgres::migrate(&postgres_options(&config, url))
+            .map_err(|error| Failure::Store(error.into())),
+    };
+    let code = match result {
+        Ok(()) => {
+            tracing::info!("the store has the newest schema");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            tracing::error!("{failure}");
+            ExitCode::FAILURE
+        }
+    };
+    drop(telemetry);
+    code
 }
 
 /// How many connections to take, as far as open files allow.
@@ -284,11 +336,14 @@ fn announce(config: &Config, address: SocketAddr, connections_max: usize) {
         "ready"
     );
     if config.mode == Mode::Development {
-        let folder = config.data_dir.display();
+        let store = match &config.database {
+            Database::Sqlite(folder) => format!("data in {}", folder.display()),
+            Database::Postgres(_) => "data in PostgreSQL".to_owned(),
+        };
         // Nobody may be listening, which is no reason not to run.
         let _unread = writeln!(
             io::stdout(),
-            "Caffis Chat is ready: http://{address}/ (data in {folder}; Ctrl-C stops it)"
+            "Caffis Chat is ready: http://{address}/ ({store}; Ctrl-C stops it)"
         );
     }
 }

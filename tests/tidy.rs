@@ -62,13 +62,15 @@ const SEAM: &[&str] = &[
 /// not leak out of it.
 const CRATES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
+    ("tokio_postgres", &["store"]),
+    ("tokio_postgres_rustls", &["store"]),
     ("io_uring", &["sys"]),
     ("libc", &["sys", "edge", "shard"]),
     ("glommio", &["shard"]),
     ("axum", &["api"]),
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),
-    ("tokio", &["api", "node"]),
+    ("tokio", &["api", "node", "store"]),
     ("jsonwebtoken", &["identity"]),
     ("clap", &["config"]),
     ("toml", &["config"]),

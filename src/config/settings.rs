@@ -83,7 +83,9 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         default: "sqlite:",
         example: "\"sqlite:\"",
-        help: "The store: sqlite: is the embedded one in the data folder, sqlite:FOLDER in another.",
+        help: "The store: sqlite: is the embedded one in the data folder, sqlite:FOLDER in another; \
+               postgres://user:password@host/database is PostgreSQL, with sslmode and sslrootcert as \
+               libpq reads them. A password is better given by environment or file.",
     },
     Setting {
         name: "jwt_secret",
@@ -215,6 +217,10 @@ pub fn command() -> Command {
         )
         .subcommand(Command::new("config").about("Prints an example configuration file"))
         .subcommand(Command::new("asyncapi").about("Prints the AsyncAPI document"))
+        .subcommand(
+            Command::new("migrate")
+                .about("Brings the store to the newest schema, and stops; a start does it too"),
+        )
         .arg(
             Arg::new("config")
                 .long("config")
@@ -311,6 +317,8 @@ pub struct Gathered {
 pub enum Asked {
     /// To run.
     Run(Gathered),
+    /// To bring the store to the newest schema.
+    Migrate(Gathered),
     /// To print this and stop.
     Print(String),
 }
@@ -330,6 +338,7 @@ pub fn gather(
         Some("asyncapi") => return Ok(Asked::Print(asyncapi::document_text())),
         Some(_) | None => (),
     }
+    let migrates = matches.subcommand_name() == Some("migrate");
     let mut gathered = Gathered::default();
     let path = matches.get_one::<String>("config");
     // An empty variable is no variable: compose files write `${X:-}`.
@@ -380,7 +389,11 @@ pub fn gather(
             gathered.warnings.push(warning);
         }
     }
-    Ok(Asked::Run(gathered))
+    Ok(if migrates {
+        Asked::Migrate(gathered)
+    } else {
+        Asked::Run(gathered)
+    })
 }
 
 fn parse_file(
