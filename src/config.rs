@@ -30,6 +30,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The store.
     pub database: Database,
+    /// The relay between nodes; empty: there is none.
+    pub redis_urls: Vec<Secret>,
+    /// What this deployment's channels begin with.
+    pub redis_prefix: String,
     /// Secrets of tokens; the first one signs. Empty only in development, where the node makes
     /// one and keeps it in the data folder.
     pub jwt_secrets: Vec<Secret>,
@@ -99,6 +103,11 @@ impl Secret {
     /// The bytes, for whom they are meant.
     pub fn expose(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+
+    /// The text, for whom it is meant.
+    pub fn expose_text(&self) -> &str {
+        &self.0
     }
 }
 
@@ -248,6 +257,8 @@ impl Config {
                 parse_database(text, &data_dir)
             }),
             data_dir: data_dir.clone(),
+            redis_urls: raw.take("redis_url", Vec::new(), parse_redis),
+            redis_prefix: raw.take("redis_prefix", "caffis".to_owned(), parse_prefix),
             jwt_secrets: raw.take("jwt_secret", Vec::new(), parse_secrets),
             jwt_issuer: raw.take("jwt_issuer", "caffis".to_owned(), parse_claim),
             jwt_audience: raw.take("jwt_audience", "caffis-chat".to_owned(), parse_claim),
@@ -491,6 +502,23 @@ fn parse_postgres(text: &str) -> Result<Database, String> {
         return Err(expected());
     }
     Ok(Database::Postgres(Secret::new(text.to_owned())))
+}
+
+fn parse_redis(text: &str) -> Result<Vec<Secret>, String> {
+    let urls: Vec<_> = list(text).map(|item| Secret(item.to_owned())).collect();
+    let known = |url: &Secret| url.0.starts_with("redis://") || url.0.starts_with("rediss://");
+    if urls.is_empty() || !urls.iter().all(known) {
+        return Err("redis://HOST:PORT or rediss://HOST:PORT, comma-separated".to_owned());
+    }
+    Ok(urls)
+}
+
+fn parse_prefix(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(plain) {
+        return Err("1 to 64 letters, digits, `-`, `_` or `.`".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn parse_secrets(text: &str) -> Result<Vec<Secret>, String> {

@@ -38,6 +38,8 @@ pub mod sys;
 #[cfg(feature = "server")]
 pub mod identity;
 #[cfg(feature = "server")]
+pub mod relay;
+#[cfg(feature = "server")]
 pub mod store;
 
 #[cfg(feature = "server")]

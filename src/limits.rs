@@ -111,6 +111,11 @@ pub const ROOM_IDLE_MS: u64 = 60_000;
 
 /// Writes of one batch.
 pub const BATCH_OPS_MAX: usize = 1_024;
+/// From so many writes a second on, a shard's batches are spaced.
+pub const SPACED_WRITES_PER_S: u64 = 250;
+/// Spaced batches begin at multiples of this, the same for all shards, µs: those that begin
+/// together share a commit where the store can. On average a write waits half of it.
+pub const BATCH_SPACING_US: u64 = 4_000;
 /// Writes a home shard may hold that are not in a batch yet. Above it: `overloaded`.
 pub const COMMIT_QUEUE_MAX: usize = 8_192;
 /// A write that got no answer from the store in this time is answered `unavailable`, ms.
@@ -125,6 +130,21 @@ pub const RETRY_AFTER_MS: u64 = 1_000;
 pub const GATE_EVENTS_MAX: usize = 256;
 /// `last_seq` of rooms with subscribers is compared with the store this often, ms.
 pub const HEADS_POLL_MS: u64 = 5_000;
+/// The same while there are other nodes and no relay tells what they do, ms.
+pub const HEADS_POLL_ALONE_MS: u64 = 1_000;
+/// A room opens without the relay's word that it is followed after this, ms.
+pub const FOLLOW_MS_MAX: u64 = 1_000;
+/// After a bucket is followed anew its rooms are compared with the store, this much later, so that
+/// many buckets share the comparison, ms.
+pub const FOLLOWED_COMPARE_MS: u64 = 200;
+/// An event that is missing is fetched from the store after this, if the relay does not bring it, µs.
+pub const GAP_WAIT_US: u64 = 20_000;
+/// Larger events are not relayed, only that they are there, bytes.
+pub const RELAY_EVENT_BYTES_MAX: usize = 64 << 10;
+/// News of the relay that wait for a shard.
+pub const RELAY_NEWS_MAX: usize = 16_384;
+/// The bucket, beside those of rooms, by which nodes tell of users who became members.
+pub const USERS_BUCKET: u16 = BUCKETS;
 /// Rooms, or users, compared by one call.
 pub const HEADS_MAX: usize = 500;
 /// Stretches of events that one shard may be fetching at once.

@@ -9,13 +9,14 @@
 
 use crate::api::serve::{self, CONNECTIONS_MAX};
 use crate::api::{LogView, NodeView, Parts, Phase, ShardView};
-use crate::chat::port::{Identify, Store};
-use crate::chat::{CoreConfig, ShardIx};
+use crate::chat::port::{Identify, Relay, Store};
+use crate::chat::{CoreConfig, Peers, ShardIx};
 use crate::config::{Config, Database, Mode, Origins, Secret};
 use crate::edge::handshake::AllowedOrigins;
 use crate::identity::demo::Demo;
 use crate::identity::hs256::{Hs256, Issuer};
 use crate::identity::{DemoLogin, secret_file};
+use crate::relay::redis::RedisRelay;
 use crate::shard::{self, Handle, ShardError, Shards, ShardsConfig};
 use crate::store::postgres::{self, PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -187,6 +188,8 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         Signals::listen().map_err(|error| Failure::System("listen to signals", error))?
     };
 
+    let core = core_config(config, store.as_ref());
+    let relay = start_relay(config, &core)?;
     let view = Arc::new(View {
         name: config.node.clone(),
         draining: AtomicBool::new(false),
@@ -203,11 +206,12 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         listen: config.listen,
         // The kernel places them well, and a container need not own the cores numbered from 0.
         pinned: false,
-        core: core_config(config, store.as_ref()),
+        core,
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
         origins: allowed_origins(&config.origins),
         connections_max,
         store: store.clone(),
+        relay: relay.clone(),
         identify,
         handoff: Arc::new(move |stream, read| door.hand_over(stream, read)),
     })
@@ -217,6 +221,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     let result = runtime.block_on(until_stopped(config, &view, &handle, shards, &mut signals));
     // Answers under way are ended, then the store: its last user is gone.
     drop(control_plane);
+    drop(relay);
     drop(store);
     result
 }
@@ -240,10 +245,9 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
 }
 
 fn postgres_options(config: &Config, url: &Secret) -> PostgresOptions {
-    let url = String::from_utf8_lossy(url.expose());
     PostgresOptions {
         must_be_durable: config.mode == Mode::Production,
-        ..PostgresOptions::new(url)
+        ..PostgresOptions::new(url.expose_text())
     }
 }
 
@@ -311,11 +315,29 @@ fn core_config(config: &Config, store: &dyn Store) -> CoreConfig {
     let shards: ShardIx = config.shards;
     let mut core = CoreConfig::new(&config.node, shards, store.epoch());
     core.durability = store.durability();
+    core.peers = match &config.database {
+        // The folder belongs to one process.
+        Database::Sqlite(_) => Peers::None,
+        Database::Postgres(_) if config.redis_urls.is_empty() => Peers::Store,
+        Database::Postgres(_) => Peers::Relay,
+    };
+    core.run = uuid::Uuid::new_v4().as_u64_pair().0;
     core.sends_per_10s = config.sends_per_10s;
     core.commands_per_10s = config.commands_per_10s;
     core.outbox_shard_bytes_max = config.outbox_node_bytes / usize::from(shards);
     core.sabotage = config.sabotage;
     core
+}
+
+/// The way to other nodes, if there is one.
+fn start_relay(config: &Config, core: &CoreConfig) -> Result<Option<Arc<dyn Relay>>, Failure> {
+    if core.peers != Peers::Relay {
+        return Ok(None);
+    }
+    let urls: Vec<&str> = config.redis_urls.iter().map(Secret::expose_text).collect();
+    let relay = RedisRelay::start(&urls, &config.redis_prefix, core.run)
+        .map_err(|error| Failure::System("start the relay", error))?;
+    Ok(Some(Arc::new(relay)))
 }
 
 fn allowed_origins(origins: &Origins) -> AllowedOrigins {

@@ -110,6 +110,7 @@ fn config(shards: u16) -> ShardsConfig {
         origins: AllowedOrigins::SameHostOrLoopback,
         connections_max: 10_000,
         store: NoRooms::start(),
+        relay: None,
         identify: Arc::new(AnybodyByNumber),
         handoff: Arc::new(|stream, _| Err(stream)),
     }

@@ -22,10 +22,8 @@ const _: () = assert!(CONNECTS_IN_FLIGHT_MAX < 4096);
 pub const RESUME_ROOMS_MAX: usize = 500;
 /// `room.create` requests in flight; each is a transaction on the server.
 pub const ROOM_CREATES_IN_FLIGHT_MAX: usize = 128;
-/// Members named in one `room.create` or `room.members.add`: a UUID is 39 bytes in a JSON list, and
-/// a frame from a client has at most 65,536 bytes.
-pub const MEMBERS_PER_REQUEST_MAX: usize = 1000;
-const _: () = assert!(MEMBERS_PER_REQUEST_MAX * 39 + 1024 < 65_536);
+/// Members named in one `room.create` or `room.members.add`; the server takes no more.
+pub const MEMBERS_PER_REQUEST_MAX: usize = 200;
 
 /// Sends of one client without a final answer. An open-loop generator must not collect without end
 /// what a dead server never answers; what is over the bound is counted as not sent.

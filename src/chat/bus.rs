@@ -7,7 +7,7 @@
 use super::frame::{Frame, Stamps};
 use super::port::{Op, StoreCall, Ticket};
 use super::stats::Stats;
-use super::{ConnId, CoreConfig, Effect, Now, ShardIx};
+use super::{ConnId, CoreConfig, Effect, Now, Peers, ShardIx};
 use crate::limits;
 use crate::protocol::event::Membership;
 use crate::protocol::{RequestId, RoomId, Seq, UserId};
@@ -191,6 +191,8 @@ pub struct Bus {
     next_ticket: Ticket,
     /// Calls under way in the store.
     pub calls: usize,
+    /// The relay works.
+    pub relay_up: bool,
     random: u64,
 }
 
@@ -203,6 +205,7 @@ impl Bus {
             local: VecDeque::new(),
             next_ticket: 1,
             calls: 0,
+            relay_up: false,
             random: seed,
         }
     }
@@ -282,6 +285,15 @@ impl Context<'_> {
     /// Whether the store may be asked for something a client can do without for a while.
     pub fn may_read(&self) -> bool {
         self.bus.calls < limits::STORE_CALLS_MAX / 2
+    }
+
+    /// How often what is held is compared with the store, ms.
+    pub fn heads_poll_ms(&self) -> u64 {
+        match self.config.peers {
+            Peers::None => limits::HEADS_POLL_MS,
+            Peers::Relay if self.bus.relay_up => limits::HEADS_POLL_MS,
+            Peers::Relay | Peers::Store => limits::HEADS_POLL_ALONE_MS,
+        }
     }
 
     /// A random number (SplitMix64; Steele, Lea, Flood, OOPSLA 2014). For spreading, not for

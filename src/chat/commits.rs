@@ -1,5 +1,9 @@
 //! The home shard's writes: whatever arrives while a batch is in flight is the next batch.
 //!
+//! A commit costs the same for one write and for twenty, so a shard that is busy spaces its batches:
+//! they begin at multiples of [`limits::BATCH_SPACING_US`], at which the batches of all shards meet.
+//! A quiet shard never waits.
+//!
 //! Invariants: one batch is in flight at a time, so a room is in one batch at a time and a
 //! sender's order holds; a write is answered once; an ack follows its commit; a write whose
 //! outcome is unknown is answered `unavailable`, which says nothing about it.
@@ -22,6 +26,45 @@ use std::sync::Arc;
 pub struct Commits {
     queue: VecDeque<Write>,
     flight: Option<Flight>,
+    /// When the last batch was sent, µs.
+    submitted_us: u64,
+    /// The queue is not sent before, µs; `None` while it is empty or a batch is in flight.
+    due_us: Option<u64>,
+    busy: Busy,
+}
+
+/// Over how long writes are counted, µs.
+const BUSY_WINDOW_US: u64 = 100_000;
+
+/// How many writes there are: those of this window of [`BUSY_WINDOW_US`] and of the last.
+#[derive(Debug, Default)]
+struct Busy {
+    window: u64,
+    count: u64,
+    last: u64,
+}
+
+impl Busy {
+    fn took_one(&mut self, now_us: u64) {
+        self.roll(now_us);
+        self.count += 1;
+    }
+
+    /// Whether there are so many writes a second.
+    fn is_at(&mut self, per_s: u64, now_us: u64) -> bool {
+        self.roll(now_us);
+        self.count.max(self.last) * 1_000_000 >= per_s * BUSY_WINDOW_US
+    }
+
+    fn roll(&mut self, now_us: u64) {
+        let window = now_us / BUSY_WINDOW_US;
+        if window != self.window {
+            let follows = window == self.window + 1;
+            self.last = if follows { self.count } else { 0 };
+            self.count = 0;
+            self.window = window;
+        }
+    }
 }
 
 /// The batch under way.
@@ -73,6 +116,17 @@ impl Commits {
             return;
         }
         self.queue.push_back(write);
+        self.busy.took_one(ctx.now.mono_us);
+        self.submit(ctx);
+    }
+
+    /// When [`Commits::due`] is to be called, µs.
+    pub fn due_us(&self) -> Option<u64> {
+        self.due_us
+    }
+
+    /// Sends what was held back, if its time has come.
+    pub fn due(&mut self, ctx: &mut Context<'_>) {
         self.submit(ctx);
     }
 
@@ -98,11 +152,22 @@ impl Commits {
         acknowledge(write, OpReply::Sent(sent), ctx);
     }
 
-    /// Sends the next batch, unless one is in flight.
+    /// Sends the next batch, unless one is in flight or it is not yet its time.
     fn submit(&mut self, ctx: &mut Context<'_>) {
+        self.due_us = None;
         if self.flight.is_some() || self.queue.is_empty() {
             return;
         }
+        let now_us = ctx.now.mono_us;
+        let next_us = (self.submitted_us / limits::BATCH_SPACING_US + 1) * limits::BATCH_SPACING_US;
+        if now_us < next_us
+            && self.queue.len() < limits::BATCH_OPS_MAX
+            && self.busy.is_at(ctx.config.spaced_writes_per_s, now_us)
+        {
+            self.due_us = Some(next_us);
+            return;
+        }
+        self.submitted_us = now_us;
         let count = self.queue.len().min(limits::BATCH_OPS_MAX);
         let writes: Vec<Receipt> = self
             .queue
@@ -274,5 +339,25 @@ pub fn room_to_create(
     match (kind, members) {
         (RoomKind::Direct, [other]) => RoomId::direct(actor, *other),
         (RoomKind::Direct | RoomKind::Group, _) => RoomId::group(actor, client_room_id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_busy_by_what_came_in_the_last_tenths_of_a_second() {
+        let mut busy = Busy::default();
+        let at = |ms: u64| ms * 1_000;
+        for n in 0..25 {
+            assert!(!busy.is_at(250, at(n)), "{n} writes");
+            busy.took_one(at(n));
+        }
+        assert!(busy.is_at(250, at(30)));
+        assert!(busy.is_at(250, at(199)), "the window before counts too");
+        assert!(!busy.is_at(250, at(200)), "one without writes");
+        busy.took_one(at(200));
+        assert!(!busy.is_at(250, at(1_000)));
     }
 }

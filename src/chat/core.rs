@@ -62,6 +62,8 @@ impl ShardCore {
                 home.tick(ctx);
                 sessions.tick(ctx);
             }
+            Input::Due => home.due(ctx),
+            Input::Relay(news) => home.relay_news(news, ctx),
             Input::Drain { spread_ms } => sessions.drain(spread_ms, ctx),
         }
         self.settle(now, effects);
@@ -77,6 +79,12 @@ impl ShardCore {
         let (sessions, _, mut ctx) = self.parts(now, effects);
         sessions.written(conn, bytes, &mut ctx);
         self.settle(now, effects);
+    }
+
+    /// When [`Input::Due`] is wanted next, µs of [`Now::mono_us`]; a timer late by less than a
+    /// millisecond harms nothing.
+    pub fn due_us(&self) -> Option<u64> {
+        self.home.due_us()
     }
 
     /// The messages that wait to be put into the ring towards another shard, oldest first. The
@@ -132,7 +140,7 @@ impl ShardCore {
         if changed {
             // The history was replaced: nothing that is known here holds any more.
             sessions.close_all(CloseCode::EpochChanged, ctx);
-            home.forget();
+            home.forget(ctx);
         }
         if home.commits.is_flight(ticket) {
             let outcomes = match result {
@@ -169,6 +177,7 @@ impl ShardCore {
         ctx.stats.window_bytes = home.window_bytes() as u64;
         ctx.stats.commit_queue = home.commits.waiting() as u64;
         ctx.stats.store_calls = ctx.bus.calls as u64;
+        ctx.stats.relay_up = u64::from(ctx.bus.relay_up);
         if sessions.draining() && sessions.open() == 0 && home.commits.is_idle() && !self.drained {
             self.drained = true;
             effects.push(Effect::Drained);

@@ -2,7 +2,7 @@
 //!
 //! Nothing is shared between shards: a frame that crosses the mesh is copied once per shard.
 
-use crate::protocol::event::Membership;
+use crate::protocol::event::{EncodedEvent, Membership};
 use crate::protocol::websocket;
 use std::rc::Rc;
 
@@ -53,6 +53,11 @@ impl Frame {
             membership: None,
             bytes,
         }))
+    }
+
+    /// A durable event.
+    pub fn of(event: EncodedEvent, stamps: Stamps) -> Frame {
+        Frame::event(event.frame, stamps, event.membership)
     }
 
     /// A durable event that may change who listens.

@@ -3,18 +3,18 @@
 //!
 //! Invariants: `released` only rises, by one with each event; nothing at or below it is held.
 //!
-//! Next: [`super::home`] encodes what is released and fans it out.
+//! Next: [`super::home`] fans out what is released.
 
 use crate::limits;
 use crate::protocol::Seq;
-use crate::protocol::event::RoomEvent;
+use crate::protocol::event::EncodedEvent;
 use std::collections::BTreeMap;
 
 /// The gate of one room.
 #[derive(Debug)]
 pub struct Gate {
     released: Seq,
-    parked: BTreeMap<Seq, (RoomEvent, Passed)>,
+    parked: BTreeMap<Seq, (EncodedEvent, Passed)>,
 }
 
 /// When an event passed the stages before the gate, µs of the shard's clock; 0 where it came by
@@ -48,7 +48,7 @@ impl Gate {
 
     /// Takes an event. Those released already are ignored; of those far ahead only
     /// [`limits::GATE_EVENTS_MAX`] are kept, since the store has them all.
-    pub fn offer(&mut self, event: RoomEvent, passed: Passed) {
+    pub fn offer(&mut self, event: EncodedEvent, passed: Passed) {
         if event.seq <= self.released {
             return;
         }
@@ -59,7 +59,7 @@ impl Gate {
     }
 
     /// The next event in order, if it is here.
-    pub fn release(&mut self) -> Option<(RoomEvent, Passed)> {
+    pub fn release(&mut self) -> Option<(EncodedEvent, Passed)> {
         let (event, passed) = self.parked.remove(&(self.released + 1))?;
         self.released = event.seq;
         Some((event, passed))
@@ -67,7 +67,7 @@ impl Gate {
 
     /// What a gate must never do: lets the next event pass, whatever is missing before it.
     #[cfg(feature = "sabotage")]
-    pub fn release_unordered(&mut self) -> Option<(RoomEvent, Passed)> {
+    pub fn release_unordered(&mut self) -> Option<(EncodedEvent, Passed)> {
         let (_, (event, passed)) = self.parked.pop_first()?;
         self.released = event.seq;
         Some((event, passed))
@@ -83,21 +83,12 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::event::RoomEventBody;
-    use crate::protocol::view::MemberLeft;
-    use crate::protocol::{RoomId, UnixMs, UserId};
-    use uuid::Uuid;
 
-    fn event(seq: Seq) -> RoomEvent {
-        let user_id = UserId(Uuid::nil());
-        RoomEvent {
-            room_id: RoomId(Uuid::nil()),
+    fn event(seq: Seq) -> EncodedEvent {
+        EncodedEvent {
             seq,
-            ts: UnixMs(0),
-            body: RoomEventBody::MemberLeft(MemberLeft {
-                user_id,
-                actor_id: user_id,
-            }),
+            membership: None,
+            frame: Box::default(),
         }
     }
 

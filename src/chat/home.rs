@@ -5,7 +5,8 @@
 //! that listens gets each event after the one it began with, in order, once: `cursor` is the next
 //! one it is owed; who is subscribed changes when the gate releases the event that says so.
 //!
-//! Continued in [`super::home_reads`], what it asks of the store.
+//! Continued in [`super::home_reads`], what it asks of the store, and [`super::home_relay`], what it
+//! tells other nodes and hears from them.
 //!
 //! Next: [`super::fanout`] on each shard that listens.
 
@@ -15,14 +16,15 @@ use super::bus::{
 use super::commits::{Commits, Committed};
 use super::frame::{Frame, Stamps};
 use super::gate::{Gate, Passed};
+use super::home_relay::Follows;
 use super::map::{Map, Seeded};
 use super::port::{EventsRead, StoreCall, Ticket};
 use super::sabotage::Sabotage;
 use super::window::Window;
-use super::{ConnId, ShardIx};
+use super::{ConnId, Peers, ShardIx};
 use crate::limits;
-use crate::protocol::event::{Membership, RoomEvent};
-use crate::protocol::{RoomId, Seq, UserId, websocket};
+use crate::protocol::event::{EncodedEvent, Membership, RoomEvent};
+use crate::protocol::{RoomId, Seq, UserId};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -47,6 +49,9 @@ pub struct Home {
     pub(super) clock_hand: usize,
     pub(super) window_bytes: usize,
     pub(super) fetches: usize,
+    pub(super) follows: Follows,
+    /// The store was asked for a new epoch.
+    pub(super) renewing: bool,
 }
 
 #[derive(Debug)]
@@ -65,6 +70,8 @@ pub(super) struct HomeRoom {
     pub(super) floor: Seq,
     pub(super) fetching: bool,
     pub(super) filling: bool,
+    /// It is noted when the missing event is fetched.
+    pub(super) gap_noted: bool,
     /// The window was looked at since the clock hand last passed.
     pub(super) touched: bool,
     /// Since when nobody listens, ms.
@@ -96,7 +103,9 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 pub(super) enum Call {
     Open(Vec<RoomId>),
-    Heads,
+    /// Of these rooms, each with what its gate had released when the store was asked.
+    Heads(Vec<(RoomId, Seq)>),
+    Renew,
     Fetch(RoomId),
     Fill(RoomId),
     Pull {
@@ -127,6 +136,8 @@ impl Home {
             clock_hand: 0,
             window_bytes: 0,
             fetches: 0,
+            follows: Follows::default(),
+            renewing: false,
         }
     }
 
@@ -141,7 +152,12 @@ impl Home {
     }
 
     /// Forgets every room: the history was replaced. Answers still under way find nothing.
-    pub fn forget(&mut self) {
+    pub fn forget(&mut self, ctx: &mut Context<'_>) {
+        let rooms: Vec<RoomId> = self.index.keys().copied().collect();
+        for room in rooms {
+            self.unfollow(room, ctx);
+        }
+        self.follows.gaps.clear();
         self.rooms.clear();
         self.index.clear();
         self.to_open.clear();
@@ -150,7 +166,7 @@ impl Home {
         self.window_bytes = 0;
         self.clock_hand = 0;
         self.calls
-            .retain(|_, call| matches!(call, Call::Open(_) | Call::Heads));
+            .retain(|_, call| matches!(call, Call::Open(_) | Call::Heads(_) | Call::Renew));
         self.fetches = 0;
     }
 
@@ -279,17 +295,34 @@ impl Home {
             created,
             suspect,
         } = committed;
+        let relays = ctx.config.peers == Peers::Relay;
+        let joined = match relays {
+            true => Self::joined_by(&events),
+            false => Vec::new(),
+        };
         for (event, received_us) in events {
             // Nobody here has asked for a room that is not held: whoever does will read it.
-            if let Some(index) = self.index.get(&event.room_id).copied() {
+            let held = self.index.get(&event.room_id).copied();
+            if held.is_none() && !relays {
+                continue;
+            }
+            let encoded = EncodedEvent::of(&event);
+            if relays {
+                self.publish(event.room_id, &encoded, ctx);
+            }
+            if let Some(index) = held {
                 let passed = Passed {
                     received_us,
                     committed_us: ctx.now.mono_us,
                 };
-                self.offer(index, event, passed, ctx);
+                self.offer(index, encoded, passed, ctx);
             }
         }
+        for (room, users) in &joined {
+            Self::publish_added(*room, users, ctx);
+        }
         for (room, users) in created {
+            Self::publish_added(room, &users, ctx);
             self.tell_added(room, users, ctx);
         }
         for room in suspect {
@@ -303,11 +336,13 @@ impl Home {
     /// Time has passed.
     pub fn tick(&mut self, ctx: &mut Context<'_>) {
         self.commits.tick(ctx);
+        self.tick_relay(ctx);
         let now_ms = ctx.now_ms();
         let mut idle = Vec::new();
         let mut late = Vec::new();
         let mut behind = Vec::new();
-        let round = now_ms >= self.heads_round_ms + limits::HEADS_POLL_MS;
+        let asked = self.follows.compare_at_ms.is_some_and(|at| at <= now_ms);
+        let round = asked || now_ms >= self.heads_round_ms + ctx.heads_poll_ms();
         for (index, room) in &self.rooms {
             if round && !room.listeners.is_empty() {
                 self.heads_queue.push_back(room.id);
@@ -330,6 +365,7 @@ impl Home {
         }
         if round {
             self.heads_round_ms = now_ms;
+            self.follows.compare_at_ms = None;
         }
         for index in behind {
             self.fetch(index, ctx);
@@ -341,6 +377,7 @@ impl Home {
             let room = self.rooms.remove(index);
             self.window_bytes -= room.window.bytes();
             self.index.remove(&room.id);
+            self.unfollow(room.id, ctx);
         }
         self.open_rooms(ctx);
         self.compare_heads(ctx);
@@ -381,22 +418,29 @@ impl Home {
             floor: 0,
             fetching: false,
             filling: false,
+            gap_noted: false,
             touched: false,
             idle_since_ms: ctx.now_ms(),
         });
         self.index.insert(room, index);
-        self.to_open.push(room);
+        self.follow(room, ctx);
         index
     }
 
-    fn offer(&mut self, index: usize, event: RoomEvent, passed: Passed, ctx: &mut Context<'_>) {
+    pub(super) fn offer(
+        &mut self,
+        index: usize,
+        event: EncodedEvent,
+        passed: Passed,
+        ctx: &mut Context<'_>,
+    ) {
         let room = &mut self.rooms[index];
         room.head = room.head.max(event.seq);
         room.gate.offer(event, passed);
         if room.open {
             self.release(index, ctx);
             if self.rooms[index].gate.waits() {
-                self.fetch(index, ctx);
+                self.mind_the_gap(index, ctx);
             }
         }
     }
@@ -422,7 +466,7 @@ impl Home {
             }
             released = true;
             ctx.stats.events_released += 1;
-            match event.membership() {
+            match event.membership {
                 Some(Membership::Joined(user)) => {
                     if let Err(place) = room.members.binary_search(&user) {
                         room.members.insert(place, user);
@@ -437,30 +481,29 @@ impl Home {
                 }
                 None => (),
             }
-            let frame = encode(
-                &event,
-                Stamps {
-                    received_us: passed.received_us,
-                    published_us: now_us,
-                },
-            );
+            let seq = event.seq;
+            let stamps = Stamps {
+                received_us: passed.received_us,
+                published_us: now_us,
+            };
+            let frame = Frame::of(event, stamps);
             if ctx.config.sabotage.is(Sabotage::GateSkipped) {
                 self.window_bytes -= room.window.bytes();
                 room.window.clear();
             }
             let bytes_before = room.window.bytes();
-            room.window.push(event.seq, frame.clone());
+            room.window.push(seq, frame.clone());
             room.touched = true;
             self.window_bytes = self.window_bytes + room.window.bytes() - bytes_before;
             let id = room.id;
             for listener in &mut room.listeners {
                 if ctx.config.sabotage.is(Sabotage::GateSkipped) {
-                    listener.cursor = event.seq;
+                    listener.cursor = seq;
                 }
-                if listener.cursor == event.seq && ctx.takes_events(listener.shard) {
+                if listener.cursor == seq && ctx.takes_events(listener.shard) {
                     listener.cursor += 1;
-                    ctx.deliver(listener.shard, id, event.seq, &frame);
-                } else if listener.cursor == event.seq {
+                    ctx.deliver(listener.shard, id, seq, &frame);
+                } else if listener.cursor == seq {
                     self.lagging.push((id, listener.shard));
                 }
             }
@@ -515,7 +558,7 @@ impl Home {
         }
     }
 
-    fn tell_added(&mut self, room: RoomId, users: Arc<[UserId]>, ctx: &mut Context<'_>) {
+    pub(super) fn tell_added(&mut self, room: RoomId, users: Arc<[UserId]>, ctx: &mut Context<'_>) {
         for shard in 0..ctx.config.shards {
             if ctx.takes_events(shard) {
                 ctx.tell(
@@ -666,11 +709,7 @@ impl HomeRoom {
     }
 }
 
-/// The one encoding of an event.
-pub(super) fn encode(event: &RoomEvent, stamps: Stamps) -> Frame {
-    Frame::event(
-        websocket::encode_text(&event.to_json()),
-        stamps,
-        event.membership(),
-    )
+/// The frame of an event that was read, of which no stage is measured.
+pub(super) fn encode(event: &RoomEvent) -> Frame {
+    Frame::of(EncodedEvent::of(event), Stamps::default())
 }

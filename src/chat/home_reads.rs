@@ -8,13 +8,13 @@
 
 use super::ShardIx;
 use super::bus::{Context, MeshMessage, Packed};
-use super::frame::Stamps;
 use super::gate::Passed;
 use super::home::{Call, Home, encode};
 use super::port::{EventsPage, EventsRead, OpenedRoom, StoreAnswer, StoreCall, StoreError, Ticket};
 use crate::limits;
-use crate::protocol::event::RoomEvent;
+use crate::protocol::event::{EncodedEvent, RoomEvent};
 use crate::protocol::{RoomId, Seq};
+use std::collections::BTreeMap;
 
 impl Home {
     /// Whether this call is one of ours.
@@ -44,14 +44,16 @@ impl Home {
                 self.opening = false;
                 self.to_open.extend(rooms);
             }
-            (Call::Heads, Ok(StoreAnswer::Heads { rooms, .. })) => {
+            (Call::Heads(asked), Ok(StoreAnswer::Heads { rooms, .. })) => {
                 self.heads_under_way = false;
+                self.notice_a_lost_history(asked, &rooms, ctx);
                 for (room, last_seq) in rooms {
                     self.heard_of(room, last_seq, ctx);
                 }
                 self.compare_heads(ctx);
             }
-            (Call::Heads, _) => self.heads_under_way = false,
+            (Call::Heads(_), _) => self.heads_under_way = false,
+            (Call::Renew, _) => self.renewing = false,
             (Call::Fetch(room), Ok(StoreAnswer::Events(page))) => {
                 self.fetches -= 1;
                 self.fetched(room, page, ctx);
@@ -76,7 +78,7 @@ impl Home {
                     Ok(StoreAnswer::Events(page)) => Some(
                         page.events
                             .iter()
-                            .map(|event| (event.seq, Packed::of(&encode(event, Stamps::default()))))
+                            .map(|event| (event.seq, Packed::of(&encode(event))))
                             .collect(),
                     ),
                     _ => None,
@@ -153,7 +155,7 @@ impl Home {
         for event in events {
             if listener.cursor == event.seq && ctx.takes_events(shard) {
                 listener.cursor += 1;
-                ctx.deliver(shard, room_id, event.seq, &encode(event, Stamps::default()));
+                ctx.deliver(shard, room_id, event.seq, &encode(event));
             }
         }
         self.lagging.push((room_id, shard));
@@ -201,7 +203,7 @@ impl Home {
         room.head = room.head.max(page.last_seq);
         let progress = !page.events.is_empty();
         for event in page.events {
-            room.gate.offer(event, Passed::default());
+            room.gate.offer(EncodedEvent::of(&event), Passed::default());
         }
         self.release(index, ctx);
         let room = &self.rooms[index];
@@ -243,15 +245,12 @@ impl Home {
         let last = page.events.last().map_or(0, |event| event.seq);
         if room.window.is_empty() && last == room.gate.released() {
             for event in &page.events {
-                room.window
-                    .push(event.seq, encode(event, Stamps::default()));
+                room.window.push(event.seq, encode(event));
             }
         } else {
             for event in page.events.iter().rev() {
                 if !room.window.holds(event.seq)
-                    && !room
-                        .window
-                        .push_front(event.seq, encode(event, Stamps::default()))
+                    && !room.window.push_front(event.seq, encode(event))
                 {
                     break;
                 }
@@ -272,11 +271,36 @@ impl Home {
         }
         self.heads_under_way = true;
         let count = self.heads_queue.len().min(limits::HEADS_MAX);
-        let rooms = self.heads_queue.drain(..count).collect();
+        let rooms: Vec<RoomId> = self.heads_queue.drain(..count).collect();
+        let released_of = |room: &RoomId| {
+            let index = self.index.get(room)?;
+            let room = self.rooms.get(*index)?;
+            Some((room.id, room.gate.released()))
+        };
+        let asked = rooms.iter().filter_map(released_of).collect();
         let ticket = ctx.call(StoreCall::Heads {
             rooms,
             users: Vec::new(),
         });
-        self.calls.insert(ticket, Call::Heads);
+        self.calls.insert(ticket, Call::Heads(asked));
+    }
+
+    /// A store that has less than was released before it was asked has lost some of its history: a
+    /// restored backup, or a replica that was promoted too early. Then everybody must start anew.
+    fn notice_a_lost_history(
+        &mut self,
+        asked: Vec<(RoomId, Seq)>,
+        found: &[(RoomId, Seq)],
+        ctx: &mut Context<'_>,
+    ) {
+        let found: BTreeMap<RoomId, Seq> = found.iter().copied().collect();
+        let has_less =
+            |(room, released): &(RoomId, Seq)| found.get(room).copied().unwrap_or(0) < *released;
+        if !self.renewing && asked.iter().any(has_less) {
+            ctx.stats.anomalies += 1;
+            self.renewing = true;
+            let ticket = ctx.call(StoreCall::RenewEpoch(ctx.config.epoch));
+            self.calls.insert(ticket, Call::Renew);
+        }
     }
 }

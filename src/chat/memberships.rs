@@ -172,7 +172,7 @@ impl Sessions {
     /// Begins the next round of comparing users with the store, when it is time.
     pub(super) fn compare_with_store(&mut self, ctx: &mut Context<'_>) {
         let now_ms = ctx.now_ms();
-        if now_ms >= self.versions_round_ms + limits::HEADS_POLL_MS {
+        if now_ms >= self.versions_round_ms + ctx.heads_poll_ms() {
             self.versions_round_ms = now_ms;
             if self.versions_queue.is_empty() {
                 self.versions_queue.extend(self.users.keys());

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod gate;
 pub mod home;
 pub mod home_reads;
+pub mod home_relay;
 pub mod map;
 pub mod memberships;
 pub mod outbox;
@@ -28,7 +29,7 @@ pub mod window;
 
 use crate::limits;
 use crate::protocol::{CloseCode, Epoch, UnixMs};
-use port::{Identity, IdentityError, StoreCall, StoreReply, Ticket};
+use port::{Identity, IdentityError, RelayCall, RelayNews, StoreCall, StoreReply, Ticket};
 use sabotage::Sabotaged;
 
 /// A socket, as the driver and the core both name it: a place in the driver's slab, and how often
@@ -71,10 +72,14 @@ pub enum Input<'a> {
     Verified(ConnId, Result<Identity, IdentityError>),
     /// Answer to [`Effect::Store`].
     Store(StoreReply),
+    /// Of the relay.
+    Relay(RelayNews),
     /// From another shard of this node.
     Mesh(ShardIx, MeshMessage),
     /// Time has passed; given at least every [`TICK_MS`] while there are connections.
     Tick,
+    /// It is the time that [`ShardCore::due_us`] named, or later.
+    Due,
     /// Close everybody, spread over this many ms, and say [`Effect::Drained`] when done.
     Drain {
         /// Over how long, ms.
@@ -93,6 +98,8 @@ pub enum Effect {
     /// Ask the store; answer with [`Input::Store`]. When the store's queue is full, the answer
     /// is [`port::StoreError::Overloaded`].
     Store(Ticket, StoreCall),
+    /// Ask the relay; never done without one.
+    Relay(RelayCall),
     /// The connection's outbox is no longer empty: write it at the end of this turn, and go on
     /// until it is empty. Said once, until it was empty again.
     Flush(ConnId),
@@ -106,6 +113,18 @@ pub enum Effect {
 pub use self::bus::MeshMessage;
 pub use self::core::ShardCore;
 
+/// Whether other nodes use the same store, and how they are heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Peers {
+    /// There are none.
+    #[default]
+    None,
+    /// There may be some: what they do is seen by comparing with the store.
+    Store,
+    /// There may be some, and a relay tells what they do.
+    Relay,
+}
+
 /// How a node is set, the same on all its shards.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
@@ -117,6 +136,12 @@ pub struct CoreConfig {
     pub durability: &'static str,
     /// The epoch of the store when the node started.
     pub epoch: Epoch,
+    /// Whether there are other nodes.
+    pub peers: Peers,
+    /// This run of the node: random, so that it knows its own messages when the relay brings them.
+    pub run: u64,
+    /// See [`limits::SPACED_WRITES_PER_S`].
+    pub spaced_writes_per_s: u64,
     /// See [`limits::SENDS_PER_10S`].
     pub sends_per_10s: u32,
     /// See [`limits::COMMANDS_PER_10S`].
@@ -154,6 +179,9 @@ impl CoreConfig {
             shards,
             durability: "commit",
             epoch,
+            peers: Peers::None,
+            run: 0,
+            spaced_writes_per_s: limits::SPACED_WRITES_PER_S,
             sends_per_10s: limits::SENDS_PER_10S,
             commands_per_10s: limits::COMMANDS_PER_10S,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,

@@ -96,6 +96,12 @@ stats! {
         closed_silent,
         /// Frames dropped by their class.
         frames_dropped,
+        /// Messages given to the relay, for other nodes.
+        relay_published,
+        /// Messages of other nodes, by the relay.
+        relay_received,
+        /// Messages of the relay that were passed over: of another version or history.
+        relay_ignored,
         /// Assertions about peers and store that did not hold, each logged.
         anomalies,
     }
@@ -116,6 +122,8 @@ stats! {
         commit_queue,
         /// Calls under way in the store.
         store_calls,
+        /// Whether the relay to other nodes works: 0 or 1.
+        relay_up,
     }
     latencies {
         /// From received to committed.

@@ -88,6 +88,21 @@ pub const SETTINGS: &[Setting] = &[
                libpq reads them. A password is better given by environment or file.",
     },
     Setting {
+        name: "redis_url",
+        kind: Kind::SecretList,
+        default: "none: without it nodes see what the others did a second later",
+        example: "[\"redis://127.0.0.1:6379\"]",
+        help: "The relay between nodes: redis:// or rediss://, one Redis or several nodes of a \
+               cluster. A hint only: without it everything arrives, later.",
+    },
+    Setting {
+        name: "redis_prefix",
+        kind: Kind::Text,
+        default: "caffis",
+        example: "\"caffis\"",
+        help: "What this deployment's channels begin with, where several share a Redis.",
+    },
+    Setting {
         name: "jwt_secret",
         kind: Kind::SecretList,
         default: "in development, a random one kept in the data folder",

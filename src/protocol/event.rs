@@ -7,6 +7,7 @@
 use super::ids::{RoomId, Seq, UserId};
 use super::time::UnixMs;
 use super::view::{MemberJoined, MemberLeft, MemberRoleChanged, Message, Room};
+use super::websocket;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -179,6 +180,29 @@ pub enum Membership {
     Joined(UserId),
     /// This is the last event for this user.
     Left(UserId),
+}
+
+/// A durable event as everybody gets it, encoded once: what the gate orders, what is fanned out, and
+/// what other nodes are told.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EncodedEvent {
+    /// Its place in the room.
+    pub seq: Seq,
+    /// How it changes who listens.
+    pub membership: Option<Membership>,
+    /// A whole text frame, header and payload.
+    pub frame: Box<[u8]>,
+}
+
+impl EncodedEvent {
+    /// The one encoding of an event.
+    pub fn of(event: &RoomEvent) -> EncodedEvent {
+        EncodedEvent {
+            seq: event.seq,
+            membership: event.membership(),
+            frame: websocket::encode_text(&event.to_json()),
+        }
+    }
 }
 
 impl RoomEvent {

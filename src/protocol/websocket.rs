@@ -26,6 +26,16 @@ pub fn encode(opcode: OpCode, payload: &[u8]) -> Box<[u8]> {
     bytes.into_boxed_slice()
 }
 
+/// The payload of a whole unmasked frame that was encoded here.
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let extended = match frame.get(1).map(|length| length & 0x7f) {
+        Some(126) => 2,
+        Some(127) => 8,
+        _ => 0,
+    };
+    frame.get(2 + extended..).unwrap_or_default()
+}
+
 /// Appends the answer to a ping.
 pub fn append_pong(payload: &[u8], bytes: &mut Vec<u8>) {
     append(OpCode::Control(Control::Pong), payload, bytes);

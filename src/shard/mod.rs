@@ -18,7 +18,7 @@ pub mod mesh;
 pub mod perform;
 mod run;
 
-use crate::chat::port::{Identify, Store};
+use crate::chat::port::{Identify, Relay, RelaySink, Store};
 use crate::chat::stats::Stats;
 use crate::chat::{CoreConfig, ShardCore, ShardIx};
 use crate::edge::handshake::AllowedOrigins;
@@ -29,7 +29,7 @@ use crate::sys::{self, Limit, ListenOptions};
 use bell::Bell;
 use clock::Clock;
 use mesh::Mesh;
-use perform::Performer;
+use perform::{News, Performer, Relayed};
 use run::{Shard, Timing};
 use std::fmt;
 use std::io;
@@ -78,6 +78,8 @@ pub struct ShardsConfig {
     pub connections_max: usize,
     /// The store.
     pub store: Arc<dyn Store>,
+    /// The way to other nodes, if `core.peers` says that there is one.
+    pub relay: Option<Arc<dyn Relay>>,
     /// Who checks tokens.
     pub identify: Arc<dyn Identify>,
     /// The control plane.
@@ -229,6 +231,16 @@ pub fn start(config: ShardsConfig) -> Result<Shards, ShardError> {
             .collect(),
     );
     let meshes = mesh::wire(&bells);
+    let news: Vec<Arc<News>> = bells
+        .iter()
+        .map(|bell| Arc::new(News::new(bell.clone())))
+        .collect();
+    if let Some(relay) = &config.relay {
+        let sinks = news
+            .iter()
+            .map(|news| Arc::clone(news) as Arc<dyn RelaySink>);
+        relay.attach(sinks.collect());
+    }
     let config = Arc::new(config);
     let connections = Arc::new(AtomicUsize::new(0));
     let clock = Clock::start();
@@ -238,13 +250,15 @@ pub fn start(config: ShardsConfig) -> Result<Shards, ShardError> {
         remotes: remotes.clone(),
         threads: Vec::with_capacity(shards),
     };
-    for (index, (listener, mesh)) in listeners.into_iter().zip(meshes).enumerate() {
+    for (index, ((listener, mesh), news)) in listeners.into_iter().zip(meshes).zip(news).enumerate()
+    {
         let seat = Seat {
             index: index as ShardIx,
             config: config.clone(),
             clock,
             listener,
             mesh,
+            news,
             remotes: remotes.clone(),
             connections: connections.clone(),
         };
@@ -316,6 +330,7 @@ struct Seat {
     clock: Clock,
     listener: TcpListener,
     mesh: Mesh,
+    news: Arc<News>,
     remotes: Remotes,
     connections: Arc<AtomicUsize>,
 }
@@ -377,7 +392,15 @@ impl Seat {
             },
             edge,
             mesh: self.mesh,
-            performer: Performer::new(config.store.clone(), config.identify.clone(), bell.clone()),
+            performer: Performer::new(
+                config.store.clone(),
+                config.relay.clone().map(|relay| Relayed {
+                    relay,
+                    news: self.news,
+                }),
+                config.identify.clone(),
+                bell.clone(),
+            ),
             bell,
             control,
             timing: Timing::default(),

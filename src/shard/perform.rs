@@ -5,12 +5,16 @@
 //! than fit into the queue of answers.
 
 use super::bell::Bell;
-use crate::chat::port::{Identify, ReplySink, Store, StoreCall, StoreError, StoreReply, Ticket};
+use crate::chat::port::{
+    Identify, Relay, RelayNews, RelaySink, ReplySink, Store, StoreCall, StoreError, StoreReply,
+    Ticket,
+};
 use crate::chat::{Effect, Input};
 use crate::edge::{Chat, Edge};
 use crate::limits;
-use crossbeam_queue::ArrayQueue;
+use crossbeam_queue::{ArrayQueue, SegQueue};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where the store's threads put their answers.
 #[derive(Debug)]
@@ -27,9 +31,73 @@ impl ReplySink for Replies {
     }
 }
 
+/// Where the relay's thread puts its news.
+#[derive(Debug)]
+pub struct News {
+    /// What changes what is followed: at most a few for each bucket.
+    state: SegQueue<RelayNews>,
+    messages: ArrayQueue<RelayNews>,
+    /// A message did not fit.
+    lost: AtomicBool,
+    bell: Arc<Bell>,
+}
+
+impl News {
+    /// For the shard with this bell.
+    pub fn new(bell: Arc<Bell>) -> News {
+        News {
+            state: SegQueue::new(),
+            messages: ArrayQueue::new(limits::RELAY_NEWS_MAX),
+            lost: AtomicBool::new(false),
+            bell,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.state.is_empty() && self.messages.is_empty() && !self.lost.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> Option<RelayNews> {
+        if let Some(news) = self.state.pop().or_else(|| self.messages.pop()) {
+            return Some(news);
+        }
+        self.lost
+            .swap(false, Ordering::Relaxed)
+            .then_some(RelayNews::Lost)
+    }
+}
+
+impl RelaySink for News {
+    fn news(&self, news: RelayNews) {
+        match news {
+            RelayNews::Message(_) => {
+                if self.messages.push(news).is_err() {
+                    self.lost.store(true, Ordering::Relaxed);
+                }
+            }
+            RelayNews::Up | RelayNews::Down | RelayNews::Following(_) | RelayNews::Lost => {
+                self.state.push(news);
+            }
+        }
+        self.bell.ring();
+    }
+}
+
+/// The relay, and what it tells this shard.
+pub struct Relayed {
+    /// The relay.
+    pub relay: Arc<dyn Relay>,
+    /// Its news.
+    pub news: Arc<News>,
+}
+
+/// News of the relay that one turn takes.
+const NEWS_PER_TURN: usize = 1024;
+
 /// What the shard asks for outside itself.
 pub struct Performer {
     store: Arc<dyn Store>,
+    relayed: Option<Relayed>,
     identify: Arc<dyn Identify>,
     replies: Arc<Replies>,
     sink: Arc<dyn ReplySink>,
@@ -44,7 +112,12 @@ impl std::fmt::Debug for Performer {
 
 impl Performer {
     /// Performs for the shard with this bell.
-    pub fn new(store: Arc<dyn Store>, identify: Arc<dyn Identify>, bell: Arc<Bell>) -> Performer {
+    pub fn new(
+        store: Arc<dyn Store>,
+        relayed: Option<Relayed>,
+        identify: Arc<dyn Identify>,
+        bell: Arc<Bell>,
+    ) -> Performer {
         let replies = Arc::new(Replies {
             queue: ArrayQueue::new(limits::STORE_CALLS_MAX),
             bell,
@@ -52,6 +125,7 @@ impl Performer {
         let sink = replies.clone();
         Performer {
             store,
+            relayed,
             identify,
             replies,
             sink,
@@ -59,9 +133,24 @@ impl Performer {
         }
     }
 
-    /// Whether an answer waits to be taken.
+    /// Whether an answer or news wait to be taken.
     pub fn has_replies(&self) -> bool {
-        !self.replies.queue.is_empty()
+        let news = self.relayed.as_ref().is_some_and(|it| !it.news.is_empty());
+        news || !self.replies.queue.is_empty()
+    }
+
+    /// Gives the core the news of the relay; returns how many there were.
+    pub fn take_news(&mut self, chat: &mut Chat) -> usize {
+        let Some(Relayed { news, .. }) = &self.relayed else {
+            return 0;
+        };
+        for taken in 0..NEWS_PER_TURN {
+            match news.take() {
+                Some(news) => chat.tell(Input::Relay(news)),
+                None => return taken,
+            }
+        }
+        NEWS_PER_TURN
     }
 
     /// Gives the core the answers of the store; returns how many there were.
@@ -91,6 +180,11 @@ impl Performer {
                         chat.tell(Input::Verified(conn, identity));
                     }
                     Effect::Store(ticket, call) => self.call(chat, edge, ticket, call),
+                    Effect::Relay(call) => {
+                        if let Some(Relayed { relay, .. }) = &self.relayed {
+                            relay.submit(call);
+                        }
+                    }
                     Effect::Flush(conn) => edge.want_flush(conn),
                     Effect::Close(conn, code) => edge.close(chat, conn, code),
                     Effect::Drained => drained = true,

@@ -100,6 +100,7 @@ impl Shard {
         let mut inputs = self.take_events();
         inputs += self.take_mesh();
         inputs += self.performer.take_replies(&mut self.chat);
+        inputs += self.performer.take_news(&mut self.chat);
         self.tick();
         self.edge.keep_accepting(&self.chat);
         for _ in 0..FLUSHES_PER_TURN {
@@ -162,6 +163,9 @@ impl Shard {
             self.chat.tell(Input::Tick);
             self.edge.tick(&mut self.chat);
         }
+        if self.chat.core.due_us().is_some_and(|due| due <= now) {
+            self.chat.tell(Input::Due);
+        }
         if self.timing.next_publish <= now {
             self.timing.next_publish = now + PUBLISH_US;
             self.publish();
@@ -212,22 +216,23 @@ impl Shard {
             self.bell.wake();
             return self.edge.ring.submit();
         }
-        let until_tick = self.timing.next_tick.saturating_sub(now);
+        let next = self.chat.core.due_us().unwrap_or(u64::MAX);
+        let until_next = self.timing.next_tick.min(next).saturating_sub(now);
         if self.edge.is_dirty() {
             // A flush is paused: the shard takes what comes until it is due.
             let until_flush = self.timing.next_flush.saturating_sub(now);
-            let timeout = Duration::from_micros(until_flush.min(until_tick));
+            let timeout = Duration::from_micros(until_flush.min(until_next));
             self.edge.ring.wait(1, timeout)?;
             self.bell.wake();
         } else if now < self.timing.last_work + ACTIVE_US {
-            let timeout = Duration::from_micros(until_tick.min(ACTIVE_US));
+            let timeout = Duration::from_micros(until_next.min(ACTIVE_US));
             self.edge.ring.wait(1, timeout)?;
             self.bell.wake();
         } else {
             self.edge.stats.idles += 1;
             self.edge
                 .ring
-                .timer(Duration::from_micros(until_tick.max(1)));
+                .timer(Duration::from_micros(until_next.max(1)));
             self.edge.ring.submit()?;
             if !self.edge.ring.has_events() {
                 // Ends with the next tick at the latest, so it is never cancelled.

@@ -211,6 +211,7 @@ impl World {
             return Ok(());
         }
         self.tick()?;
+        self.due()?;
         if !self.calm && self.rng.permille(self.scenario.crash_permille) {
             return self.crash_or_drain();
         }
@@ -252,6 +253,9 @@ impl World {
             1 << 20
         };
         config.sabotage = self.sabotage;
+        if self.rng.permille(500) {
+            config.spaced_writes_per_s = 20;
+        }
         config.sends_per_10s = 1_000;
         config.commands_per_10s = 10_000;
         let count = usize::from(shards);
@@ -399,6 +403,23 @@ impl World {
         if done {
             // A drained node has told everybody, and has nothing under way.
             self.forget_node();
+        }
+        Ok(())
+    }
+
+    /// The timers of batches that were held back; sometimes late.
+    fn due(&mut self) -> Result<(), String> {
+        for shard in 0..usize::from(self.scenario.shards) {
+            let now_us = self.now().mono_us;
+            let due_us = self
+                .node
+                .as_ref()
+                .and_then(|node| node.shards[shard].due_us());
+            if due_us.is_some_and(|due_us| due_us <= now_us)
+                && (self.calm || self.rng.permille(800))
+            {
+                self.input(shard, Input::Due)?;
+            }
         }
         Ok(())
     }

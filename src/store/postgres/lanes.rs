@@ -314,15 +314,17 @@ async fn read_one(link: &mut Link) {
     };
     let result = link
         .run(read.pending.due, async |session| {
-            match answer(session, &read.call, read.is_written).await {
-                Ok(Read::Answer(found)) => {
-                    // A read may have told that the epoch was renewed.
-                    io.shared.set_epoch(session.epoch());
-                    Ok(Some(found))
-                }
+            let epoch = session.epoch();
+            let found = match answer(session, &read.call, read.is_written).await {
+                Ok(Read::Answer(found)) => Ok(Some(found)),
                 Ok(Read::MustWrite) => Ok(None),
                 Err(failure) => Err(told(failure)),
+            };
+            if session.epoch() != epoch {
+                tracing::warn!(epoch = %session.epoch(), "the database has another history");
+                io.shared.set_epoch(session.epoch());
             }
+            io.checked(session, found)
         })
         .await;
     match result {

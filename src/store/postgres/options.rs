@@ -27,10 +27,11 @@ pub(super) const KNOWN_USERS_MAX: usize = 4 * limits::SIGN_IN_USERS_MAX;
 /// Times that a transaction is tried which the database ended for the sake of another.
 pub(super) const TRIES_MAX: u32 = 3;
 /// Longest time to make a connection ready, TLS and preparing included.
-pub(super) const CONNECT_MAX: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Wait before the second attempt to connect; twice as long before each further one.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// Longest wait between two attempts. With [`CONNECT_MAX`] a database that is back is found in 3 s.
+/// Longest wait between two attempts. With [`CONNECT_MAX`] a database that is back is found in
+/// less than 5 s, also where nothing told that it was away.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Members shown per room in a list of rooms.
 pub(super) const LISTED_MEMBERS_MAX: usize = limits::READY_WATERMARK_MEMBERS_MAX;

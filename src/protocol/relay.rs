@@ -1,0 +1,208 @@
+//! What the nodes of one deployment tell each other, as bytes.
+//!
+//! A relayed message is a hint: whoever cannot read it, or never gets it, finds the same in the
+//! store. So a node of another version is told apart by the first byte alone, and a kind that is not
+//! known is passed over.
+//!
+//! Layout, integers little-endian: version (1), kind (1), origin (8), epoch (8), room (16), then by
+//! kind. `Event`: seq (8), membership (1: 0 none, 1 joined, 2 left), user (16, of a membership), the
+//! event's JSON. `Head`: seq (8). `Added`: users (16 each).
+
+use super::event::{EncodedEvent, Membership};
+use super::ids::{Epoch, RoomId, Seq, UserId};
+use super::websocket;
+use uuid::Uuid;
+
+/// First byte of every message.
+pub const VERSION: u8 = 1;
+
+/// What one node tells the others.
+#[derive(Clone, PartialEq, Debug)]
+pub enum RelayMessage {
+    /// The room's event, committed.
+    Event(RoomId, EncodedEvent),
+    /// The room has this event; it is too large to be relayed.
+    Head(RoomId, Seq),
+    /// These users became members of the room.
+    Added(RoomId, Vec<UserId>),
+}
+
+/// A message with where it comes from.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Relayed {
+    /// The run of a node that sent it.
+    pub origin: u64,
+    /// The history that it belongs to.
+    pub epoch: Epoch,
+    /// The message.
+    pub message: RelayMessage,
+}
+
+const EVENT: u8 = 1;
+const HEAD: u8 = 2;
+const ADDED: u8 = 3;
+
+/// Encodes a message.
+pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
+    let (kind, room) = match message {
+        RelayMessage::Event(room, _) => (EVENT, room),
+        RelayMessage::Head(room, _) => (HEAD, room),
+        RelayMessage::Added(room, _) => (ADDED, room),
+    };
+    let mut bytes = Vec::with_capacity(64);
+    bytes.extend_from_slice(&[VERSION, kind]);
+    bytes.extend_from_slice(&origin.to_le_bytes());
+    bytes.extend_from_slice(&epoch.0.to_le_bytes());
+    bytes.extend_from_slice(room.0.as_bytes());
+    match message {
+        RelayMessage::Event(_, event) => {
+            bytes.extend_from_slice(&event.seq.to_le_bytes());
+            match event.membership {
+                None => bytes.push(0),
+                Some(Membership::Joined(user)) => {
+                    bytes.push(1);
+                    bytes.extend_from_slice(user.0.as_bytes());
+                }
+                Some(Membership::Left(user)) => {
+                    bytes.push(2);
+                    bytes.extend_from_slice(user.0.as_bytes());
+                }
+            }
+            bytes.extend_from_slice(websocket::payload(&event.frame));
+        }
+        RelayMessage::Head(_, seq) => bytes.extend_from_slice(&seq.to_le_bytes()),
+        RelayMessage::Added(_, users) => {
+            for user in users {
+                bytes.extend_from_slice(user.0.as_bytes());
+            }
+        }
+    }
+    bytes.into_boxed_slice()
+}
+
+/// Reads a message; `None` if it is of another version, of an unknown kind, or no message at all.
+pub fn decode(bytes: &[u8]) -> Option<Relayed> {
+    let mut rest = bytes;
+    let ([VERSION], [kind]) = (take::<1>(&mut rest)?, take::<1>(&mut rest)?) else {
+        return None;
+    };
+    let origin = u64::from_le_bytes(take(&mut rest)?);
+    let epoch = Epoch(u64::from_le_bytes(take(&mut rest)?));
+    let room = RoomId(Uuid::from_bytes(take(&mut rest)?));
+    let message = match kind {
+        EVENT => {
+            let seq = Seq::from_le_bytes(take(&mut rest)?);
+            let membership = match take::<1>(&mut rest)? {
+                [0] => None,
+                [1] => Some(Membership::Joined(user(&mut rest)?)),
+                [2] => Some(Membership::Left(user(&mut rest)?)),
+                _ => return None,
+            };
+            let json = std::str::from_utf8(rest).ok()?;
+            let frame = websocket::encode_text(json);
+            RelayMessage::Event(
+                room,
+                EncodedEvent {
+                    seq,
+                    membership,
+                    frame,
+                },
+            )
+        }
+        HEAD => RelayMessage::Head(room, Seq::from_le_bytes(take(&mut rest)?)),
+        ADDED => {
+            let mut users = Vec::with_capacity(rest.len() / 16);
+            while !rest.is_empty() {
+                users.push(user(&mut rest)?);
+            }
+            RelayMessage::Added(room, users)
+        }
+        _ => return None,
+    };
+    Some(Relayed {
+        origin,
+        epoch,
+        message,
+    })
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, after) = rest.split_first_chunk::<N>()?;
+    *rest = after;
+    Some(*taken)
+}
+
+fn user(rest: &mut &[u8]) -> Option<UserId> {
+    take(rest).map(|bytes| UserId(Uuid::from_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room() -> RoomId {
+        RoomId(Uuid::from_u128(7))
+    }
+
+    fn all() -> Vec<RelayMessage> {
+        let user = UserId(Uuid::from_u128(9));
+        let event = |membership| EncodedEvent {
+            seq: 41,
+            membership,
+            frame: websocket::encode_text(r#"{"type":"message.created","text":"grüezi"}"#),
+        };
+        vec![
+            RelayMessage::Event(room(), event(None)),
+            RelayMessage::Event(room(), event(Some(Membership::Joined(user)))),
+            RelayMessage::Event(room(), event(Some(Membership::Left(user)))),
+            RelayMessage::Head(room(), 41),
+            RelayMessage::Added(room(), vec![user, UserId(Uuid::from_u128(10))]),
+        ]
+    }
+
+    #[test]
+    fn a_message_comes_back_as_it_was() {
+        for message in all() {
+            let bytes = encode(3, Epoch(5), &message);
+            let relayed = decode(&bytes).expect("a message");
+            assert_eq!((relayed.origin, relayed.epoch), (3, Epoch(5)));
+            assert_eq!(relayed.message, message);
+        }
+    }
+
+    /// The bytes of version 1, for good: nodes of the next version must still read them.
+    #[test]
+    fn version_one_is_laid_out_as_it_always_was() {
+        let bytes = encode(3, Epoch(5), &RelayMessage::Head(room(), 41));
+        let mut expected = vec![1, 2];
+        expected.extend_from_slice(&3u64.to_le_bytes());
+        expected.extend_from_slice(&5u64.to_le_bytes());
+        expected.extend_from_slice(room().0.as_bytes());
+        expected.extend_from_slice(&41u64.to_le_bytes());
+        assert_eq!(&*bytes, &*expected);
+    }
+
+    #[test]
+    fn what_another_version_says_is_passed_over() {
+        for message in all() {
+            let mut bytes = encode(3, Epoch(5), &message);
+            bytes[0] = VERSION + 1;
+            assert_eq!(decode(&bytes), None);
+            bytes[0] = VERSION;
+            bytes[1] = 200;
+            assert_eq!(decode(&bytes), None);
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_cut_is_none() {
+        for message in all() {
+            let bytes = encode(3, Epoch(5), &message);
+            for length in 0..34.min(bytes.len()) {
+                assert_eq!(decode(&bytes[..length]), None, "{length} bytes");
+            }
+        }
+        assert_eq!(decode(&[]), None);
+        assert_eq!(decode(&[1, 1, 255]), None);
+    }
+}
