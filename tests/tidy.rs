@@ -67,6 +67,8 @@ const SEAM: &[&str] = &[
 /// not leak out of it.
 const CRATES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
+    ("tokio_postgres", &["store"]),
+    ("tokio_postgres_rustls", &["store"]),
     ("io_uring", &["sys"]),
     ("libc", &["sys", "edge", "shard", "doctor"]),
     ("rustix", &["doctor"]),
@@ -74,7 +76,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["api"]),
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),
-    ("tokio", &["api", "node", "relay"]),
+    ("tokio", &["api", "node", "relay", "store"]),
     ("redis", &["relay"]),
     ("futures_util", &["relay"]),
     ("jsonwebtoken", &["identity"]),

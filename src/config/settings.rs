@@ -83,7 +83,9 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         default: "sqlite:",
         example: "\"sqlite:\"",
-        help: "The store: sqlite: is the embedded one in the data folder, sqlite:FOLDER in another.",
+        help: "The store: sqlite: is the embedded one in the data folder, sqlite:FOLDER in another; \
+               postgres://user:password@host/database is PostgreSQL, with sslmode and sslrootcert as \
+               libpq reads them. A password is better given by environment or file.",
     },
     Setting {
         name: "redis_url",
@@ -244,6 +246,10 @@ pub fn command() -> Command {
             Command::new("health")
                 .about("Asks the node that runs with these settings whether it can take users"),
         )
+        .subcommand(
+            Command::new("migrate")
+                .about("Brings the store to the newest schema, and stops; a start does it too"),
+        )
         .arg(
             Arg::new("config")
                 .long("config")
@@ -344,6 +350,8 @@ pub enum Asked {
     Doctor(Gathered, bool),
     /// To ask a running node.
     Health(Gathered),
+    /// To bring the store to the newest schema.
+    Migrate(Gathered),
     /// To print this and stop.
     Print(String),
 }
@@ -367,6 +375,7 @@ pub fn gather(
     Ok(match matches.subcommand() {
         Some(("doctor", asked)) => Asked::Doctor(gathered, asked.get_flag("json")),
         Some(("health", _)) => Asked::Health(gathered),
+        Some(("migrate", _)) => Asked::Migrate(gathered),
         Some(_) | None => Asked::Run(gathered),
     })
 }
