@@ -130,6 +130,10 @@ pub enum Start {
     Run(Box<Config>),
     /// Bring the store to the newest schema, and stop.
     Migrate(Box<Config>),
+    /// Look whether this host can run it, and tell in JSON or not.
+    Doctor(Box<Config>, bool),
+    /// Ask the node that runs with this whether it can take users.
+    Health(Box<Config>),
     /// Print this and stop.
     Print(String),
 }
@@ -223,14 +227,19 @@ impl Config {
         machine: &Machine,
         read_file: impl FnOnce(&str) -> std::io::Result<String>,
     ) -> Result<Start, Refused> {
+        let config = |gathered| {
+            Config::from_gathered(gathered, machine)
+                .map(Box::new)
+                .map_err(Refused::Problems)
+        };
         match settings::gather(sources, read_file).map_err(Refused::Usage)? {
             Asked::Print(text) => Ok(Start::Print(text)),
-            Asked::Run(gathered) => Config::from_gathered(gathered, machine)
-                .map(|config| Start::Run(Box::new(config)))
-                .map_err(Refused::Problems),
-            Asked::Migrate(gathered) => Config::from_gathered(gathered, machine)
-                .map(|config| Start::Migrate(Box::new(config)))
-                .map_err(Refused::Problems),
+            Asked::Run(gathered) => config(gathered).map(Start::Run),
+            Asked::Migrate(gathered) => config(gathered).map(Start::Migrate),
+            Asked::Doctor(gathered, json) => {
+                config(gathered).map(|config| Start::Doctor(config, json))
+            }
+            Asked::Health(gathered) => config(gathered).map(Start::Health),
         }
     }
 

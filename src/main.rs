@@ -18,6 +18,8 @@ fn main() -> ExitCode {
     match Config::load() {
         Ok(Start::Run(config)) => node::run(*config),
         Ok(Start::Migrate(config)) => node::migrate(*config),
+        Ok(Start::Doctor(config, json)) => node::doctor(&config, json),
+        Ok(Start::Health(config)) => node::health(&config),
         Ok(Start::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS

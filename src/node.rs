@@ -12,6 +12,8 @@ use crate::api::{LogView, NodeView, Parts, Phase, ShardView};
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
 use crate::config::{Config, Database, Mode, Origins, Secret};
+use crate::doctor::{self, Needs};
+use crate::edge::LOCKED_BYTES_MAX;
 use crate::edge::handshake::AllowedOrigins;
 use crate::identity::demo::Demo;
 use crate::identity::hs256::{Hs256, Issuer};
@@ -195,10 +197,15 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         draining: AtomicBool::new(false),
         shards: OnceLock::new(),
     });
+    let seen = view.clone();
     let parts = Parts {
         node: view.clone(),
         store: store.clone(),
         demo,
+        rejoin: Arc::new(move |stream, read| match seen.shards.get() {
+            Some(shards) => shards.join(stream, read),
+            None => Err(stream),
+        }),
     };
     let (control_plane, door) =
         serve::start(parts).map_err(|error| Failure::System("start the control plane", error))?;
@@ -280,14 +287,58 @@ pub fn migrate(config: Config) -> ExitCode {
     code
 }
 
+/// Looks whether this host can run the node, and says so on standard output.
+pub fn doctor(config: &Config, json: bool) -> ExitCode {
+    let needs = Needs {
+        listen: config.listen,
+        data_dir: config.data_dir.clone(),
+        shards: config.shards,
+        connections_max: config.connections_max,
+        connections_min: CONNECTIONS_MIN,
+        descriptors_reserved: descriptors_reserved(config),
+        locked_bytes_per_shard: LOCKED_BYTES_MAX as u64,
+        backlog: shard::BACKLOG.unsigned_abs().into(),
+        outbox_bytes: config.outbox_node_bytes as u64,
+    };
+    let findings = doctor::examine(&needs);
+    let text = if json {
+        doctor::json(&findings)
+    } else {
+        doctor::table(&findings)
+    };
+    let told = io::stdout().write_all(text.as_bytes());
+    if told.is_ok() && doctor::is_well(&findings) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Asks the node that runs with these settings whether it can take users.
+pub fn health(config: &Config) -> ExitCode {
+    match doctor::probe::ready(config.listen) {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(said) => {
+            eprintln!("{said}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Descriptors that are no WebSockets of clients.
+fn descriptors_reserved(config: &Config) -> usize {
+    CONNECTIONS_MAX + DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * usize::from(config.shards)
+}
+
 /// How many connections to take, as far as open files allow.
 fn connections_max(config: &Config) -> Result<usize, Failure> {
     let limit = sys::raise_descriptors()
         .map_err(|error| Failure::System("raise the limit of open files", error))?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let reserved =
-        CONNECTIONS_MAX + DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * usize::from(config.shards);
-    let possible = limit.saturating_sub(reserved);
+    let possible = limit.saturating_sub(descriptors_reserved(config));
     let wanted = config.connections_max.unwrap_or(possible);
     if wanted > possible || possible < CONNECTIONS_MIN {
         let wanted = wanted.max(CONNECTIONS_MIN);
