@@ -128,12 +128,12 @@ impl fmt::Display for Secret {
 pub enum Start {
     /// Run with this.
     Run(Box<Config>),
+    /// Bring the store to the newest schema, and stop.
+    Migrate(Box<Config>),
     /// Look whether this host can run it, and tell in JSON or not.
     Doctor(Box<Config>, bool),
     /// Ask the node that runs with this whether it can take users.
     Health(Box<Config>),
-    /// Bring the store to the newest schema, and stop.
-    Migrate(Box<Config>),
     /// Print this and stop.
     Print(String),
 }
@@ -235,11 +235,11 @@ impl Config {
         match settings::gather(sources, read_file).map_err(Refused::Usage)? {
             Asked::Print(text) => Ok(Start::Print(text)),
             Asked::Run(gathered) => config(gathered).map(Start::Run),
+            Asked::Migrate(gathered) => config(gathered).map(Start::Migrate),
             Asked::Doctor(gathered, json) => {
                 config(gathered).map(|config| Start::Doctor(config, json))
             }
             Asked::Health(gathered) => config(gathered).map(Start::Health),
-            Asked::Migrate(gathered) => config(gathered).map(Start::Migrate),
         }
     }
 

@@ -17,9 +17,9 @@ fn main() -> ExitCode {
     let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Config::load() {
         Ok(Start::Run(config)) => node::run(*config),
+        Ok(Start::Migrate(config)) => node::migrate(*config),
         Ok(Start::Doctor(config, json)) => node::doctor(&config, json),
         Ok(Start::Health(config)) => node::health(&config),
-        Ok(Start::Migrate(config)) => node::migrate(*config),
         Ok(Start::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS

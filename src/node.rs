@@ -233,52 +233,6 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     result
 }
 
-/// Looks whether this host can run the node, and says so on standard output.
-pub fn doctor(config: &Config, json: bool) -> ExitCode {
-    let needs = Needs {
-        listen: config.listen,
-        data_dir: config.data_dir.clone(),
-        shards: config.shards,
-        connections_max: config.connections_max,
-        connections_min: CONNECTIONS_MIN,
-        descriptors_reserved: descriptors_reserved(config),
-        locked_bytes_per_shard: LOCKED_BYTES_MAX as u64,
-        backlog: shard::BACKLOG.unsigned_abs().into(),
-        outbox_bytes: config.outbox_node_bytes as u64,
-    };
-    let findings = doctor::examine(&needs);
-    let text = if json {
-        doctor::json(&findings)
-    } else {
-        doctor::table(&findings)
-    };
-    let told = io::stdout().write_all(text.as_bytes());
-    if told.is_ok() && doctor::is_well(&findings) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// Asks the node that runs with these settings whether it can take users.
-pub fn health(config: &Config) -> ExitCode {
-    match doctor::probe::ready(config.listen) {
-        Ok(said) => {
-            println!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(said) => {
-            eprintln!("{said}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Descriptors that are no WebSockets of clients.
-fn descriptors_reserved(config: &Config) -> usize {
-    CONNECTIONS_MAX + DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * usize::from(config.shards)
-}
-
 /// Opens the store that the settings name, at its newest schema.
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
     match &config.database {
@@ -331,6 +285,52 @@ pub fn migrate(config: Config) -> ExitCode {
     };
     drop(telemetry);
     code
+}
+
+/// Looks whether this host can run the node, and says so on standard output.
+pub fn doctor(config: &Config, json: bool) -> ExitCode {
+    let needs = Needs {
+        listen: config.listen,
+        data_dir: config.data_dir.clone(),
+        shards: config.shards,
+        connections_max: config.connections_max,
+        connections_min: CONNECTIONS_MIN,
+        descriptors_reserved: descriptors_reserved(config),
+        locked_bytes_per_shard: LOCKED_BYTES_MAX as u64,
+        backlog: shard::BACKLOG.unsigned_abs().into(),
+        outbox_bytes: config.outbox_node_bytes as u64,
+    };
+    let findings = doctor::examine(&needs);
+    let text = if json {
+        doctor::json(&findings)
+    } else {
+        doctor::table(&findings)
+    };
+    let told = io::stdout().write_all(text.as_bytes());
+    if told.is_ok() && doctor::is_well(&findings) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Asks the node that runs with these settings whether it can take users.
+pub fn health(config: &Config) -> ExitCode {
+    match doctor::probe::ready(config.listen) {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(said) => {
+            eprintln!("{said}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Descriptors that are no WebSockets of clients.
+fn descriptors_reserved(config: &Config) -> usize {
+    CONNECTIONS_MAX + DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * usize::from(config.shards)
 }
 
 /// How many connections to take, as far as open files allow.

@@ -27,7 +27,7 @@ fn read(args: &[&str], env: &[(&str, &str)], file: Option<&str>) -> Result<Confi
     match Config::read(&sources, &machine, read_file) {
         Ok(Start::Run(config)) => Ok(*config),
         Ok(Start::Print(text)) => panic!("printed {text}"),
-        Ok(start @ (Start::Doctor(..) | Start::Health(_) | Start::Migrate(_))) => {
+        Ok(start @ (Start::Migrate(_) | Start::Doctor(..) | Start::Health(_))) => {
             panic!("{start:?}")
         }
         Err(Refused::Problems(problems)) => Err(problems),
@@ -380,8 +380,8 @@ fn nothing_secret_is_shown() {
 
 #[test]
 fn variables_that_mean_nothing_are_told() {
-    let env = [("CAFFIS_REDIS_URL", "redis://x"), ("OTHER", "1")];
+    let env = [("CAFFIS_MEMCACHED_URL", "memcached://x"), ("OTHER", "1")];
     let config = read(&[], &env, None).expect("runs");
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
-    assert!(config.warnings[0].contains("CAFFIS_REDIS_URL"));
+    assert!(config.warnings[0].contains("CAFFIS_MEMCACHED_URL"));
 }

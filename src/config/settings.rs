@@ -233,6 +233,10 @@ pub fn command() -> Command {
         .subcommand(Command::new("config").about("Prints an example configuration file"))
         .subcommand(Command::new("asyncapi").about("Prints the AsyncAPI document"))
         .subcommand(
+            Command::new("migrate")
+                .about("Brings the store to the newest schema, and stops; a start does it too"),
+        )
+        .subcommand(
             Command::new("doctor")
                 .about("Tells what this host lacks for a node with these settings")
                 .arg(
@@ -245,10 +249,6 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("health")
                 .about("Asks the node that runs with these settings whether it can take users"),
-        )
-        .subcommand(
-            Command::new("migrate")
-                .about("Brings the store to the newest schema, and stops; a start does it too"),
         )
         .arg(
             Arg::new("config")
@@ -346,12 +346,12 @@ pub struct Gathered {
 pub enum Asked {
     /// To run.
     Run(Gathered),
+    /// To bring the store to the newest schema.
+    Migrate(Gathered),
     /// To look at the host, and tell in JSON or not.
     Doctor(Gathered, bool),
     /// To ask a running node.
     Health(Gathered),
-    /// To bring the store to the newest schema.
-    Migrate(Gathered),
     /// To print this and stop.
     Print(String),
 }
@@ -374,8 +374,8 @@ pub fn gather(
     let gathered = gather_settings(sources, &matches, read_file);
     Ok(match matches.subcommand() {
         Some(("doctor", asked)) => Asked::Doctor(gathered, asked.get_flag("json")),
-        Some(("health", _)) => Asked::Health(gathered),
         Some(("migrate", _)) => Asked::Migrate(gathered),
+        Some(("health", _)) => Asked::Health(gathered),
         Some(_) | None => Asked::Run(gathered),
     })
 }

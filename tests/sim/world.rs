@@ -411,10 +411,8 @@ impl World {
     fn due(&mut self) -> Result<(), String> {
         for shard in 0..usize::from(self.scenario.shards) {
             let now_us = self.now().mono_us;
-            let due_us = self
-                .node
-                .as_ref()
-                .and_then(|node| node.shards[shard].due_us());
+            let node = self.node.as_ref();
+            let due_us = node.and_then(|node| node.shards[shard].due_us());
             if due_us.is_some_and(|due_us| due_us <= now_us)
                 && (self.calm || self.rng.permille(800))
             {
