@@ -360,6 +360,9 @@ impl World {
                         wire.close = Some(code as u16);
                     }
                 }
+                Effect::Relay(call) => {
+                    return Err(format!("asks a relay that it does not have: {call:?}"));
+                }
                 Effect::Drained => {
                     if let Some(node) = &mut self.node {
                         node.drained += 1;
