@@ -1,6 +1,7 @@
 //! A client as the protocol asks it to be, and as suspicious as it can be: it checks every frame
 //! it is sent against what it was promised.
 
+use crate::node::At;
 use caffis_chat::chat::ConnId;
 use caffis_chat::protocol::{RoomId, Seq, UserId};
 use serde_json::{Value, json};
@@ -16,6 +17,12 @@ pub struct Truth {
     pub acked: BTreeMap<(RoomId, UserId, Uuid), Seq>,
     /// The place at which each message was seen.
     pub placed: BTreeMap<(RoomId, UserId, Uuid), Seq>,
+    /// The node that wrote each event, where it is known.
+    pub origin: BTreeMap<(RoomId, Seq), usize>,
+    /// Live events that were heard at another node than wrote them.
+    pub crossed: u64,
+    /// `room.added` that were.
+    pub added_across: u64,
 }
 
 impl Truth {
@@ -38,6 +45,12 @@ impl Truth {
             self.message(room, &event["data"]["message"])?;
         }
         Ok(())
+    }
+
+    fn is_from_elsewhere(&self, room: RoomId, seq: Seq, host: usize) -> bool {
+        self.origin
+            .get(&(room, seq))
+            .is_some_and(|origin| *origin != host)
     }
 
     /// Somebody was shown this message, in an event or in the history.
@@ -85,7 +98,7 @@ pub struct View {
 /// A socket as both ends see it.
 pub struct Wire {
     pub conn: ConnId,
-    pub shard: usize,
+    pub at: At,
     /// Written by the server, not yet read.
     pub to_client: Vec<u8>,
     /// Text frames on their way to the server.
@@ -107,10 +120,10 @@ enum Asked {
 }
 
 impl Wire {
-    pub fn new(conn: ConnId, shard: usize) -> Wire {
+    pub fn new(conn: ConnId, at: At) -> Wire {
         Wire {
             conn,
-            shard,
+            at,
             to_client: Vec::new(),
             to_server: Vec::new(),
             dirty: false,
@@ -130,6 +143,7 @@ pub struct Client {
     pub done: Vec<Pending>,
     pub stalled_until_us: u64,
     pub connect_at_us: u64,
+    pub last_host: usize,
     epoch: String,
     next_request: u64,
     pub closes: BTreeMap<u16, u32>,
@@ -145,6 +159,7 @@ impl Client {
             done: Vec::new(),
             stalled_until_us: 0,
             connect_at_us: 0,
+            last_host: 0,
             epoch: String::new(),
             next_request: 1,
             closes: BTreeMap::new(),
@@ -217,6 +232,8 @@ impl Client {
                 let data = &frame["data"];
                 let room = room_of(&data["room"]["room_id"])?;
                 let last_seq = data["last_seq"].as_u64().ok_or("last_seq of room.added")?;
+                let elsewhere = truth.is_from_elsewhere(room, last_seq, self.last_host);
+                truth.added_across += u64::from(elsewhere);
                 let view = self.rooms.entry(room).or_default();
                 view.live = last_seq;
                 if view.position < last_seq {
@@ -409,6 +426,7 @@ impl Client {
             .as_u64()
             .ok_or(format!("not an event: {frame}"))?;
         truth.event(room, seq, frame)?;
+        truth.crossed += u64::from(truth.is_from_elsewhere(room, seq, self.last_host));
         let user = self.user;
         let Some(view) = self.rooms.get_mut(&room) else {
             return Err(format!(
