@@ -144,7 +144,10 @@ pub struct Client {
     pub stalled_until_us: u64,
     pub connect_at_us: u64,
     pub last_host: usize,
-    epoch: String,
+    /// Of its last `ready`.
+    pub epoch: String,
+    /// The store has lost some of its history since then.
+    pub may_be_ahead: bool,
     next_request: u64,
     pub closes: BTreeMap<u16, u32>,
 }
@@ -161,6 +164,7 @@ impl Client {
             connect_at_us: 0,
             last_host: 0,
             epoch: String::new(),
+            may_be_ahead: false,
             next_request: 1,
             closes: BTreeMap::new(),
         }
@@ -261,7 +265,9 @@ impl Client {
         };
         wire.ready = true;
         wire.asked.clear();
-        self.epoch = data["epoch"].as_str().unwrap_or_default().to_owned();
+        let epoch = data["epoch"].as_str().unwrap_or_default().to_owned();
+        let same_epoch = epoch == self.epoch;
+        self.epoch = epoch;
         let mut member_of = BTreeSet::new();
         let mut catch_up = Vec::new();
         for room in data["rooms"].as_array().into_iter().flatten() {
@@ -274,7 +280,11 @@ impl Client {
             let known = self.rooms.contains_key(&id);
             let view = self.rooms.entry(id).or_default();
             view.catching_up = None;
-            if room["recovered"] == true {
+            let recovered = room["recovered"] == true;
+            if recovered && !same_epoch || room["reason"] == "epoch_changed" && same_epoch {
+                return Err(format!("the epoch is the same: {same_epoch}, but {room}"));
+            }
+            if recovered {
                 if room["from_seq"] != view.position + 1 || room["to_seq"] != last_seq {
                     return Err(format!(
                         "recovered from elsewhere than {}: {room}",
@@ -283,7 +293,8 @@ impl Client {
                 }
                 view.live = view.position;
             } else {
-                if room["reason"] == "ahead_of_server" {
+                let ahead = room["reason"] == "ahead_of_server";
+                if ahead && !self.may_be_ahead {
                     return Err(format!(
                         "events that were delivered are gone: {room}, {view:?}"
                     ));
@@ -293,11 +304,16 @@ impl Client {
                         "a position that was named was not requested: {room}"
                     ));
                 }
+                if ahead || room["reason"] == "epoch_changed" {
+                    // Nothing of what it knows is sure.
+                    view.position = 0;
+                }
                 view.live = last_seq;
                 view.catching_up = Some(view.position);
                 catch_up.push((id, view.position));
             }
         }
+        self.may_be_ahead &= same_epoch;
         self.rooms.retain(|room, _| member_of.contains(room));
         for (room, after) in catch_up {
             self.history(room, after);

@@ -109,6 +109,8 @@ fn seeds_are_clean() {
             ("relay overflows", total.relay_overflows),
             ("relay downs", total.relay_downs),
             ("relay stalls", total.relay_stalls),
+            ("histories lost", total.histories_lost),
+            ("epochs renewed", total.epochs_renewed),
         ];
         for (what, count) in reached {
             assert!(count > 0, "no seed reached: {what}");

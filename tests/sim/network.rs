@@ -1,6 +1,6 @@
 //! Sockets and what the clients do with them: bytes, frames, ends, and the way to some node again.
 
-use crate::client::Wire;
+use crate::client::{Truth, Wire};
 use crate::node::At;
 use crate::world::World;
 use caffis_chat::chat::port::{Identity, IdentityError};
@@ -115,6 +115,14 @@ impl World {
             }
             if self.validate {
                 crate::schema::validate_server_frame(&text)?;
+            }
+            if self.is_of_a_lost_history(place, &text) {
+                // Nothing can be said of what it hears until it learns that all is new.
+                let mut any = Truth::default();
+                if self.clients[place].frame(&text, &mut any).is_err() {
+                    self.hang_up(place, None)?;
+                }
+                continue;
             }
             let client = &mut self.clients[place];
             let acked_before = self.truth.acked.len();

@@ -1,6 +1,7 @@
 //! The one store of all nodes: the real transactions, and in front of them a queue that is slow,
 //! fails, forgets answers, and does what was asked by those who are dead.
 
+use crate::client::Truth;
 use crate::node::At;
 use crate::world::World;
 use caffis_chat::chat::Input;
@@ -187,6 +188,37 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A backup was restored, or a replica took over that had not heard the end.
+    pub fn lose_history(&mut self) {
+        let writes = 1 + self.rng.below(12);
+        let epoch = self.store.epoch();
+        if !self.store.lose(writes) {
+            return;
+        }
+        self.report.histories_lost += 1;
+        self.lost_epoch = Some(epoch);
+        self.truth = Truth {
+            crossed: self.truth.crossed,
+            added_across: self.truth.added_across,
+            ..Truth::default()
+        };
+        for client in &mut self.clients {
+            client.may_be_ahead = true;
+        }
+    }
+
+    /// Whether a client hears this of a history that was lost, or may have been.
+    pub fn is_of_a_lost_history(&self, place: usize, text: &str) -> bool {
+        let Some(lost) = self.lost_epoch.map(|epoch| epoch.to_string()) else {
+            return false;
+        };
+        let client = &self.clients[place];
+        match client.is_ready() {
+            true => client.epoch == lost,
+            false => text.contains(&lost),
+        }
     }
 
     pub fn events(&mut self, room: RoomId, after: Seq, to: Seq) -> Result<Vec<RoomEvent>, String> {

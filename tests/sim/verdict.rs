@@ -52,7 +52,7 @@ impl World {
                 if stats.window_bytes > window_max + limits::REPLAY_BYTES_MAX as u64 {
                     return Err(format!("windows of {} bytes", stats.window_bytes));
                 }
-                if stats.anomalies > 0 {
+                if stats.anomalies > 0 && self.lost_epoch.is_none() {
                     let anomalies = stats.anomalies;
                     return Err(format!(
                         "shard {index} of node {host} counted {anomalies} anomalies"
@@ -76,6 +76,7 @@ impl World {
 
     pub fn is_settled(&mut self) -> bool {
         let last: BTreeMap<RoomId, Seq> = self.last_seqs();
+        let epoch = self.store.epoch().to_string();
         let relays = self.scenario.peers == Peers::Relay;
         let all_idle = self.hosts.iter().all(|host| {
             host.node.as_ref().is_some_and(|node| !node.draining)
@@ -85,6 +86,7 @@ impl World {
             && self.orphans.is_empty()
             && self.clients.iter().all(|client| {
                 client.is_ready()
+                    && client.epoch == epoch
                     && client.pending.is_empty()
                     && client.rooms.iter().all(|(room, view)| {
                         view.catching_up.is_none() && last.get(room) == Some(&view.position)
@@ -104,6 +106,7 @@ impl World {
     }
 
     pub fn unsettled(&mut self) -> String {
+        let epoch = self.store.epoch().to_string();
         let last = self.last_seqs();
         let mut lines = Vec::new();
         for place in 0..self.clients.len() {
@@ -117,14 +120,16 @@ impl World {
                 .map(|(room, view)| (room, view, last.get(room)))
                 .collect();
             if !client.is_ready()
+                || client.epoch != epoch
                 || !client.pending.is_empty()
                 || !behind.is_empty()
                 || rooms != expected
             {
                 lines.push(format!(
-                    "client {place} {}: connected {}, ready {}, pending {:?}, behind {behind:?}, \
-                     rooms {rooms:?} of {expected:?}",
+                    "client {place} {}: of {} in {epoch}, connected {}, ready {}, pending {:?}, \
+                     behind {behind:?}, rooms {rooms:?} of {expected:?}",
                     client.user,
+                    client.epoch,
                     client.wire.is_some(),
                     client.is_ready(),
                     client.pending,

@@ -48,6 +48,8 @@ pub struct Scenario {
     pub relay_down_permille: u32,
     /// Messages of the relay that wait for a shard.
     pub relay_news_max: usize,
+    /// The step in which the store loses the end of its history.
+    lose_at_step: Option<usize>,
 }
 
 pub struct World {
@@ -63,6 +65,8 @@ pub struct World {
     pub clients: Vec<Client>,
     pub rooms: Vec<RoomId>,
     pub truth: Truth,
+    /// The epoch of a history of which the store has lost the end.
+    pub lost_epoch: Option<Epoch>,
     pub now_us: u64,
     next_retry_us: u64,
     pub effects: Vec<Effect>,
@@ -100,6 +104,10 @@ impl World {
             relay_fault_permille: pick(&[0, 100, 500, 1_000]),
             relay_down_permille: pick(&[0, 2, 10]),
             relay_news_max: pick(&[2, 1_000]) as usize,
+            lose_at_step: match pick(&[0, 0, 0, 0, 0, 0, 0, 1]) {
+                0 => None,
+                _ => Some(pick(&[500, 800, 1_200]) as usize),
+            },
         };
         let hosts: Vec<Host> = (0..nodes)
             .map(|host| Host {
@@ -137,9 +145,9 @@ impl World {
         };
         World {
             rng,
+            store: SimStore::new(options, scenario.lose_at_step.is_some()),
             scenario,
             sabotage,
-            store: SimStore::new(options, false),
             orphans: VecDeque::new(),
             hosts,
             flights: Vec::new(),
@@ -147,6 +155,7 @@ impl World {
             clients,
             rooms: Vec::new(),
             truth: Truth::default(),
+            lost_epoch: None,
             now_us: 0,
             next_retry_us: 0,
             effects: Vec::new(),
@@ -159,7 +168,10 @@ impl World {
 
     /// Runs the scenario, then lets everything settle, then compares everything.
     pub fn run(&mut self) -> Result<(), String> {
-        for _ in 0..self.scenario.steps {
+        for step in 0..self.scenario.steps {
+            if self.scenario.lose_at_step == Some(step) {
+                self.lose_history();
+            }
             self.step()?;
         }
         self.calm = true;
@@ -180,6 +192,10 @@ impl World {
         for host in 0..self.hosts.len() {
             self.count_node(host);
         }
+        let renewed = self
+            .lost_epoch
+            .is_some_and(|lost| lost != self.store.epoch());
+        self.report.epochs_renewed = u64::from(renewed);
         self.report.simulated_us = self.now_us;
         self.report.acked = self.truth.acked.len() as u64;
         self.report.events = self.truth.events.len() as u64;
