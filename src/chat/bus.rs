@@ -10,7 +10,7 @@ use super::stats::Stats;
 use super::{ConnId, CoreConfig, Effect, Now, Peers, ShardIx};
 use crate::limits;
 use crate::protocol::event::Membership;
-use crate::protocol::{RequestId, RoomId, Seq, UserId};
+use crate::protocol::{Epoch, RequestId, RoomId, Seq, UserId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ pub enum MeshMessage {
         conn: ConnId,
         /// Which room.
         room: RoomId,
+        /// The history that the answer is about.
+        epoch: Epoch,
         /// The answer.
         outcome: Subscribed,
     },
@@ -73,6 +75,9 @@ pub enum MeshMessage {
         /// The new members.
         users: Arc<[UserId]>,
     },
+    /// To all shards, by the first that learns it: the history was replaced, this is the new one.
+    /// Before anything else that is said of it.
+    Epoch(Epoch),
 }
 
 /// A write on its way to the store.
@@ -188,7 +193,8 @@ pub struct Bus {
     pub mesh: Vec<VecDeque<MeshMessage>>,
     /// Messages to this shard.
     pub local: VecDeque<Local>,
-    next_ticket: Ticket,
+    /// The name of the next call.
+    pub next_ticket: Ticket,
     /// Calls under way in the store.
     pub calls: usize,
     /// The relay works.

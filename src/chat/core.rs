@@ -4,11 +4,11 @@
 use super::bus::{Bus, Context, Local, MeshMessage};
 use super::home::Home;
 use super::outbox::Outbox;
-use super::port::{StoreAnswer, StoreReply};
+use super::port::{StoreAnswer, StoreError, StoreReply, Ticket};
 use super::sessions::Sessions;
 use super::stats::Stats;
 use super::{ConnId, CoreConfig, Effect, Input, Now, ShardIx};
-use crate::protocol::CloseCode;
+use crate::protocol::Epoch;
 use std::collections::VecDeque;
 
 /// One shard's state.
@@ -21,6 +21,8 @@ pub struct ShardCore {
     bus: Bus,
     stats: Stats,
     drained: bool,
+    /// Calls before this one were made when the history was another one.
+    first_ticket: Ticket,
 }
 
 impl ShardCore {
@@ -33,6 +35,7 @@ impl ShardCore {
             home: Home::new(seed),
             stats: Stats::default(),
             drained: false,
+            first_ticket: 0,
             config,
             shard,
         }
@@ -41,6 +44,10 @@ impl ShardCore {
     /// Takes one input and appends what is to be done. Reads no clock, does no I/O, never fails,
     /// never waits.
     pub fn step(&mut self, now: Now, input: Input<'_>, effects: &mut Vec<Effect>) {
+        if let Input::Mesh(_, MeshMessage::Epoch(epoch)) = input {
+            self.adopt(epoch, now, effects);
+            return self.settle(now, effects);
+        }
         let (sessions, home, mut ctx) = self.parts(now, effects);
         let ctx = &mut ctx;
         match input {
@@ -133,15 +140,21 @@ impl ShardCore {
             result,
         } = reply;
         self.bus.calls -= 1;
-        let changed = epoch != self.config.epoch;
-        self.config.epoch = epoch;
+        let mut result = result;
+        if epoch != self.config.epoch {
+            if ticket < self.first_ticket {
+                // Read before the history was replaced, of which another shard heard first.
+                result = Err(StoreError::Unavailable("of another history".to_owned()));
+            } else {
+                self.adopt(epoch, now, effects);
+                let (_, _, ctx) = self.parts(now, effects);
+                for shard in (0..ctx.config.shards).filter(|shard| *shard != ctx.shard) {
+                    ctx.bus.mesh[usize::from(shard)].push_back(MeshMessage::Epoch(epoch));
+                }
+            }
+        }
         let (sessions, home, mut ctx) = self.parts(now, effects);
         let ctx = &mut ctx;
-        if changed {
-            // The history was replaced: nothing that is known here holds any more.
-            sessions.close_all(CloseCode::EpochChanged, ctx);
-            home.forget(ctx);
-        }
         if home.commits.is_flight(ticket) {
             let outcomes = match result {
                 Ok(StoreAnswer::Commit(outcomes)) => Ok(outcomes),
@@ -155,6 +168,18 @@ impl ShardCore {
         } else {
             sessions.answered(ticket, result, ctx);
         }
+    }
+
+    /// The history was replaced: nothing that is known here holds any more.
+    fn adopt(&mut self, epoch: Epoch, now: Now, effects: &mut Vec<Effect>) {
+        if epoch == self.config.epoch {
+            return;
+        }
+        self.config.epoch = epoch;
+        self.first_ticket = self.bus.next_ticket;
+        let (sessions, home, mut ctx) = self.parts(now, effects);
+        sessions.forget(&mut ctx);
+        home.forget(&mut ctx);
     }
 
     /// Handles what this shard told itself, until it has nothing more to say.
@@ -200,9 +225,10 @@ fn route(
         MeshMessage::Subscribed {
             conn,
             room,
+            epoch,
             outcome,
         } => {
-            sessions.subscribed(conn, room, outcome, ctx);
+            sessions.subscribed(conn, room, epoch, outcome, ctx);
         }
         MeshMessage::Unsubscribe(room) => home.unsubscribe(room, from, ctx),
         MeshMessage::Deliver { room, seq, frame } => {
@@ -211,5 +237,7 @@ fn route(
         MeshMessage::Pull { conn, room, after } => home.pull(from, conn, room, after, ctx),
         MeshMessage::Pulled { conn, room, frames } => sessions.pulled(conn, room, frames, ctx),
         MeshMessage::Added { room, users } => sessions.added(room, &users, ctx),
+        // Comes from other shards only, and is taken by the step itself.
+        MeshMessage::Epoch(_) => (),
     }
 }

@@ -167,6 +167,12 @@ impl Home {
         self.clock_hand = 0;
         self.calls
             .retain(|_, call| matches!(call, Call::Open(_) | Call::Heads(_) | Call::Renew));
+        for call in self.calls.values_mut() {
+            if let Call::Heads(asked) = call {
+                // What was released before proves nothing about the new history.
+                asked.clear();
+            }
+        }
         self.fetches = 0;
     }
 
@@ -592,6 +598,7 @@ impl Home {
                         MeshMessage::Subscribed {
                             conn: waiting.conn,
                             room: room.id,
+                            epoch: ctx.config.epoch,
                             outcome,
                         },
                     );
@@ -622,6 +629,7 @@ impl Home {
             let message = MeshMessage::Subscribed {
                 conn: waiting.conn,
                 room: room.id,
+                epoch: ctx.config.epoch,
                 outcome,
             };
             ctx.tell(waiting.shard, message);

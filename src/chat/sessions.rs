@@ -511,11 +511,15 @@ impl Sessions {
         }
     }
 
-    /// Closes everybody with this code.
-    pub fn close_all(&mut self, code: CloseCode, ctx: &mut Context<'_>) {
+    /// Closes everybody: the history was replaced. No position holds any more, also of rooms of
+    /// which a home has still to answer.
+    pub fn forget(&mut self, ctx: &mut Context<'_>) {
         for index in 0..self.table.len() {
             let conn = self.conn_at(index as u32);
-            self.close(conn, code, ctx);
+            self.close(conn, CloseCode::EpochChanged, ctx);
+        }
+        for (_, room) in &mut self.rooms {
+            room.position = None;
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{ConnId, Effect};
 use crate::limits;
 use crate::protocol::reply::{self, Limits, NotRecovered, ReadyRoom};
 use crate::protocol::request::Auth;
-use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, Seq, UnixMs, UserId};
+use crate::protocol::{CloseCode, Epoch, ErrorCode, RequestId, RoomId, Seq, UnixMs, UserId};
 use std::collections::VecDeque;
 
 /// Sign-in calls of one shard that the store may have under way.
@@ -267,11 +267,17 @@ impl Sessions {
         &mut self,
         conn: ConnId,
         room: RoomId,
+        epoch: Epoch,
         outcome: Subscribed,
         ctx: &mut Context<'_>,
     ) {
         let Some(place) = self.index.get(&room).copied() else {
             return;
+        };
+        // A home that has not heard yet that the history was replaced is about to forget who asked.
+        let outcome = match epoch == ctx.config.epoch {
+            true => outcome,
+            false => Subscribed::Unavailable,
         };
         let local = &mut self.rooms[place as usize];
         local.asked -= 1;

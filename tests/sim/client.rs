@@ -1,6 +1,7 @@
 //! A client as the protocol asks it to be, and as suspicious as it can be: it checks every frame
 //! it is sent against what it was promised.
 
+use crate::node::At;
 use caffis_chat::chat::ConnId;
 use caffis_chat::protocol::{RoomId, Seq, UserId};
 use serde_json::{Value, json};
@@ -16,6 +17,12 @@ pub struct Truth {
     pub acked: BTreeMap<(RoomId, UserId, Uuid), Seq>,
     /// The place at which each message was seen.
     pub placed: BTreeMap<(RoomId, UserId, Uuid), Seq>,
+    /// The node that wrote each event, where it is known.
+    pub origin: BTreeMap<(RoomId, Seq), usize>,
+    /// Live events that were heard at another node than wrote them.
+    pub crossed: u64,
+    /// `room.added` that were.
+    pub added_across: u64,
 }
 
 impl Truth {
@@ -38,6 +45,12 @@ impl Truth {
             self.message(room, &event["data"]["message"])?;
         }
         Ok(())
+    }
+
+    fn is_from_elsewhere(&self, room: RoomId, seq: Seq, host: usize) -> bool {
+        self.origin
+            .get(&(room, seq))
+            .is_some_and(|origin| *origin != host)
     }
 
     /// Somebody was shown this message, in an event or in the history.
@@ -85,7 +98,7 @@ pub struct View {
 /// A socket as both ends see it.
 pub struct Wire {
     pub conn: ConnId,
-    pub shard: usize,
+    pub at: At,
     /// Written by the server, not yet read.
     pub to_client: Vec<u8>,
     /// Text frames on their way to the server.
@@ -107,10 +120,10 @@ enum Asked {
 }
 
 impl Wire {
-    pub fn new(conn: ConnId, shard: usize) -> Wire {
+    pub fn new(conn: ConnId, at: At) -> Wire {
         Wire {
             conn,
-            shard,
+            at,
             to_client: Vec::new(),
             to_server: Vec::new(),
             dirty: false,
@@ -130,7 +143,11 @@ pub struct Client {
     pub done: Vec<Pending>,
     pub stalled_until_us: u64,
     pub connect_at_us: u64,
-    epoch: String,
+    pub last_host: usize,
+    /// Of its last `ready`.
+    pub epoch: String,
+    /// The store has lost some of its history since then.
+    pub may_be_ahead: bool,
     next_request: u64,
     pub closes: BTreeMap<u16, u32>,
 }
@@ -145,7 +162,9 @@ impl Client {
             done: Vec::new(),
             stalled_until_us: 0,
             connect_at_us: 0,
+            last_host: 0,
             epoch: String::new(),
+            may_be_ahead: false,
             next_request: 1,
             closes: BTreeMap::new(),
         }
@@ -217,6 +236,8 @@ impl Client {
                 let data = &frame["data"];
                 let room = room_of(&data["room"]["room_id"])?;
                 let last_seq = data["last_seq"].as_u64().ok_or("last_seq of room.added")?;
+                let elsewhere = truth.is_from_elsewhere(room, last_seq, self.last_host);
+                truth.added_across += u64::from(elsewhere);
                 let view = self.rooms.entry(room).or_default();
                 view.live = last_seq;
                 if view.position < last_seq {
@@ -244,7 +265,9 @@ impl Client {
         };
         wire.ready = true;
         wire.asked.clear();
-        self.epoch = data["epoch"].as_str().unwrap_or_default().to_owned();
+        let epoch = data["epoch"].as_str().unwrap_or_default().to_owned();
+        let same_epoch = epoch == self.epoch;
+        self.epoch = epoch;
         let mut member_of = BTreeSet::new();
         let mut catch_up = Vec::new();
         for room in data["rooms"].as_array().into_iter().flatten() {
@@ -257,7 +280,11 @@ impl Client {
             let known = self.rooms.contains_key(&id);
             let view = self.rooms.entry(id).or_default();
             view.catching_up = None;
-            if room["recovered"] == true {
+            let recovered = room["recovered"] == true;
+            if recovered && !same_epoch || room["reason"] == "epoch_changed" && same_epoch {
+                return Err(format!("the epoch is the same: {same_epoch}, but {room}"));
+            }
+            if recovered {
                 if room["from_seq"] != view.position + 1 || room["to_seq"] != last_seq {
                     return Err(format!(
                         "recovered from elsewhere than {}: {room}",
@@ -266,7 +293,8 @@ impl Client {
                 }
                 view.live = view.position;
             } else {
-                if room["reason"] == "ahead_of_server" {
+                let ahead = room["reason"] == "ahead_of_server";
+                if ahead && !self.may_be_ahead {
                     return Err(format!(
                         "events that were delivered are gone: {room}, {view:?}"
                     ));
@@ -276,11 +304,16 @@ impl Client {
                         "a position that was named was not requested: {room}"
                     ));
                 }
+                if ahead || room["reason"] == "epoch_changed" {
+                    // Nothing of what it knows is sure.
+                    view.position = 0;
+                }
                 view.live = last_seq;
                 view.catching_up = Some(view.position);
                 catch_up.push((id, view.position));
             }
         }
+        self.may_be_ahead &= same_epoch;
         self.rooms.retain(|room, _| member_of.contains(room));
         for (room, after) in catch_up {
             self.history(room, after);
@@ -409,6 +442,7 @@ impl Client {
             .as_u64()
             .ok_or(format!("not an event: {frame}"))?;
         truth.event(room, seq, frame)?;
+        truth.crossed += u64::from(truth.is_from_elsewhere(room, seq, self.last_host));
         let user = self.user;
         let Some(view) = self.rooms.get_mut(&room) else {
             return Err(format!(

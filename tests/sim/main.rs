@@ -1,18 +1,27 @@
-//! The rules of chat under a seeded scheduler in virtual time: crashes, drains, slow and failing
-//! stores, lost answers, full queues, lost connections, stalled readers, retries.
+//! The rules of chat under a seeded scheduler in virtual time: one to three nodes on one store, a
+//! relay that loses, delays, doubles and reorders or is away, crashes, drains, a slow and failing
+//! store, lost answers, full queues, lost connections, stalled readers, retries.
 //!
 //! `CAFFIS_SIM_SEEDS=10000 cargo test --release --features sabotage --test sim` is the full form;
 //! `CAFFIS_SIM_FROM=N CAFFIS_SIM_SEEDS=1` repeats seed N.
 
 mod client;
+mod network;
+mod node;
+mod people;
+mod relay;
+mod report;
 mod rng;
 #[path = "../support/schema.rs"]
 mod schema;
+mod store;
+mod verdict;
 mod world;
 
 use caffis_chat::chat::sabotage::Sabotaged;
+use report::Report;
 use std::panic::AssertUnwindSafe;
-use world::{Report, World};
+use world::World;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)
@@ -89,6 +98,19 @@ fn seeds_are_clean() {
             ("replayed", total.replayed),
             ("gate fetches", total.gate_fetches),
             ("duplicates", total.duplicates),
+            ("moves", total.moves),
+            ("late writes", total.late_writes),
+            ("crossed", total.crossed),
+            ("added across", total.added_across),
+            ("relay sent", total.relay_sent),
+            ("relay lost", total.relay_lost),
+            ("relay doubled", total.relay_doubled),
+            ("relay delayed", total.relay_delayed),
+            ("relay overflows", total.relay_overflows),
+            ("relay downs", total.relay_downs),
+            ("relay stalls", total.relay_stalls),
+            ("histories lost", total.histories_lost),
+            ("epochs renewed", total.epochs_renewed),
         ];
         for (what, count) in reached {
             assert!(count > 0, "no seed reached: {what}");

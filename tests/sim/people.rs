@@ -1,0 +1,101 @@
+//! What the people do: they come, go, write, make rooms, and change who is in them.
+
+use crate::client::Pending;
+use crate::world::World;
+use caffis_chat::protocol::{RoomId, UserId};
+use serde_json::json;
+
+impl World {
+    /// A client does something.
+    pub fn act(&mut self) -> Result<(), String> {
+        for place in self.each() {
+            if self.clients[place].wire.is_none() {
+                if self.clients[place].connect_at_us <= self.now_us || self.calm {
+                    self.connect(place)?;
+                }
+                continue;
+            }
+            if self.calm {
+                continue;
+            }
+            if self.rng.permille(self.scenario.cut_permille) {
+                self.report.cuts += 1;
+                self.hang_up(place, None)?;
+                continue;
+            }
+            if self.rng.permille(self.scenario.stall_permille) {
+                let stall_us = self.rng.below(60_000_000) as u64;
+                self.clients[place].stalled_until_us = self.now_us + stall_us;
+            }
+            for _ in 0..1 + self.rng.below(self.scenario.busy) {
+                if self.clients[place].is_ready() {
+                    self.use_room(place)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn use_room(&mut self, place: usize) -> Result<(), String> {
+        let user = self.clients[place].user;
+        if self.clients[place].rooms.is_empty() || self.rng.permille(10) {
+            let members: Vec<UserId> = (0..3)
+                .map(|_| {
+                    let other = self.pick_client();
+                    self.clients[other].user
+                })
+                .filter(|other| *other != user)
+                .collect();
+            let direct = self.rng.permille(300) && members.len() == 1;
+            let kind = if direct { "direct" } else { "group" };
+            let id = uuid::Uuid::from_u128(self.rng.below(3) as u128);
+            let data = json!({"kind": kind, "member_ids": members, "client_room_id": id});
+            let idempotent = direct || !self.rooms.contains(&RoomId::group(user, id));
+            if idempotent {
+                if !direct {
+                    self.rooms.push(RoomId::group(user, id));
+                }
+                self.clients[place].request("room.create", data);
+            }
+            return Ok(());
+        }
+        let rooms: Vec<RoomId> = self.clients[place].rooms.keys().copied().collect();
+        if rooms.is_empty() {
+            return Ok(());
+        }
+        let room = rooms[self.rng.below(rooms.len())];
+        if self.rng.permille(self.scenario.member_permille) {
+            let other = self.pick_client();
+            let users = [self.clients[other].user];
+            let (kind, data) = match self.rng.below(3) {
+                0 => (
+                    "room.members.remove",
+                    json!({"room_id": room, "user_ids": users}),
+                ),
+                1 => ("room.leave", json!({"room_id": room})),
+                _ => (
+                    "room.members.add",
+                    json!({"room_id": room, "user_ids": users}),
+                ),
+            };
+            self.clients[place].request(kind, data);
+        } else if self.rng.permille(50) && !self.clients[place].done.is_empty() {
+            // A retry of what was acknowledged long ago.
+            self.report.duplicates += 1;
+            let client = &mut self.clients[place];
+            let again = client.done[self.rng.below(client.done.len())].clone();
+            if client.rooms.contains_key(&again.room) {
+                client.send(&again);
+            }
+        } else if self.clients[place].pending.len() < 8 {
+            let length = self.rng.below(400);
+            let id = self.rng.uuid();
+            let text = format!("{id} {}", "x".repeat(length));
+            let pending = Pending { room, id, text };
+            let client = &mut self.clients[place];
+            client.send(&pending);
+            client.pending.push(pending);
+        }
+        Ok(())
+    }
+}

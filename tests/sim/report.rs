@@ -1,0 +1,56 @@
+//! What happened, to see that a campaign reaches what it is meant to reach.
+
+macro_rules! report {
+    ($( $(#[doc = $doc:literal])* $field:ident, )*) => {
+        /// Counts of one seed, or of many together.
+        #[derive(Default, Debug, Clone)]
+        pub struct Report {
+            $( $(#[doc = $doc])* pub $field: u64, )*
+        }
+
+        impl Report {
+            pub fn add(&mut self, other: &Report) {
+                $( self.$field += other.$field; )*
+            }
+        }
+    };
+}
+
+report! {
+    steps,
+    simulated_us,
+    /// Nodes, over all seeds.
+    nodes,
+    acked,
+    events,
+    crashes,
+    drains,
+    cuts,
+    /// Clients that came back to another node than they left.
+    moves,
+    store_faults,
+    unknown_outcomes,
+    /// Writes that were done after the node that asked for them had crashed.
+    late_writes,
+    slow_closes,
+    replayed,
+    gate_fetches,
+    duplicates,
+    /// Live events that a client heard of another node than wrote them.
+    crossed,
+    /// The same of `room.added`.
+    added_across,
+    /// Messages of the relay, for each node that follows.
+    relay_sent,
+    relay_lost,
+    relay_doubled,
+    relay_delayed,
+    /// Messages that did not fit into a shard's queue.
+    relay_overflows,
+    relay_downs,
+    relay_stalls,
+    /// Times that the store lost the end of its history.
+    histories_lost,
+    /// Those of which the nodes took note.
+    epochs_renewed,
+}
