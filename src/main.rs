@@ -1,7 +1,7 @@
 //! The server's program: settings first, then the node.
 
 use caffis_chat::config::{Config, Refused, Start};
-use caffis_chat::node;
+use caffis_chat::{node, tasks};
 use std::process::ExitCode;
 
 /// malloc: less memory per connection and steadier under load than the system's.
@@ -14,8 +14,7 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     match Config::load() {
         Ok(Start::Run(config)) => node::run(*config),
-        Ok(Start::Doctor(config, json)) => node::doctor(&config, json),
-        Ok(Start::Health(config)) => node::health(&config),
+        Ok(Start::Do(config, task)) => tasks::perform(&config, &task),
         Ok(Start::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS

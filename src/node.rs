@@ -12,18 +12,20 @@ use crate::api::{LogView, NodeView, Parts, Phase, ShardView};
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
 use crate::config::{Config, Database, Mode, Origins, Secret};
-use crate::doctor::{self, Needs};
+use crate::doctor::Needs;
 use crate::edge::LOCKED_BYTES_MAX;
 use crate::edge::handshake::AllowedOrigins;
 use crate::identity::demo::Demo;
 use crate::identity::hs256::{Hs256, Issuer};
 use crate::identity::{DemoLogin, secret_file};
+use crate::protocol::Epoch;
 use crate::relay::redis::RedisRelay;
 use crate::shard::{self, Handle, ShardError, Shards, ShardsConfig};
-use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::store::sqlite::{self, OpenError, SqliteOptions, SqliteStore};
 use crate::{sys, telemetry};
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -165,11 +167,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         tracing::debug!(%error, "huge pages stay as they are");
     }
     let connections_max = connections_max(config)?;
-    let Database::Sqlite(folder) = &config.database;
-    let mut options = SqliteOptions::default();
-    options.db.sabotage = config.sabotage;
-    let store = SqliteStore::open(folder, options).map_err(Failure::Store)?;
-    let store: Arc<dyn Store> = Arc::new(store);
+    let store = open_store(config).map_err(Failure::Store)?;
     let secrets = secrets(config).map_err(Failure::Secret)?;
     let issuer = Issuer {
         issuer: config.jwt_issuer.clone(),
@@ -236,9 +234,38 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     result
 }
 
-/// Looks whether this host can run the node, and says so on standard output.
-pub fn doctor(config: &Config, json: bool) -> ExitCode {
-    let needs = Needs {
+/// Opens the store.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
+    let Database::Sqlite(folder) = &config.database;
+    let mut options = SqliteOptions::default();
+    options.db.sabotage = config.sabotage;
+    Ok(Arc::new(SqliteStore::open(folder, options)?))
+}
+
+/// Copies the embedded store to a new file, also while a node runs.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn backup(config: &Config, file: &Path) -> Result<(), OpenError> {
+    let Database::Sqlite(folder) = &config.database;
+    sqlite::backup(folder, file)
+}
+
+/// Makes the embedded store from a backup; gives its new epoch.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn restore(config: &Config, file: &Path) -> Result<Epoch, OpenError> {
+    let Database::Sqlite(folder) = &config.database;
+    sqlite::restore(folder, file)
+}
+
+/// What the node needs of its host.
+pub fn needs(config: &Config) -> Needs {
+    Needs {
         listen: config.listen,
         data_dir: config.data_dir.clone(),
         shards: config.shards,
@@ -248,32 +275,6 @@ pub fn doctor(config: &Config, json: bool) -> ExitCode {
         locked_bytes_per_shard: LOCKED_BYTES_MAX as u64,
         backlog: shard::BACKLOG.unsigned_abs().into(),
         outbox_bytes: config.outbox_node_bytes as u64,
-    };
-    let findings = doctor::examine(&needs);
-    let text = if json {
-        doctor::json(&findings)
-    } else {
-        doctor::table(&findings)
-    };
-    let told = io::stdout().write_all(text.as_bytes());
-    if told.is_ok() && doctor::is_well(&findings) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// Asks the node that runs with these settings whether it can take users.
-pub fn health(config: &Config) -> ExitCode {
-    match doctor::probe::ready(config.listen) {
-        Ok(said) => {
-            println!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(said) => {
-            eprintln!("{said}");
-            ExitCode::FAILURE
-        }
     }
 }
 

@@ -27,7 +27,7 @@ fn read(args: &[&str], env: &[(&str, &str)], file: Option<&str>) -> Result<Confi
     match Config::read(&sources, &machine, read_file) {
         Ok(Start::Run(config)) => Ok(*config),
         Ok(Start::Print(text)) => panic!("printed {text}"),
-        Ok(start @ (Start::Doctor(..) | Start::Health(_))) => panic!("{start:?}"),
+        Ok(start @ Start::Do(..)) => panic!("{start:?}"),
         Err(Refused::Problems(problems)) => Err(problems),
         Err(Refused::Usage(error)) => panic!("{error}"),
     }
