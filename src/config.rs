@@ -77,6 +77,8 @@ pub enum Mode {
 pub enum Database {
     /// Embedded, in this folder.
     Sqlite(PathBuf),
+    /// PostgreSQL, by its URL, which may hold a password.
+    Postgres(Secret),
 }
 
 /// Whose pages may open a WebSocket. A request without `Origin` comes from no browser.
@@ -126,6 +128,12 @@ impl fmt::Display for Secret {
 pub enum Start {
     /// Run with this.
     Run(Box<Config>),
+    /// Bring the store to the newest schema, and stop.
+    Migrate(Box<Config>),
+    /// Look whether this host can run it, and tell in JSON or not.
+    Doctor(Box<Config>, bool),
+    /// Ask the node that runs with this whether it can take users.
+    Health(Box<Config>),
     /// Print this and stop.
     Print(String),
 }
@@ -219,11 +227,19 @@ impl Config {
         machine: &Machine,
         read_file: impl FnOnce(&str) -> std::io::Result<String>,
     ) -> Result<Start, Refused> {
+        let config = |gathered| {
+            Config::from_gathered(gathered, machine)
+                .map(Box::new)
+                .map_err(Refused::Problems)
+        };
         match settings::gather(sources, read_file).map_err(Refused::Usage)? {
             Asked::Print(text) => Ok(Start::Print(text)),
-            Asked::Run(gathered) => Config::from_gathered(gathered, machine)
-                .map(|config| Start::Run(Box::new(config)))
-                .map_err(Refused::Problems),
+            Asked::Run(gathered) => config(gathered).map(Start::Run),
+            Asked::Migrate(gathered) => config(gathered).map(Start::Migrate),
+            Asked::Doctor(gathered, json) => {
+                config(gathered).map(|config| Start::Doctor(config, json))
+            }
+            Asked::Health(gathered) => config(gathered).map(Start::Health),
         }
     }
 
@@ -464,9 +480,13 @@ fn parse_claim(text: &str) -> Result<String, String> {
 
 fn parse_database(text: &str, data_dir: &Path) -> Result<Database, String> {
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return Err("sqlite:FOLDER: this version has no PostgreSQL store yet".to_owned());
+        return parse_postgres(text);
     }
-    let expected = || "sqlite: or sqlite:FOLDER, such as sqlite:/var/lib/caffis".to_owned();
+    let expected = || {
+        "sqlite:, sqlite:FOLDER such as sqlite:/var/lib/caffis, or \
+         postgres://user:password@host/database"
+            .to_owned()
+    };
     let path = text.strip_prefix("sqlite:").ok_or_else(expected)?;
     // `sqlite:///var/x` and `sqlite:/var/x` are the same folder.
     let path = path.strip_prefix("//").unwrap_or(path);
@@ -477,6 +497,20 @@ fn parse_database(text: &str, data_dir: &Path) -> Result<Database, String> {
         return Err(expected());
     }
     Ok(Database::Sqlite(data_dir.join(path)))
+}
+
+/// The shape of a URL; whether it leads anywhere is known when it is opened.
+fn parse_postgres(text: &str) -> Result<Database, String> {
+    let expected = || "postgres://user:password@host:port/database?sslmode=verify-full".to_owned();
+    let (_, rest) = text.split_once("://").ok_or_else(expected)?;
+    let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, database) = address.split_once('/').ok_or_else(expected)?;
+    let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let has_host = !host.is_empty() || query.split('&').any(|pair| pair.starts_with("host="));
+    if !has_host || database.is_empty() || text.contains(['\0', ' ']) {
+        return Err(expected());
+    }
+    Ok(Database::Postgres(Secret::new(text.to_owned())))
 }
 
 fn parse_redis(text: &str) -> Result<Vec<Secret>, String> {

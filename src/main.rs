@@ -12,8 +12,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // Two providers are in the program; where none is named this is the one. Only the first call
+    // counts, and this is it.
+    let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Config::load() {
         Ok(Start::Run(config)) => node::run(*config),
+        Ok(Start::Migrate(config)) => node::migrate(*config),
+        Ok(Start::Doctor(config, json)) => node::doctor(&config, json),
+        Ok(Start::Health(config)) => node::health(&config),
         Ok(Start::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS

@@ -12,13 +12,16 @@ use crate::api::{LogView, NodeView, Parts, Phase, ShardView};
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
 use crate::config::{Config, Database, Mode, Origins, Secret};
+use crate::doctor::{self, Needs};
+use crate::edge::LOCKED_BYTES_MAX;
 use crate::edge::handshake::AllowedOrigins;
 use crate::identity::demo::Demo;
 use crate::identity::hs256::{Hs256, Issuer};
 use crate::identity::{DemoLogin, secret_file};
 use crate::relay::redis::RedisRelay;
 use crate::shard::{self, Handle, ShardError, Shards, ShardsConfig};
-use crate::store::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::store::postgres::{self, PostgresOptions, PostgresStore};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::{sys, telemetry};
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -49,7 +52,7 @@ enum Failure {
         wanted: usize,
         limit: usize,
     },
-    Store(OpenError),
+    Store(Box<dyn std::error::Error>),
     Secret(io::Error),
     Shards(ShardError),
     System(&'static str, io::Error),
@@ -163,11 +166,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         tracing::debug!(%error, "huge pages stay as they are");
     }
     let connections_max = connections_max(config)?;
-    let Database::Sqlite(folder) = &config.database;
-    let mut options = SqliteOptions::default();
-    options.db.sabotage = config.sabotage;
-    let store = SqliteStore::open(folder, options).map_err(Failure::Store)?;
-    let store: Arc<dyn Store> = Arc::new(store);
+    let store = open_store(config)?;
     let secrets = secrets(config).map_err(Failure::Secret)?;
     let issuer = Issuer {
         issuer: config.jwt_issuer.clone(),
@@ -198,10 +197,15 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         draining: AtomicBool::new(false),
         shards: OnceLock::new(),
     });
+    let seen = view.clone();
     let parts = Parts {
         node: view.clone(),
         store: store.clone(),
         demo,
+        rejoin: Arc::new(move |stream, read| match seen.shards.get() {
+            Some(shards) => shards.join(stream, read),
+            None => Err(stream),
+        }),
     };
     let (control_plane, door) =
         serve::start(parts).map_err(|error| Failure::System("start the control plane", error))?;
@@ -229,14 +233,112 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     result
 }
 
+/// Opens the store that the settings name, at its newest schema.
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    match &config.database {
+        Database::Sqlite(folder) => {
+            let mut options = SqliteOptions::default();
+            options.db.sabotage = config.sabotage;
+            match SqliteStore::open(folder, options) {
+                Ok(store) => Ok(Arc::new(store)),
+                Err(error) => Err(Failure::Store(error.into())),
+            }
+        }
+        Database::Postgres(url) => match PostgresStore::open(postgres_options(config, url)) {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(error) => Err(Failure::Store(error.into())),
+        },
+    }
+}
+
+fn postgres_options(config: &Config, url: &Secret) -> PostgresOptions {
+    PostgresOptions {
+        must_be_durable: config.mode == Mode::Production,
+        ..PostgresOptions::new(url.expose_text())
+    }
+}
+
+/// Brings the store to the newest schema, without a node.
+pub fn migrate(config: Config) -> ExitCode {
+    let telemetry = match telemetry::start(telemetry::Style::Human, &config.log) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("cannot start logging: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = match &config.database {
+        // Opening it is all: there is one process, and it migrates.
+        Database::Sqlite(_) => open_store(&config).map(drop),
+        Database::Postgres(url) => postgres::migrate(&postgres_options(&config, url))
+            .map_err(|error| Failure::Store(error.into())),
+    };
+    let code = match result {
+        Ok(()) => {
+            tracing::info!("the store has the newest schema");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            tracing::error!("{failure}");
+            ExitCode::FAILURE
+        }
+    };
+    drop(telemetry);
+    code
+}
+
+/// Looks whether this host can run the node, and says so on standard output.
+pub fn doctor(config: &Config, json: bool) -> ExitCode {
+    let needs = Needs {
+        listen: config.listen,
+        data_dir: config.data_dir.clone(),
+        shards: config.shards,
+        connections_max: config.connections_max,
+        connections_min: CONNECTIONS_MIN,
+        descriptors_reserved: descriptors_reserved(config),
+        locked_bytes_per_shard: LOCKED_BYTES_MAX as u64,
+        backlog: shard::BACKLOG.unsigned_abs().into(),
+        outbox_bytes: config.outbox_node_bytes as u64,
+    };
+    let findings = doctor::examine(&needs);
+    let text = if json {
+        doctor::json(&findings)
+    } else {
+        doctor::table(&findings)
+    };
+    let told = io::stdout().write_all(text.as_bytes());
+    if told.is_ok() && doctor::is_well(&findings) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Asks the node that runs with these settings whether it can take users.
+pub fn health(config: &Config) -> ExitCode {
+    match doctor::probe::ready(config.listen) {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(said) => {
+            eprintln!("{said}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Descriptors that are no WebSockets of clients.
+fn descriptors_reserved(config: &Config) -> usize {
+    CONNECTIONS_MAX + DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * usize::from(config.shards)
+}
+
 /// How many connections to take, as far as open files allow.
 fn connections_max(config: &Config) -> Result<usize, Failure> {
     let limit = sys::raise_descriptors()
         .map_err(|error| Failure::System("raise the limit of open files", error))?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let reserved =
-        CONNECTIONS_MAX + DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * usize::from(config.shards);
-    let possible = limit.saturating_sub(reserved);
+    let possible = limit.saturating_sub(descriptors_reserved(config));
     let wanted = config.connections_max.unwrap_or(possible);
     if wanted > possible || possible < CONNECTIONS_MIN {
         let wanted = wanted.max(CONNECTIONS_MIN);
@@ -267,6 +369,8 @@ fn core_config(config: &Config, store: &dyn Store) -> CoreConfig {
     core.peers = match &config.database {
         // The folder belongs to one process.
         Database::Sqlite(_) => Peers::None,
+        Database::Postgres(_) if config.redis_urls.is_empty() => Peers::Store,
+        Database::Postgres(_) => Peers::Relay,
     };
     core.run = uuid::Uuid::new_v4().as_u64_pair().0;
     core.sends_per_10s = config.sends_per_10s;
@@ -305,11 +409,14 @@ fn announce(config: &Config, address: SocketAddr, connections_max: usize) {
         "ready"
     );
     if config.mode == Mode::Development {
-        let folder = config.data_dir.display();
+        let store = match &config.database {
+            Database::Sqlite(folder) => format!("data in {}", folder.display()),
+            Database::Postgres(_) => "data in PostgreSQL".to_owned(),
+        };
         // Nobody may be listening, which is no reason not to run.
         let _unread = writeln!(
             io::stdout(),
-            "Caffis Chat is ready: http://{address}/ (data in {folder}; Ctrl-C stops it)"
+            "Caffis Chat is ready: http://{address}/ ({store}; Ctrl-C stops it)"
         );
     }
 }

@@ -74,7 +74,12 @@ pub fn start(style: Style, filter: &str) -> io::Result<Telemetry> {
             let colours = io::stderr().is_terminal();
             layer.with_target(false).with_ansi(colours).boxed()
         }
-        Style::Json => layer.json().flatten_event(true).boxed(),
+        // The innermost span is enough: an HTTP request, with its id.
+        Style::Json => layer
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .boxed(),
     };
     let writer = std::thread::Builder::new()
         .name("log".to_owned())

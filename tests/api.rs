@@ -136,6 +136,7 @@ fn server(development: bool) -> Server {
         node: node.clone(),
         store: store.clone(),
         demo,
+        rejoin: Arc::new(|stream, _| Err(stream)),
     };
     let (plane, door) = serve::start(parts).expect("started");
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");

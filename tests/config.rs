@@ -27,6 +27,9 @@ fn read(args: &[&str], env: &[(&str, &str)], file: Option<&str>) -> Result<Confi
     match Config::read(&sources, &machine, read_file) {
         Ok(Start::Run(config)) => Ok(*config),
         Ok(Start::Print(text)) => panic!("printed {text}"),
+        Ok(start @ (Start::Migrate(_) | Start::Doctor(..) | Start::Health(_))) => {
+            panic!("{start:?}")
+        }
         Err(Refused::Problems(problems)) => Err(problems),
         Err(Refused::Usage(error)) => panic!("{error}"),
     }
@@ -206,21 +209,63 @@ fn values_are_checked() {
 }
 
 #[test]
-fn the_database_is_a_folder_and_postgres_is_refused_with_its_reason() {
-    let folder = |url: &str| {
+fn the_database_is_a_folder_or_postgres_whose_url_is_never_shown() {
+    let database = |url: &str| {
         let env = [("CAFFIS_DATA_DIR", "/d"), ("CAFFIS_DATABASE_URL", url)];
-        let Database::Sqlite(path) = read(&[], &env, None).expect(url).database;
-        path.to_str().expect("UTF-8").to_owned()
+        read(&[], &env, None).expect(url).database
+    };
+    let folder = |url: &str| match database(url) {
+        Database::Sqlite(path) => path.to_str().expect("UTF-8").to_owned(),
+        Database::Postgres(_) => panic!("{url} is a folder"),
     };
     assert_eq!(folder("sqlite:"), "/d/");
     assert_eq!(folder("sqlite:x"), "/d/x");
     assert_eq!(folder("sqlite:/var/x"), "/var/x");
     assert_eq!(folder("sqlite:///var/x"), "/var/x");
-    for url in ["postgres://u:hidden@h/db", "postgresql://u:hidden@h/db"] {
-        let problems = refused(&[], &[("CAFFIS_DATABASE_URL", url)], None);
-        assert!(problems.contains("no PostgreSQL store yet"), "{problems}");
-        assert!(!problems.contains("hidden"), "{problems}");
+    for url in [
+        "postgres://u:hidden@h/db",
+        "postgresql://u:hidden@h:5433/db?sslmode=require",
+        "postgres://u:hidden@/db?host=/run/postgresql",
+    ] {
+        let Database::Postgres(kept) = database(url) else {
+            panic!("{url} is PostgreSQL");
+        };
+        assert_eq!(kept.expose(), url.as_bytes());
+        assert!(!format!("{:?}", database(url)).contains("hidden"));
     }
+    for url in [
+        "postgres:",
+        "postgres://",
+        "postgres://u:hidden@h",
+        "postgres://u:hidden@h/",
+        "postgres://u:hidden@/db",
+        "postgres://u:hid den@h/db",
+    ] {
+        let problems = refused(&[], &[("CAFFIS_DATABASE_URL", url)], None);
+        assert!(problems.contains("postgres://"), "{problems}");
+        assert!(!problems.contains("hid"), "{problems}");
+    }
+}
+
+#[test]
+fn migrate_reads_the_same_settings() {
+    let sources = Sources {
+        args: vec!["migrate".to_owned()],
+        env: [(
+            "CAFFIS_DATABASE_URL".to_owned(),
+            "postgres://h/db".to_owned(),
+        )]
+        .into(),
+    };
+    let machine = Machine {
+        cores: 1,
+        host: "h".to_owned(),
+    };
+    let start = Config::read(&sources, &machine, |_| Err(io::ErrorKind::NotFound.into()));
+    let Ok(Start::Migrate(config)) = start else {
+        panic!("not to migrate");
+    };
+    assert!(matches!(config.database, Database::Postgres(_)));
 }
 
 #[test]
@@ -335,8 +380,8 @@ fn nothing_secret_is_shown() {
 
 #[test]
 fn variables_that_mean_nothing_are_told() {
-    let env = [("CAFFIS_REDIS_URL", "redis://x"), ("OTHER", "1")];
+    let env = [("CAFFIS_MEMCACHED_URL", "memcached://x"), ("OTHER", "1")];
     let config = read(&[], &env, None).expect("runs");
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
-    assert!(config.warnings[0].contains("CAFFIS_REDIS_URL"));
+    assert!(config.warnings[0].contains("CAFFIS_MEMCACHED_URL"));
 }

@@ -14,6 +14,10 @@ mod concurrent;
 mod harness;
 #[path = "contract/model.rs"]
 mod model;
+#[path = "contract/postgres.rs"]
+mod postgres;
+#[path = "support/postgres.rs"]
+mod postgres_server;
 #[path = "contract/random.rs"]
 mod random;
 #[path = "contract/reads.rs"]

@@ -7,7 +7,10 @@ mod support;
 use caffis_chat::identity::hs256::{Issuer, Signer};
 use caffis_chat::protocol::{UnixMs, UserId};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use support::server::{DEADLINE, Server, command};
 use uuid::Uuid;
@@ -112,6 +115,219 @@ fn metrics_count_what_happened() {
         }
         assert!(began.elapsed() < DEADLINE, "{text}");
     }
+}
+
+/// Sends these bytes, and reads the head and the body of as many answers as are expected.
+fn exchange(stream: &mut TcpStream, bytes: &[u8], answers: usize) -> Vec<(String, String)> {
+    stream.set_read_timeout(Some(DEADLINE)).expect("set");
+    stream.write_all(bytes).expect("sent");
+    let mut read = Vec::new();
+    let mut found = Vec::new();
+    while found.len() < answers {
+        let text = String::from_utf8_lossy(&read).into_owned();
+        if let Some((head, rest)) = text.split_once("\r\n\r\n") {
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "))
+                .map_or(0, |length| length.parse().expect("a length"));
+            if rest.len() >= length {
+                found.push((head.to_owned(), rest[..length].to_owned()));
+                read.drain(..head.len() + 4 + length);
+                continue;
+            }
+        }
+        let mut buffer = [0; 65536];
+        let length = stream.read(&mut buffer).expect("an answer");
+        assert!(length > 0, "closed after {text:?}");
+        read.extend_from_slice(&buffer[..length]);
+    }
+    assert!(read.is_empty(), "more than expected: {read:?}");
+    found
+}
+
+#[test]
+fn an_upgrade_is_taken_on_a_connection_that_carried_plain_requests() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]);
+    let (token, _) = server.login("Ada");
+    let plain = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    for before in [1, 2, 3] {
+        let mut stream = TcpStream::connect(server.address).expect("connected");
+        for (_, body) in exchange(&mut stream, &plain.repeat(before), before) {
+            assert_eq!(body, "ok\n");
+        }
+        let mut ada = server.connect_over(stream);
+        let ready = ada.ask("auth", &json!({ "token": token }));
+        assert_eq!(ready["type"], "ready", "{ready}");
+    }
+    // Together with the plain request before it.
+    let upgrade = "GET /v1/ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         sec-websocket-protocol: caffis.chat.v1\r\n";
+    let both = format!("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n{upgrade}\r\n");
+    let mut stream = TcpStream::connect(server.address).expect("connected");
+    let answers = exchange(&mut stream, both.as_bytes(), 2);
+    assert_eq!(answers[0].1, "ok\n");
+    assert!(answers[1].0.starts_with("HTTP/1.1 101"), "{answers:?}");
+    assert!(answers[1].0.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    // What a shard refuses, it refuses here too.
+    let evil = format!(
+        "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n{upgrade}origin: https://evil.example\r\n\r\n"
+    );
+    let mut stream = TcpStream::connect(server.address).expect("connected");
+    stream.set_read_timeout(Some(DEADLINE)).expect("set");
+    stream.write_all(evil.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("closed");
+    assert!(answer.contains("HTTP/1.1 403"), "{answer}");
+
+    server.signal("TERM");
+    let ended = server.ended();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
+    no_complaints(&ended.log);
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_name_only_metrics_that_exist() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]);
+    let (status, text) = server.http("GET", "/metrics", "");
+    assert_eq!(status, 200);
+    let mut known = std::collections::BTreeSet::new();
+    for line in text.lines() {
+        let Some((name, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|line| line.split_once(' '))
+        else {
+            continue;
+        };
+        known.insert(name.to_owned());
+        if kind == "histogram" {
+            known.extend(["_bucket", "_sum", "_count"].map(|end| format!("{name}{end}")));
+        }
+    }
+    for (file, least) in [
+        ("tuning/grafana-dashboard.json", 20),
+        ("tuning/alerts.yaml", 8),
+        ("docs/operations.md", 8),
+    ] {
+        let text = std::fs::read_to_string(file).expect("there");
+        let named: std::collections::BTreeSet<_> = text
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .filter(|word| word.starts_with("caffis_") || word.starts_with("process_"))
+            .collect();
+        assert!(named.len() >= least, "{file} names only {named:?}");
+        let unknown: Vec<_> = named
+            .iter()
+            .filter(|name| !known.contains(**name))
+            .collect();
+        assert!(unknown.is_empty(), "{file} names {unknown:?}");
+    }
+}
+
+/// The program told to examine this host, under these limits of the shell.
+fn doctor(folder: &Path, env: &[(&str, &str)], limits: &str) -> (i32, Value) {
+    let server = env!("CARGO_BIN_EXE_caffis-chat");
+    let output = Command::new("bash")
+        .args(["-c", &format!("{limits} exec {server} doctor --json")])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("CAFFIS_DATA_DIR", folder)
+        .env("CAFFIS_LISTEN", "127.0.0.1:0")
+        .env("CAFFIS_SHARDS", "1")
+        .envs(env.iter().copied())
+        .output()
+        .expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report = serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"));
+    (output.status.code().expect("an exit code"), report)
+}
+
+fn verdict<'a>(report: &'a Value, name: &str) -> &'a str {
+    let checks = report["checks"].as_array().expect("checks");
+    let finding = checks.iter().find(|finding| finding["check"] == name);
+    finding.expect(name)["verdict"].as_str().expect("a verdict")
+}
+
+#[test]
+fn the_doctor_finds_what_this_host_lacks() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let (code, report) = doctor(&data, &[], "");
+    assert_eq!((code, &report["ok"]), (0, &json!(true)), "{report}");
+    assert!(!data.exists(), "it leaves nothing behind");
+
+    let (code, report) = doctor(&data, &[], "ulimit -n 400;");
+    assert_eq!(
+        (code, verdict(&report, "open files")),
+        (1, "fail"),
+        "{report}"
+    );
+    let few = [("CAFFIS_CONNECTIONS_MAX", "300")];
+    let (code, report) = doctor(&data, &few, "ulimit -n 1024;");
+    assert_eq!(
+        (code, verdict(&report, "open files")),
+        (0, "ok"),
+        "{report}"
+    );
+    let (code, report) = doctor(&data, &[], "ulimit -n 1024;");
+    assert_eq!(
+        (code, verdict(&report, "open files")),
+        (0, "warn"),
+        "{report}"
+    );
+
+    let server = Server::start(&data, &[]);
+    let address = server.address.to_string();
+    let listen = [("CAFFIS_LISTEN", address.as_str())];
+    let (code, report) = doctor(&data, &listen, "");
+    assert_eq!((code, verdict(&report, "address")), (1, "fail"), "{report}");
+    assert_eq!(verdict(&report, "data folder"), "ok", "{report}");
+
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let (code, report) = doctor(&file.join("below"), &[], "");
+    assert_eq!(
+        (code, verdict(&report, "data folder")),
+        (1, "fail"),
+        "{report}"
+    );
+
+    let output = command(&data, &[]).arg("doctor").output().expect("runs");
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        table.contains("listen backlog") && table.contains(" failed\n"),
+        "{table}"
+    );
+}
+
+#[test]
+fn the_health_check_says_whether_the_node_takes_users() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[("CAFFIS_DRAIN_MS", "600000")]);
+    let port = server.address.port();
+    let ask = |listen: String| {
+        let env = [("CAFFIS_LISTEN", listen.as_str())];
+        let mut command = command(folder.path(), &env);
+        let output = command.arg("health").output().expect("runs");
+        let told = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&told).into_owned(),
+        )
+    };
+    assert_eq!(
+        ask(format!("127.0.0.1:{port}")),
+        (Some(0), "ready\n".to_owned())
+    );
+    let (token, _) = server.login("Ada");
+    let (mut ada, _) = server.sign_in(&token);
+    server.signal("TERM");
+    ada.event_of("server.draining");
+    let (code, told) = ask(format!("127.0.0.1:{port}"));
+    assert_eq!(code, Some(1), "{told}");
+    server.signal("TERM");
+    assert_eq!(server.ended().status.code(), Some(143));
 }
 
 #[test]
@@ -246,16 +462,32 @@ fn production_takes_tokens_of_its_secret_only_and_logs_json_without_secrets() {
         assert!(!server.log().contains(&token), "a token in the log");
     }
 
+    let mut stream = TcpStream::connect(server.address).expect("connected");
+    let request = "GET /v1/asyncapi.json HTTP/1.1\r\nhost: x\r\nx-request-id: trace-42\r\n\r\n";
+    let answers = exchange(&mut stream, request.as_bytes(), 1);
+    let head = &answers[0].0;
+    assert!(head.contains("\r\nx-request-id: trace-42\r\n"), "{head}");
+
     server.signal("TERM");
     let ended = server.ended();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
+    let mut answered = Vec::new();
     for line in ended.log.lines() {
         let line: Value = serde_json::from_str(line).expect("a line of JSON");
         assert!(
             line["level"].is_string() && line["timestamp"].is_string(),
             "{line}"
         );
+        if line["message"] == "answered" {
+            answered.push(line);
+        }
     }
+    assert_eq!(answered.len(), 1, "{answered:?}");
+    assert_eq!(answered[0]["status"], 200);
+    let span = &answered[0]["span"];
+    assert_eq!(span["request_id"], "trace-42");
+    assert_eq!(span["route"], "/v1/asyncapi.json");
+    assert_eq!(span["method"], "GET");
     assert!(!ended.log.contains(SECRET), "a secret in the log");
     no_complaints(&ended.log);
     assert!(!folder.path().join("development.secret").exists());

@@ -33,6 +33,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &["limits", "chat::sabotage", "protocol::asyncapi"],
     ),
     ("telemetry", &[]),
+    // Builds a ring like a shard's, to see whether it can.
+    ("doctor", &["sys", "edge"]),
     (
         "node",
         &[
@@ -48,6 +50,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "api",
             "config",
             "telemetry",
+            "doctor",
         ],
     ),
 ];
@@ -64,13 +67,16 @@ const SEAM: &[&str] = &[
 /// not leak out of it.
 const CRATES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
+    ("tokio_postgres", &["store"]),
+    ("tokio_postgres_rustls", &["store"]),
     ("io_uring", &["sys"]),
-    ("libc", &["sys", "edge", "shard"]),
+    ("libc", &["sys", "edge", "shard", "doctor"]),
+    ("rustix", &["doctor"]),
     ("glommio", &["shard"]),
     ("axum", &["api"]),
     ("hyper", &["api"]),
     ("hyper_util", &["api"]),
-    ("tokio", &["api", "node", "relay"]),
+    ("tokio", &["api", "node", "relay", "store"]),
     ("redis", &["relay"]),
     ("futures_util", &["relay"]),
     ("jsonwebtoken", &["identity"]),

@@ -16,6 +16,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tungstenite::handshake::derive_accept_key;
 
+use crate::ids::NodeIndex;
 use crate::limits::{
     FRAME_BYTES_MAX, HANDSHAKE_BYTES_MAX, READ_BUFFER_BYTES, READS_PER_TURN_MAX, UNSENT_BYTES_MAX,
 };
@@ -137,7 +138,7 @@ pub struct Engine {
     ended: Vec<(ConnId, Closed)>,
     read_buffer: Vec<u8>,
     random: Random,
-    target: SocketAddr,
+    targets: Vec<SocketAddr>,
     path: String,
     sources: Vec<Ipv4Addr>,
     next_source: usize,
@@ -147,9 +148,10 @@ pub struct Engine {
 impl Engine {
     /// # Errors
     /// When the system gives no epoll instance.
-    pub fn new(target: SocketAddr, path: &str, seed: u64) -> io::Result<Self> {
+    pub fn new(targets: &[SocketAddr], path: &str, seed: u64) -> io::Result<Self> {
         // One pair of addresses has some 28,000 ephemeral ports; four sources serve 100,000.
-        let sources = if target.ip().is_loopback() && target.is_ipv4() {
+        let is_loopback = |target: &SocketAddr| target.ip().is_loopback() && target.is_ipv4();
+        let sources = if targets.iter().all(is_loopback) {
             (2..=5).map(|last| Ipv4Addr::new(127, 0, 0, last)).collect()
         } else {
             Vec::new()
@@ -165,7 +167,7 @@ impl Engine {
             ended: Vec::new(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
             random: Random::new(seed),
-            target,
+            targets: targets.to_vec(),
             path: path.to_owned(),
             sources,
             next_source: 0,
@@ -173,22 +175,27 @@ impl Engine {
         })
     }
 
-    /// Where later connections go; open ones stay.
-    pub fn set_target(&mut self, target: SocketAddr) {
-        self.target = target;
-    }
-
     pub fn open_connections(&self) -> usize {
         self.places.len() - self.free.len()
     }
 
-    /// Starts a connection and the upgrade; [`Incoming::Open`] or [`Incoming::Closed`] follows.
+    /// Starts a connection to a node and the upgrade; [`Incoming::Open`] or [`Incoming::Closed`]
+    /// follows.
     ///
     /// # Errors
-    /// When the system has no descriptor or port left.
-    pub fn connect(&mut self, owner: u64, options: ConnectOptions) -> io::Result<ConnId> {
+    /// When the system has no descriptor or port left, or there is no such node.
+    pub fn connect(
+        &mut self,
+        owner: u64,
+        node: NodeIndex,
+        options: ConnectOptions,
+    ) -> io::Result<ConnId> {
+        let target = *self
+            .targets
+            .get(node.index())
+            .ok_or(io::ErrorKind::AddrNotAvailable)?;
         let socket = Socket::new(
-            Domain::for_address(self.target),
+            Domain::for_address(target),
             Type::STREAM,
             Some(Protocol::TCP),
         )?;
@@ -202,7 +209,7 @@ impl Engine {
             self.next_source += 1;
             socket.bind(&SockAddr::from(SocketAddrV4::new(source, 0)))?;
         }
-        match socket.connect(&SockAddr::from(self.target)) {
+        match socket.connect(&SockAddr::from(target)) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
             Err(error) => return Err(error),
@@ -414,7 +421,6 @@ impl Engine {
     }
 
     fn writable(&mut self, id: ConnId, handler: &mut impl Handler) {
-        let target = self.target;
         let path = std::mem::take(&mut self.path);
         let Some(conn) = self.conn(id) else {
             self.path = path;
@@ -423,10 +429,10 @@ impl Engine {
         let mut failed = None;
         if conn.phase == Phase::Connecting {
             match conn.stream.take_error() {
-                Ok(None) if conn.stream.peer_addr().is_ok() => {
+                Ok(None) if let Ok(host) = conn.stream.peer_addr() => {
                     conn.phase = Phase::Upgrading;
                     let request = format!(
-                        "GET {path} HTTP/1.1\r\nHost: {target}\r\nUpgrade: websocket\r\n\
+                        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n\
                          Connection: Upgrade\r\nSec-WebSocket-Key: {WEBSOCKET_KEY}\r\n\
                          Sec-WebSocket-Version: 13\r\n\
                          Sec-WebSocket-Protocol: caffis.chat.v1\r\n\r\n"

@@ -16,6 +16,10 @@ pub struct Slot(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageNumber(pub u32);
 
+/// A node of the cluster, by its place in the list of addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIndex(pub u32);
+
 impl ClientIndex {
     pub fn index(self) -> usize {
         self.0 as usize
@@ -35,6 +39,12 @@ impl Slot {
 }
 
 impl MessageNumber {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl NodeIndex {
     pub fn index(self) -> usize {
         self.0 as usize
     }

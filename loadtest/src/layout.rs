@@ -22,10 +22,18 @@ impl Layout {
     /// Every client in `rooms_per_user` rooms of `room_size`: once beside its neighbours, then
     /// beside others, shuffled.
     pub fn grid(clients: usize, room_size: usize, rooms_per_user: usize) -> Self {
-        let room_size = room_size.clamp(1, clients.max(1));
+        Self {
+            name: format!("grid {clients} {room_size} {rooms_per_user}"),
+            ..Self::mixed(clients, &vec![room_size; rooms_per_user])
+        }
+    }
+
+    /// Every client in one room of each size, beside other clients in each.
+    pub fn mixed(clients: usize, room_sizes: &[usize]) -> Self {
         let mut rooms = Vec::new();
         let mut order: Vec<ClientIndex> = (0..clients as u32).map(ClientIndex).collect();
-        for layer in 0..rooms_per_user {
+        for (layer, room_size) in room_sizes.iter().enumerate() {
+            let room_size = (*room_size).clamp(1, clients.max(1));
             if layer > 0 {
                 Random::new(layer as u64).shuffle(&mut order);
             }
@@ -47,7 +55,7 @@ impl Layout {
             }
         }
         Self {
-            name: format!("grid {clients} {room_size} {rooms_per_user}"),
+            name: format!("mixed {clients} {room_sizes:?}"),
             clients,
             rooms,
         }
@@ -113,6 +121,16 @@ mod tests {
                 assert_eq!(unique.len(), room.members.len());
             }
         }
+    }
+
+    #[test]
+    fn mixed_rooms_hold_everybody_once_per_size() {
+        let layout = Layout::mixed(100, &[2, 4, 50]);
+        let sizes: Vec<usize> = layout.rooms.iter().map(|room| room.members.len()).collect();
+        assert_eq!(sizes[..50], [2; 50]);
+        assert_eq!(sizes[50..75], [4; 25]);
+        assert_eq!(sizes[75..], [50; 2]);
+        assert!(layout.memberships().iter().all(|rooms| rooms.len() == 3));
     }
 
     #[test]

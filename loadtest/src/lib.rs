@@ -3,8 +3,10 @@
 //! From the inside out: [`checker`] is pure and decides what is wrong; [`world`] plays the clients;
 //! [`engine`] moves the bytes; [`scenarios`] are what one can run.
 
+pub mod backends;
 pub mod checker;
 pub mod clock;
+pub mod cluster;
 pub mod disk;
 pub mod engine;
 pub mod identity;
@@ -14,6 +16,7 @@ pub mod layout;
 pub mod limits;
 pub mod measure;
 pub mod progress;
+pub mod proxy;
 pub mod random;
 pub mod reference;
 pub mod report;

@@ -29,7 +29,8 @@ pub const MEMBERS_PER_REQUEST_MAX: usize = 200;
 /// what a dead server never answers; what is over the bound is counted as not sent.
 pub const UNACKED_PER_CLIENT_MAX: usize = 64;
 /// Temporary errors in a row after which a send is given up (and found by the checker).
-pub const SEND_ATTEMPTS_MAX: u16 = 200;
+/// A minute without a database, asked again every 100 ms, is 600.
+pub const SEND_ATTEMPTS_MAX: u16 = 2_000;
 /// Connections that read the history at the end, at one time.
 pub const READERS_MAX: usize = 128;
 /// Members of one room that share the reading of its history.
@@ -47,6 +48,8 @@ pub const READER_ATTEMPTS_MAX: u32 = 40;
 pub const BACKOFF_CAP: Duration = Duration::from_secs(30);
 /// A connection that lived this long reconnects at once after a 42xx close.
 pub const LIVED_LONG: Duration = Duration::from_secs(30);
+/// A node that broke or refused a connection gets no new one for so long.
+pub const NODE_SUSPECT_FOR: Duration = Duration::from_secs(1);
 /// From `connect` to `ready`; longer counts as a failed connection.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(20);
 /// Pings come every 25 s and are answered within 10 s: a client that heard nothing for the sum
@@ -57,3 +60,16 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(35);
 pub const MISSING_PER_CURSOR_MAX: usize = 1024;
 /// Findings described in words; all are counted.
 pub const FINDING_EXAMPLES_MAX: usize = 40;
+
+/// Read from one side of a proxied connection and not yet taken by the other.
+pub const PROXY_BUFFER_BYTES: usize = 256 << 10;
+/// Connections that wait at a black hole for the line to be whole again.
+pub const PROXY_BACKLOG: i32 = 1024;
+/// The proxy's thread answers within this, or is gone.
+pub const PROXY_COMMAND_LIMIT: Duration = Duration::from_secs(10);
+/// A backend starts, recovers or ends within this.
+pub const BACKEND_START_LIMIT: Duration = Duration::from_secs(60);
+/// A backend on loopback that lives answers within this.
+pub const BACKEND_PROBE_LIMIT: Duration = Duration::from_millis(500);
+/// Connections of the private PostgreSQL: three nodes and those who look.
+pub const BACKEND_CONNECTIONS_MAX: u32 = 200;

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use loadtest::progress::Progress;
 use loadtest::scenarios::common::{Ending, OutputArgs};
-use loadtest::scenarios::{crash, power, reference, run, slow, smoke, stall, storm};
+use loadtest::scenarios::{
+    cluster, cluster_power, cluster_storm, crash, power, reference, run, slow, smoke, stall, storm,
+};
 use loadtest::world::SetupError;
 
 #[derive(Parser)]
@@ -32,6 +34,12 @@ enum Command {
     Slow(slow::SlowArgs),
     /// All clients drop and come back at once.
     Storm(storm::StormArgs),
+    /// Several nodes on PostgreSQL and Redis, and one thing after the other goes wrong.
+    Cluster(cluster::ClusterScenarioArgs),
+    /// All clients of a cluster drop and come back at once: seconds, and statements of the database.
+    ClusterStorm(cluster_storm::ClusterStormArgs),
+    /// Cut PostgreSQL's disk off in mid-write under the load of two nodes (needs root).
+    ClusterPower(cluster_power::ClusterPowerArgs),
     /// What the bare sends cost, without a server.
     Reference(reference::ReferenceArgs),
     /// The server's cost per delivery beside the bare sends', by turns.
@@ -57,6 +65,15 @@ fn main() -> ExitCode {
         Command::Stall(args) => (stall::run(&args, progress), args.output, args.expect_red),
         Command::Slow(args) => (slow::run(&args, progress), args.output, Vec::new()),
         Command::Storm(args) => (storm::run(&args, progress), args.output, Vec::new()),
+        Command::Cluster(args) => (cluster::run(&args, progress), args.output, args.expect_red),
+        Command::ClusterStorm(args) => {
+            let ended = cluster_storm::run(&args, progress);
+            (ended, args.output, Vec::new())
+        }
+        Command::ClusterPower(args) => {
+            let ended = cluster_power::run(&args, progress);
+            (ended, args.output, args.expect_red)
+        }
         Command::Reference(args) => (reference::run(&args, progress), args.output, Vec::new()),
         Command::Compare(args) => (reference::compare(&args, progress), args.output, Vec::new()),
         Command::ReferenceServer(args) => {

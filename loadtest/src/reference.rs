@@ -66,6 +66,8 @@ struct RequestData<'a> {
     #[serde(borrow)]
     text: Option<sonic_rs::LazyValue<'a>>,
     member_ids: Vec<Uuid>,
+    #[serde(default)]
+    user_ids: Vec<Uuid>,
     rate: f64,
     seconds: f64,
     payload_bytes: usize,
@@ -219,6 +221,7 @@ impl Reference {
         match request.r#type {
             "auth" => self.authenticate(peer, request.data.token.unwrap_or_default()),
             "room.create" => self.create(peer, &request),
+            "room.members.add" => self.add(peer, &request),
             "message.send" => self.message(peer, &request),
             "reference.go" => {
                 let now = Instant::now();
@@ -252,14 +255,7 @@ impl Reference {
         let id = Uuid::from_u128(1 + self.rooms.len() as u128);
         let mut members = vec![creator];
         members.extend(&request.data.member_ids);
-        let added = frame(&format!(
-            r#"{{"type":"room.added","data":{{"room":{{"room_id":"{id}"}},"last_seq":0}}}}"#
-        ));
-        for member in &members {
-            if let Some(peer) = self.peer_by_user.get(member).copied() {
-                self.send(peer, &added);
-            }
-        }
+        self.tell_added(id, &members);
         self.room_by_id.insert(id, self.rooms.len());
         self.rooms.push(Room {
             id,
@@ -271,6 +267,33 @@ impl Reference {
             r#"{{"id":{request_id},"type":"ack","data":{{"room":{{"room_id":"{id}"}},"created":true}}}}"#
         );
         self.send(peer, &frame(&ack));
+    }
+
+    fn add(&mut self, peer: usize, request: &Request<'_>) {
+        let Some(id) = request.data.room_id else {
+            return;
+        };
+        let Some(room) = self.room_by_id.get(&id).copied() else {
+            return;
+        };
+        self.rooms[room].members.extend(&request.data.user_ids);
+        self.tell_added(id, &request.data.user_ids);
+        let request_id = request.id.unwrap_or(0);
+        let ack = format!(
+            r#"{{"id":{request_id},"type":"ack","data":{{"room_id":"{id}","changed":true,"seq":0}}}}"#
+        );
+        self.send(peer, &frame(&ack));
+    }
+
+    fn tell_added(&mut self, room: Uuid, members: &[Uuid]) {
+        let added = frame(&format!(
+            r#"{{"type":"room.added","data":{{"room":{{"room_id":"{room}"}},"last_seq":0}}}}"#
+        ));
+        for member in members {
+            if let Some(peer) = self.peer_by_user.get(member).copied() {
+                self.send(peer, &added);
+            }
+        }
     }
 
     fn message(&mut self, peer: usize, request: &Request<'_>) {

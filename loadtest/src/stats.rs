@@ -83,12 +83,83 @@ pub struct Stats {
     pub last_delivery: Latency,
     /// How late the generator itself was.
     pub lateness: Latency,
+    /// What each node answered.
+    pub nodes: Vec<NodeStats>,
+    /// Parts of the run, in order, each with the messages due in it.
+    pub phases: Vec<PhaseStats>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeStats {
+    /// Messages that it was the first to acknowledge.
+    pub acks: u64,
+    pub last_ack_us: u64,
+}
+
+impl NodeStats {
+    pub fn acked(&mut self, now_us: u64) {
+        self.acks += 1;
+        self.last_ack_us = now_us;
+    }
+}
+
+/// Latencies of the messages due in a part of the run, however late they came.
+#[derive(Default)]
+pub struct PhaseStats {
+    pub name: String,
+    from_us: u64,
+    pub ack: Latency,
+    /// To members on the node that the message was sent to.
+    pub same_node: Latency,
+    /// To members on the other nodes.
+    pub cross_node: Latency,
+    /// From the loss of a connection to the client's next `ready`, by the time of that.
+    pub absence: Latency,
 }
 
 impl Stats {
     pub fn is_in_window(&self, due_us: u64) -> bool {
         self.window_us
             .is_some_and(|(from, to)| (from..to).contains(&due_us))
+    }
+
+    /// Messages due from now on belong to this phase.
+    pub fn begin_phase(&mut self, name: &str, now_us: u64) {
+        self.phases.push(PhaseStats {
+            name: name.to_owned(),
+            from_us: now_us,
+            ..PhaseStats::default()
+        });
+    }
+
+    fn phase(&mut self, due_us: u64) -> Option<&mut PhaseStats> {
+        self.phases
+            .iter_mut()
+            .rev()
+            .find(|phase| phase.from_us <= due_us)
+    }
+
+    pub fn acked(&mut self, due_us: u64, latency_us: u64) {
+        if let Some(phase) = self.phase(due_us) {
+            phase.ack.record(latency_us);
+        }
+    }
+
+    pub fn came_back(&mut self, absence_us: u64) {
+        if let Some(phase) = self.phases.last_mut() {
+            phase.absence.record(absence_us);
+        }
+    }
+
+    pub fn delivered(&mut self, due_us: u64, latency_us: u64, is_same_node: bool) {
+        let Some(phase) = self.phase(due_us) else {
+            return;
+        };
+        if is_same_node {
+            phase.same_node.record(latency_us);
+        } else {
+            phase.cross_node.record(latency_us);
+        }
     }
 
     pub fn count_close(&mut self, name: &str) {
@@ -126,6 +197,22 @@ mod tests {
         assert!((summary.p50_ms - 500.0).abs() < 1.0, "{summary:?}");
         assert!((summary.p99_ms - 990.0).abs() < 2.0, "{summary:?}");
         assert!((summary.max_ms - 1000.0).abs() < 2.0, "{summary:?}");
+    }
+
+    #[test]
+    fn a_late_delivery_counts_in_the_phase_its_message_was_due_in() {
+        let mut stats = Stats::default();
+        stats.delivered(5, 1, true);
+        stats.begin_phase("first", 10);
+        stats.begin_phase("second", 20);
+        stats.delivered(15, 1000, false);
+        stats.delivered(25, 1000, true);
+        let counts = |phase: &PhaseStats| {
+            let (same, cross) = (phase.same_node.summary(), phase.cross_node.summary());
+            (same.count, cross.count)
+        };
+        let counts: Vec<_> = stats.phases.iter().map(counts).collect();
+        assert_eq!(counts, [(0, 1), (1, 0)]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn crash(durability: &str) -> Vec<String> {
         connections: 40,
         room_size: 4,
         rate: 300.0,
-        expect_red: false,
+        expect_red: Vec::new(),
         output: OutputArgs {
             json: None,
             seed: Some(5),

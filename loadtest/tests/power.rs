@@ -17,7 +17,7 @@ fn power(durability: &str, file_system: FileSystem) -> Vec<String> {
         room_size: 4,
         rate: 100.0,
         file_system,
-        expect_red: false,
+        expect_red: Vec::new(),
         output: OutputArgs {
             json: None,
             seed: Some(6),

@@ -12,6 +12,8 @@ pub mod health;
 pub mod metrics;
 pub mod page;
 pub mod problem;
+pub mod rejoin;
+pub mod request_id;
 pub mod routes;
 pub mod serve;
 pub mod store_client;
@@ -19,6 +21,7 @@ pub mod store_client;
 use crate::chat::port::Store;
 use crate::chat::stats::Stats;
 use crate::identity::DemoLogin;
+use rejoin::Rejoin;
 use std::sync::Arc;
 
 /// What the control plane needs of the node.
@@ -30,6 +33,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Present only in development.
     pub demo: Option<Arc<dyn DemoLogin>>,
+    /// Takes the connections that become WebSockets after all.
+    pub rejoin: Arc<Rejoin>,
 }
 
 /// What the control plane sees of the node. Asked for every scrape and every probe, so it must

@@ -4,6 +4,7 @@ use super::health::{self, Readiness};
 use super::metrics::{self, HttpCounts};
 use super::page::{FILES, SAFE_HEADERS, serve};
 use super::problem::Problem;
+use super::request_id::{self, RequestId};
 use super::store_client::StoreClient;
 use super::{NodeView, Parts, demo};
 use crate::identity::DemoLogin;
@@ -11,12 +12,13 @@ use crate::protocol::{ErrorCode, asyncapi};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tracing::Instrument;
 
 /// Largest body of a request, bytes.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
@@ -72,9 +74,37 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
         .with_state(shared.clone())
 }
 
-/// Around every request: bounds its time, counts it, and makes its answer safe to look at.
+/// Around every request: names it, bounds its time, counts it, logs it, and makes its answer safe
+/// to look at. Whatever is logged meanwhile carries the request's id.
 async fn around(State(shared): App, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let id = RequestId::of(request.headers());
+    let method = request.method().clone();
+    let span = tracing::info_span!("request", request_id = %id, %method, route);
+    async {
+        let began = Instant::now();
+        let mut response = answered(&shared, route, request, next).await;
+        if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+            response.headers_mut().insert(request_id::HEADER, value);
+        }
+        let (status, ms) = (
+            response.status().as_u16(),
+            began.elapsed().as_millis() as u64,
+        );
+        // Probes, scrapes and the page come by the second, and say nothing when all is well.
+        if route.starts_with("/v1/") {
+            tracing::info!(status, ms, "answered");
+        } else {
+            tracing::debug!(status, ms, "answered");
+        }
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+async fn answered(shared: &Shared, route: &str, request: Request, next: Next) -> Response {
     let mut response = tokio::time::timeout(REQUEST_MAX, next.run(request))
         .await
         .unwrap_or_else(|_| {
@@ -91,7 +121,6 @@ async fn around(State(shared): App, request: Request, next: Next) -> Response {
     for (name, value) in SAFE_HEADERS {
         response.headers_mut().insert(name, value);
     }
-    let route = route.as_ref().map_or("other", MatchedPath::as_str);
     shared.http.count(route, response.status());
     response
 }
@@ -124,7 +153,8 @@ async fn demo_login(
     }
 }
 
-/// A WebSocket never comes here: the shards keep what they can upgrade.
+/// A WebSocket never comes here: the shards keep what they can upgrade, and are given back what
+/// becomes one later ([`super::rejoin`]).
 async fn no_upgrade() -> Problem {
     Problem::new(
         ErrorCode::BadRequest,

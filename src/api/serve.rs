@@ -4,14 +4,16 @@
 //! lasts longer than [`CONNECTION_MAX`], whatever its peer does or leaves undone.
 
 use super::Parts;
+use super::rejoin::{self, Rejoin};
 use super::routes::{Shared, routes};
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpStream;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -30,6 +32,10 @@ pub const CONNECTION_MAX: Duration = Duration::from_secs(60);
 const ENDING_MAX: Duration = Duration::from_secs(2);
 /// Bytes buffered of one request's head and one answer.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// The answer when no shard has room for a connection that leaves.
+const REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\
+    retry-after: 5\r\nconnection: close\r\n\r\n";
 
 struct Handed {
     stream: TcpStream,
@@ -85,8 +91,11 @@ pub fn start(parts: Parts) -> io::Result<(ControlPlane, Door)> {
     let thread = std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            let router = routes(&Arc::new(Shared::new(parts)));
-            runtime.block_on(accept(connections, stopping, router));
+            let serving = Serving {
+                rejoin: parts.rejoin.clone(),
+                router: routes(&Arc::new(Shared::new(parts))),
+            };
+            runtime.block_on(accept(connections, stopping, serving));
         })?;
     let plane = ControlPlane {
         stop,
@@ -114,7 +123,7 @@ impl Drop for ControlPlane {
 async fn accept(
     mut connections: mpsc::Receiver<Handed>,
     mut stopping: watch::Receiver<bool>,
-    router: Router,
+    serving: Serving,
 ) {
     let mut tasks = JoinSet::new();
     let told = stopping.clone();
@@ -122,7 +131,7 @@ async fn accept(
         tokio::select! {
             handed = connections.recv() => match handed {
                 Some(handed) => {
-                    tasks.spawn(serve(handed, router.clone(), told.clone()));
+                    tasks.spawn(serve(handed, serving.clone(), told.clone()));
                 }
                 None => break,
             },
@@ -134,7 +143,14 @@ async fn accept(
     while tasks.join_next().await.is_some() {}
 }
 
-async fn serve(handed: Handed, router: Router, mut stopping: watch::Receiver<bool>) {
+/// What each connection is served with.
+#[derive(Clone)]
+struct Serving {
+    router: Router,
+    rejoin: Arc<Rejoin>,
+}
+
+async fn serve(handed: Handed, serving: Serving, mut stopping: watch::Receiver<bool>) {
     let Handed {
         stream,
         read,
@@ -148,22 +164,39 @@ async fn serve(handed: Handed, router: Router, mut stopping: watch::Receiver<boo
         }
     };
     let stream = TokioIo::new(Prefixed::new(read, stream));
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_MAX)
-            .max_buf_size(BUFFER_BYTES_MAX)
-            .serve_connection(stream, TowerToHyperService::new(router))
-    );
+    let (upgrades, mut upgrade) = mpsc::channel(1);
+    let router = TowerToHyperService::new(serving.router);
+    let service = service_fn(move |request| {
+        // No answer is made to an upgrade here: the shard's is the one.
+        let leaves = rejoin::head(&request).is_some_and(|head| upgrades.try_send(head).is_ok());
+        let answer = (!leaves).then(|| router.call(request));
+        async move {
+            match answer {
+                Some(answer) => answer.await,
+                None => std::future::pending().await,
+            }
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(stream, service);
     let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
+        // First, so that earlier answers are written before an upgrade is looked for.
+        biased;
+        ended = &mut connection => Some(ended),
+        Some(head) = upgrade.recv() => {
+            leave(connection.into_parts(), head, serving.rejoin.as_ref());
+            return;
+        }
         () = tokio::time::sleep(CONNECTION_MAX) => None,
         _ = stopping.wait_for(|stop| *stop) => None,
     };
     let ended = match ended {
         Some(ended) => Some(ended),
         None => {
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
             tokio::time::timeout(ENDING_MAX, connection).await.ok()
         }
     };
@@ -172,6 +205,31 @@ async fn serve(handed: Handed, router: Router, mut stopping: watch::Receiver<boo
         tracing::debug!(%error, "a connection ended");
     }
     drop(permit);
+}
+
+/// Gives a connection to a shard: the head of its upgrade, and what was read behind it.
+fn leave<S>(
+    parts: http1::Parts<TokioIo<Prefixed<tokio::net::TcpStream>>, S>,
+    head: Vec<u8>,
+    rejoin: &Rejoin,
+) {
+    let Prefixed {
+        read,
+        given,
+        stream,
+    } = parts.io.into_inner();
+    let mut bytes = head;
+    bytes.extend_from_slice(&parts.read_buf);
+    bytes.extend_from_slice(&read[given..]);
+    match stream.into_std() {
+        Ok(stream) => {
+            if let Err(mut refused) = rejoin(stream, bytes) {
+                // An empty socket takes these few bytes, or it is broken.
+                let _told = refused.write_all(REFUSED);
+            }
+        }
+        Err(error) => tracing::debug!(%error, "cannot give a connection to a shard"),
+    }
 }
 
 /// A stream of which some bytes have been read already: they come first.

@@ -302,10 +302,7 @@ impl Home {
             suspect,
         } = committed;
         let relays = ctx.config.peers == Peers::Relay;
-        let joined = match relays {
-            true => Self::joined_by(&events),
-            false => Vec::new(),
-        };
+        let joined = Self::joined_by(&events);
         for (event, received_us) in events {
             // Nobody here has asked for a room that is not held: whoever does will read it.
             let held = self.index.get(&event.room_id).copied();
@@ -324,8 +321,12 @@ impl Home {
                 self.offer(index, encoded, passed, ctx);
             }
         }
-        for (room, users) in &joined {
-            Self::publish_added(*room, users, ctx);
+        for (room, users) in joined {
+            Self::publish_added(room, &users, ctx);
+            // Of a room that is held its gate tells, in its turn.
+            if !self.index.contains_key(&room) {
+                self.tell_added(room, users, ctx);
+            }
         }
         for (room, users) in created {
             Self::publish_added(room, &users, ctx);
@@ -720,4 +721,54 @@ impl HomeRoom {
 /// The frame of an event that was read, of which no stage is measured.
 pub(super) fn encode(event: &RoomEvent) -> Frame {
     Frame::of(EncodedEvent::of(event), Stamps::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bus::{Bus, Local};
+    use super::super::stats::Stats;
+    use super::super::{CoreConfig, Now};
+    use super::*;
+    use crate::protocol::event::RoomEventBody;
+    use crate::protocol::view::{MemberJoined, Role};
+    use crate::protocol::{Epoch, UnixMs};
+    use uuid::Uuid;
+
+    /// Right after a room was made nobody may have asked for it yet.
+    #[test]
+    fn a_new_member_of_a_room_that_nobody_holds_is_told_at_once() {
+        let user = |n| UserId(Uuid::from_u128(n));
+        let room = RoomId(Uuid::from_u128(7));
+        let event = RoomEvent {
+            room_id: room,
+            seq: 2,
+            ts: UnixMs(1),
+            body: RoomEventBody::MemberJoined(MemberJoined {
+                user_id: user(2),
+                name: "Bob".to_owned(),
+                actor_id: user(1),
+                role: Role::Member,
+            }),
+        };
+        let config = CoreConfig::new("test", 1, Epoch(1));
+        let (mut bus, mut stats, mut effects) = (Bus::new(1, 1), Stats::default(), Vec::new());
+        let mut ctx = Context {
+            now: Now::default(),
+            config: &config,
+            shard: 0,
+            bus: &mut bus,
+            stats: &mut stats,
+            effects: &mut effects,
+        };
+        let committed = Committed {
+            events: vec![(event, 0)],
+            ..Committed::default()
+        };
+        Home::new(1).committed(committed, &mut ctx);
+        let told = bus.local.pop_front();
+        let Some(Local::Message(MeshMessage::Added { room: of, users })) = told else {
+            panic!("{told:?}");
+        };
+        assert_eq!((of, &*users), (room, &[user(2)][..]));
+    }
 }

@@ -6,7 +6,7 @@
 //! Next: [`super::Config`], which gives the raw values their types.
 
 use crate::protocol::asyncapi;
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -83,7 +83,9 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         default: "sqlite:",
         example: "\"sqlite:\"",
-        help: "The store: sqlite: is the embedded one in the data folder, sqlite:FOLDER in another.",
+        help: "The store: sqlite: is the embedded one in the data folder, sqlite:FOLDER in another; \
+               postgres://user:password@host/database is PostgreSQL, with sslmode and sslrootcert as \
+               libpq reads them. A password is better given by environment or file.",
     },
     Setting {
         name: "redis_url",
@@ -230,6 +232,24 @@ pub fn command() -> Command {
         )
         .subcommand(Command::new("config").about("Prints an example configuration file"))
         .subcommand(Command::new("asyncapi").about("Prints the AsyncAPI document"))
+        .subcommand(
+            Command::new("migrate")
+                .about("Brings the store to the newest schema, and stops; a start does it too"),
+        )
+        .subcommand(
+            Command::new("doctor")
+                .about("Tells what this host lacks for a node with these settings")
+                .arg(
+                    Arg::new("json")
+                        .long("json")
+                        .action(ArgAction::SetTrue)
+                        .help("One JSON object instead of a table"),
+                ),
+        )
+        .subcommand(
+            Command::new("health")
+                .about("Asks the node that runs with these settings whether it can take users"),
+        )
         .arg(
             Arg::new("config")
                 .long("config")
@@ -326,6 +346,12 @@ pub struct Gathered {
 pub enum Asked {
     /// To run.
     Run(Gathered),
+    /// To bring the store to the newest schema.
+    Migrate(Gathered),
+    /// To look at the host, and tell in JSON or not.
+    Doctor(Gathered, bool),
+    /// To ask a running node.
+    Health(Gathered),
     /// To print this and stop.
     Print(String),
 }
@@ -345,6 +371,20 @@ pub fn gather(
         Some("asyncapi") => return Ok(Asked::Print(asyncapi::document_text())),
         Some(_) | None => (),
     }
+    let gathered = gather_settings(sources, &matches, read_file);
+    Ok(match matches.subcommand() {
+        Some(("doctor", asked)) => Asked::Doctor(gathered, asked.get_flag("json")),
+        Some(("migrate", _)) => Asked::Migrate(gathered),
+        Some(("health", _)) => Asked::Health(gathered),
+        Some(_) | None => Asked::Run(gathered),
+    })
+}
+
+fn gather_settings(
+    sources: &Sources,
+    matches: &ArgMatches,
+    read_file: impl FnOnce(&str) -> std::io::Result<String>,
+) -> Gathered {
     let mut gathered = Gathered::default();
     let path = matches.get_one::<String>("config");
     // An empty variable is no variable: compose files write `${X:-}`.
@@ -395,7 +435,7 @@ pub fn gather(
             gathered.warnings.push(warning);
         }
     }
-    Ok(Asked::Run(gathered))
+    gathered
 }
 
 fn parse_file(

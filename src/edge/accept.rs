@@ -11,7 +11,7 @@ use super::{ACCEPT_PAUSE_MS, Chat, Edge, HANDSHAKE_MS_HURRIED, HANDSHAKES_MAX, a
 use crate::limits;
 use crate::sys::{self, Shutdown};
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// How often the lack of descriptors is logged at most, ms.
@@ -111,6 +111,27 @@ impl Edge {
                 }
             }
         }
+    }
+
+    /// A connection that the control plane had, with the bytes of its upgrade. From here on it is
+    /// like one just accepted.
+    pub fn joined(&mut self, chat: &mut Chat, stream: TcpStream, read: Vec<u8>) {
+        // The ring wants a blocking one.
+        let room =
+            stream.set_nonblocking(false).is_ok() && !self.accepting.ends && self.make_room(chat);
+        self.stats.joined += 1;
+        let handshaking = Handshaking {
+            bytes: Vec::new(),
+            deadline_us: after_ms(chat.now, limits::HANDSHAKE_MS_MAX),
+        };
+        let state = State::Handshaking(Box::new(handshaking));
+        let index = self.slab.insert(OwnedFd::from(stream), state);
+        if room {
+            self.handshake(chat, index, read, 0);
+        } else {
+            self.refuse(chat, index, Refused::Overloaded);
+        }
+        self.settle(index);
     }
 
     /// Whether another request may be in the making; gives up old ones if there are too many.

@@ -113,7 +113,13 @@ impl Edge {
         }
     }
 
-    fn handshake(&mut self, chat: &mut Chat, index: u32, mut bytes: Vec<u8>, seen: usize) {
+    pub(super) fn handshake(
+        &mut self,
+        chat: &mut Chat,
+        index: u32,
+        mut bytes: Vec<u8>,
+        seen: usize,
+    ) {
         match read_head(&bytes, seen, &self.config.origins) {
             Head::Incomplete => {
                 if let Some(handshaking) = self.slab[index].handshaking() {

@@ -36,6 +36,8 @@ driver_stats! {
         upgraded,
         /// Connections handed to the control plane.
         handed_off,
+        /// Connections that the control plane gave back to become WebSockets.
+        joined,
         /// Connections refused before they became WebSockets.
         refused,
         /// Connections closed by us for breaking WebSocket itself.

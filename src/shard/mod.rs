@@ -28,19 +28,20 @@ use crate::limits;
 use crate::sys::{self, Limit, ListenOptions};
 use bell::Bell;
 use clock::Clock;
+use crossbeam_queue::ArrayQueue;
 use mesh::Mesh;
 use perform::{News, Performer, Relayed};
 use run::{Shard, Timing};
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Connections that may wait to be accepted: the system's usual cap; a storm overflows less.
-const BACKLOG: i32 = 4_096;
+pub const BACKLOG: i32 = 4_096;
 /// How often an address in use is tried: the kernel takes the rings of a process that was killed
 /// apart in its own time, and with them the sockets, which may outlive the process for a moment.
 const LISTEN_TRIES: u32 = 40;
@@ -166,13 +167,29 @@ pub struct Snapshot {
     pub driver: DriverStats,
 }
 
+/// Connections that may wait to join a shard, and that it takes in one turn.
+const JOINING_MAX: usize = 256;
+
 /// What other threads tell a shard, and it them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Control {
     stop: AtomicBool,
+    /// Connections that were the control plane's, each with what was read of it.
+    joining: ArrayQueue<(TcpStream, Vec<u8>)>,
     /// Zero, or one more than the ms over which to drain.
     drain: AtomicU64,
     snapshot: Mutex<Snapshot>,
+}
+
+impl Default for Control {
+    fn default() -> Control {
+        Control {
+            stop: AtomicBool::default(),
+            joining: ArrayQueue::new(JOINING_MAX),
+            drain: AtomicU64::default(),
+            snapshot: Mutex::default(),
+        }
+    }
 }
 
 impl Control {
@@ -185,7 +202,7 @@ impl Control {
     }
 
     fn is_new(&self, drain_began: bool) -> bool {
-        self.is_stopped() || (!drain_began && self.drain().is_some())
+        self.is_stopped() || !self.joining.is_empty() || (!drain_began && self.drain().is_some())
     }
 }
 
@@ -488,6 +505,23 @@ impl Handle {
                 snapshot.unwrap_or_else(PoisonError::into_inner).clone()
             })
             .collect()
+    }
+
+    /// Takes a connection that is to become a WebSocket after all, with the bytes that were read of
+    /// it. The shards are chosen by turns.
+    ///
+    /// # Errors
+    /// Gives it back when too many wait.
+    pub fn join(&self, stream: TcpStream, read: Vec<u8>) -> Result<(), TcpStream> {
+        static TURN: AtomicUsize = AtomicUsize::new(0);
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
+        let (control, bell) = &self.0.0[turn % self.0.0.len()];
+        control
+            .joining
+            .push((stream, read))
+            .map_err(|(stream, _)| stream)?;
+        bell.ring();
+        Ok(())
     }
 
     /// Accept nobody any more and close everybody, spread over this time; then they end.

@@ -9,7 +9,7 @@ use super::bell::Bell;
 use super::clock::Clock;
 use super::mesh::Mesh;
 use super::perform::Performer;
-use super::{Control, Snapshot};
+use super::{Control, JOINING_MAX, Snapshot};
 use crate::chat::{Input, ShardIx, TICK_MS};
 use crate::edge::{Chat, Edge};
 use crate::sys::Event;
@@ -98,6 +98,7 @@ impl Shard {
         self.edge.stats.turns += 1;
         self.begin_drain();
         let mut inputs = self.take_events();
+        inputs += self.take_joining();
         inputs += self.take_mesh();
         inputs += self.performer.take_replies(&mut self.chat);
         inputs += self.performer.take_news(&mut self.chat);
@@ -140,6 +141,16 @@ impl Shard {
             }
         }
         EVENTS_PER_TURN
+    }
+
+    fn take_joining(&mut self) -> usize {
+        for taken in 0..JOINING_MAX {
+            let Some((stream, read)) = self.control.joining.pop() else {
+                return taken;
+            };
+            self.edge.joined(&mut self.chat, stream, read);
+        }
+        JOINING_MAX
     }
 
     fn take_mesh(&mut self) -> usize {

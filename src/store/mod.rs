@@ -10,4 +10,6 @@
     clippy::disallowed_macros
 )]
 
+mod common;
+pub mod postgres;
 pub mod sqlite;

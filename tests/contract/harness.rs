@@ -1,8 +1,10 @@
 //! Calls a store and waits for its answers; the backends under test.
 
+use crate::postgres_server as postgres;
 use caffis_chat::chat::port::*;
 use caffis_chat::protocol::view::{Role, RoomKind};
 use caffis_chat::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
+use caffis_chat::store::postgres::{PostgresOptions, PostgresStore};
 use caffis_chat::store::sqlite::{SqliteOptions, SqliteStore};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,12 +25,14 @@ pub struct Backend {
     open: Open,
     clock_ms: Arc<AtomicU64>,
     folder: tempfile::TempDir,
+    /// Its own database on the shared server, if it has one.
+    database: Option<String>,
 }
 
 impl Backend {
     /// One of each.
     pub fn all() -> Vec<Backend> {
-        vec![Self::sqlite()]
+        vec![Self::sqlite(), Self::postgres()]
     }
 
     /// The embedded store, on a new file.
@@ -42,6 +46,32 @@ impl Backend {
         }))
     }
 
+    /// The store on PostgreSQL, in a new schema of a database that all tests share.
+    pub fn postgres() -> Backend {
+        Self::at(postgres::shared().schema())
+    }
+
+    /// The store on PostgreSQL, with a new database of its own.
+    pub fn postgres_alone() -> Backend {
+        let server = postgres::shared();
+        let database = server.database();
+        let mut backend = Self::at(server.url(&database));
+        backend.database = Some(database);
+        backend
+    }
+
+    fn at(url: String) -> Backend {
+        let open: Open = Box::new(move |_, clock_ms| {
+            Arc::new(PostgresStore::open(patient(&url, clock_ms)).expect("the store opens"))
+        });
+        Self::new(open)
+    }
+
+    /// The name of its own database on the shared server.
+    pub fn database(&self) -> &str {
+        self.database.as_deref().expect("a database of its own")
+    }
+
     fn new(open: Open) -> Backend {
         let folder = tempfile::tempdir().expect("a folder");
         let clock_ms = Arc::new(AtomicU64::new(START_MS));
@@ -51,6 +81,7 @@ impl Backend {
             open,
             clock_ms,
             folder,
+            database: None,
         }
     }
 
@@ -193,6 +224,16 @@ impl Backend {
             panic!("not the answer to get rooms");
         };
         rooms.remove(0)
+    }
+}
+
+/// A store on PostgreSQL with a clock of its own, which gives up nothing because the machine is slow.
+pub fn patient(url: &str, clock_ms: Arc<AtomicU64>) -> PostgresOptions {
+    PostgresOptions {
+        clock: Some(Arc::new(move || UnixMs(clock_ms.load(Ordering::SeqCst)))),
+        statement_max: Duration::from_secs(30),
+        call_max: Duration::from_secs(50),
+        ..PostgresOptions::new(url)
     }
 }
 

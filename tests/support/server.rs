@@ -131,6 +131,11 @@ impl Server {
     /// A WebSocket that has not said anything.
     pub fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.address).expect("connected");
+        self.connect_over(stream)
+    }
+
+    /// The same over a connection that is there already.
+    pub fn connect_over(&self, stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(DEADLINE)).expect("set");
         let mut request = format!("ws://{}/v1/ws", self.address)
             .into_client_request()

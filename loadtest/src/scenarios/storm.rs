@@ -79,7 +79,7 @@ pub fn run(args: &StormArgs, progress: Progress) -> Result<Ending, SetupError> {
         world
             .progress
             .stage(&format!("storm {round} of {}", args.rounds));
-        let seconds = storm(&mut world, args)?;
+        let seconds = storm(&mut world, args.drop_by, args.missed, args.limit)?;
         server.check_alive()?;
         rounds.push(seconds);
         world.progress.line(&format!(
@@ -115,15 +115,21 @@ pub fn run(args: &StormArgs, progress: Progress) -> Result<Ending, SetupError> {
 }
 
 /// One storm. Returns the seconds from the first `connect` until nobody lacks anything.
-fn storm(world: &mut World, args: &StormArgs) -> Result<f64, SetupError> {
-    let all = || (0..args.connections as u32).map(ClientIndex);
-    world.drop_clients(all(), args.drop_by == DropBy::Reset);
-    world.forget_newest(u64::from(args.missed));
+pub(super) fn storm(
+    world: &mut World,
+    drop_by: DropBy,
+    missed: u32,
+    limit_s: f64,
+) -> Result<f64, SetupError> {
+    let clients = world.state.clients.len() as u32;
+    let all = || (0..clients).map(ClientIndex);
+    world.drop_clients(all(), drop_by == DropBy::Reset);
+    world.forget_newest(u64::from(missed));
     world.state.settings.connects_in_flight_max = usize::MAX;
     let began_us = world.state.clock.now_us();
     world.want(all());
     let mut next_look_us = 0;
-    let limit = Duration::from_secs_f64(args.limit.max(1.0) * 2.0);
+    let limit = Duration::from_secs_f64(limit_s.max(1.0) * 2.0);
     world.run_until(limit, |state| {
         let now_us = state.clock.now_us();
         if state.ready + state.stopped() < state.clients.len() || now_us < next_look_us {

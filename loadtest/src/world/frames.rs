@@ -85,15 +85,21 @@ impl State {
             return;
         }
         self.stats.deliveries += 1;
-        if let Some(received) = self.checker.received(room, seq)
-            && self.stats.is_in_window(received.due_us)
-        {
-            let latency_us = self.clock.now_us().saturating_sub(received.due_us);
+        let Some(received) = self.checker.received(room, seq) else {
+            return;
+        };
+        let latency_us = self.clock.now_us().saturating_sub(received.due_us);
+        if self.stats.is_in_window(received.due_us) {
             self.stats.delivery.record(latency_us);
             if received.by_all {
                 self.stats.last_delivery.record(latency_us);
             }
         }
+        let node = self.clients[client.index()].node;
+        let sent_to = self.sent_to.get(received.number.index());
+        let is_same_node = sent_to.is_none_or(|sender| *sender == node);
+        self.stats
+            .delivered(received.due_us, latency_us, is_same_node);
     }
 
     fn content(
@@ -283,11 +289,14 @@ impl State {
         if !is_first {
             return;
         }
-        if let Some(sent) = self.checker.message(number)
-            && self.stats.is_in_window(sent.due_us)
-        {
-            let latency_us = self.clock.now_us().saturating_sub(sent.due_us);
-            self.stats.ack.record(latency_us);
+        let now_us = self.clock.now_us();
+        self.stats.nodes[self.clients[client.index()].node.index()].acked(now_us);
+        if let Some(sent) = self.checker.message(number) {
+            let latency_us = now_us.saturating_sub(sent.due_us);
+            if self.stats.is_in_window(sent.due_us) {
+                self.stats.ack.record(latency_us);
+            }
+            self.stats.acked(sent.due_us, latency_us);
         }
         let every = self.settings.probe_every;
         if every > 0 && number.0.is_multiple_of(every) {

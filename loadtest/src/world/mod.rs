@@ -6,6 +6,7 @@
 //!
 //! Next: [`session`] (connections), [`frames`] (what arrives), [`sending`], [`rooms`], [`readers`].
 
+mod balance;
 mod frames;
 mod readers;
 mod rooms;
@@ -25,13 +26,14 @@ use crate::checker::Checker;
 use crate::clock::{Clock, us};
 use crate::engine::{ConnId, ConnectOptions, Engine, Handler, Incoming};
 use crate::identity::{Issuer, MessageIds};
-use crate::ids::{ClientIndex, MessageNumber, RoomIndex, Slot};
+use crate::ids::{ClientIndex, MessageNumber, NodeIndex, RoomIndex, Slot};
 use crate::layout::Layout;
 use crate::limits::{BACKOFF_CAP, CONNECTS_IN_FLIGHT_MAX, HISTORY_PAGE};
 use crate::progress::Progress;
 use crate::random::Random;
-use crate::stats::Stats;
+use crate::stats::{NodeStats, Stats};
 
+pub use balance::Node;
 use readers::Reader;
 pub use sending::Load;
 
@@ -101,6 +103,8 @@ pub enum Phase {
 pub struct Client {
     pub phase: Phase,
     pub conn: Option<ConnId>,
+    /// Of its connection, or of the last one.
+    pub node: NodeIndex,
     is_wanted: bool,
     /// It does not read for the time being.
     is_stalled: bool,
@@ -110,6 +114,8 @@ pub struct Client {
     failures: u32,
     began_us: u64,
     pub ready_us: u64,
+    /// When its connection broke; 0 if it was not lost, or is back.
+    left_us: u64,
     heard_us: u64,
     retry_after_ms: Option<u64>,
     was_ever_ready: bool,
@@ -187,6 +193,10 @@ pub struct State {
     ids: MessageIds,
     layout_name: String,
     pub clients: Vec<Client>,
+    pub nodes: Vec<Node>,
+    node_turn: usize,
+    /// The node that each message was last sent to, by its number.
+    sent_to: Vec<NodeIndex>,
     rooms: Vec<Room>,
     room_by_id: UuidMap<RoomIndex>,
     early: UuidMap<Vec<(ClientIndex, Early)>>,
@@ -214,9 +224,10 @@ pub struct World {
 }
 
 impl World {
+    /// All clients on one server.
+    ///
     /// # Errors
-    /// When the layout needs more descriptors than the process may open, or the system has no
-    /// epoll.
+    /// As [`World::over`].
     pub fn new(
         target: SocketAddr,
         path: &str,
@@ -224,6 +235,24 @@ impl World {
         settings: Settings,
         progress: Progress,
     ) -> Result<Self, SetupError> {
+        Self::over(&[target], path, layout, settings, progress)
+    }
+
+    /// Clients spread over the nodes of a cluster, as a balancer would spread them.
+    ///
+    /// # Errors
+    /// When the layout needs more descriptors than the process may open, or the system has no
+    /// epoll, or there is no node.
+    pub fn over(
+        targets: &[SocketAddr],
+        path: &str,
+        layout: &Layout,
+        settings: Settings,
+        progress: Progress,
+    ) -> Result<Self, SetupError> {
+        if targets.is_empty() {
+            return Err(SetupError("no node to connect to".to_owned()));
+        }
         crate::measure::check_descriptors(layout.clients + crate::limits::READERS_MAX + 64)
             .map_err(SetupError)?;
         let mut random = Random::new(settings.seed);
@@ -239,6 +268,7 @@ impl World {
             .map(|memberships| Client {
                 phase: Phase::Away,
                 conn: None,
+                node: NodeIndex::default(),
                 is_wanted: false,
                 is_stalled: false,
                 options: ConnectOptions::default(),
@@ -246,6 +276,7 @@ impl World {
                 failures: 0,
                 began_us: 0,
                 ready_us: 0,
+                left_us: 0,
                 heard_us: 0,
                 retry_after_ms: None,
                 was_ever_ready: false,
@@ -278,11 +309,17 @@ impl World {
             ids,
             layout_name: layout.name.clone(),
             clients,
+            nodes: vec![Node::default(); targets.len()],
+            node_turn: 0,
+            sent_to: Vec::new(),
             rooms,
             room_by_id: UuidMap::default(),
             early: UuidMap::default(),
             checker: Checker::new(ids, layout.clients, &members),
-            stats: Stats::default(),
+            stats: Stats {
+                nodes: vec![NodeStats::default(); targets.len()],
+                ..Stats::default()
+            },
             timers: BinaryHeap::new(),
             connect_queue: VecDeque::new(),
             in_flight: 0,
@@ -301,7 +338,7 @@ impl World {
         };
         state.timer(1_000_000, Timer::Sweep);
         Ok(Self {
-            engine: Engine::new(target, path, state.settings.seed)?,
+            engine: Engine::new(targets, path, state.settings.seed)?,
             state,
             progress,
         })
@@ -362,6 +399,25 @@ impl World {
     /// As [`World::turn`].
     pub fn run_for(&mut self, time: Duration) -> Result<(), SetupError> {
         self.run_until(time, |_| false).map(|_| ())
+    }
+
+    /// Goes on while something slow is done aside: the clients must not stand still for it, or their
+    /// latencies would be ours.
+    ///
+    /// # Errors
+    /// As [`World::turn`], or when the work panicked.
+    pub fn aside<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> Result<T, SetupError> {
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(work);
+            while !worker.is_finished() {
+                self.turn()?;
+                let state = &self.state;
+                self.progress.tick(|| state.line());
+            }
+            worker
+                .join()
+                .map_err(|_| SetupError("what was done aside panicked".to_owned()))
+        })
     }
 
     /// Waits until nothing is open: every send answered, every member at the end of its rooms.
@@ -436,6 +492,16 @@ impl State {
             }
         }
         behind
+    }
+
+    /// When the oldest message that has no answer yet was due; `None` if all have one.
+    pub fn oldest_open_us(&self) -> Option<u64> {
+        let oldest = |client: &Client| {
+            let open = client.unacked.iter();
+            let due = open.filter_map(|number| self.checker.message(*number));
+            due.map(|sent| sent.due_us).min()
+        };
+        self.clients.iter().filter_map(oldest).min()
     }
 
     pub fn wanted(&self) -> usize {

@@ -11,7 +11,7 @@ use super::{READER_OWNER, SetupError, State, Timer, World};
 use crate::checker::{Content, RoomHistory};
 use crate::clock::us;
 use crate::engine::{ConnId, ConnectOptions, Engine, Incoming};
-use crate::ids::{ClientIndex, RoomIndex};
+use crate::ids::{ClientIndex, NodeIndex, RoomIndex};
 use crate::limits::{
     HISTORY_PAGE, READ_JOB_EVENTS, READER_ATTEMPTS_MAX, READER_SILENCE_MAX, READERS_MAX,
     READERS_PER_ROOM_MAX,
@@ -133,8 +133,16 @@ impl State {
         histories
     }
 
+    /// Readers take the nodes in turn: what one node says is compared with what clients of all of
+    /// them saw.
+    fn next_reader_node(&mut self) -> NodeIndex {
+        self.node_turn = (self.node_turn + 1) % self.nodes.len();
+        NodeIndex(self.node_turn as u32)
+    }
+
     fn connect_reader(&mut self, engine: &mut Engine, reader: u32) {
         let owner = READER_OWNER + u64::from(reader);
+        let node = self.next_reader_node();
         let it = &mut self.readers[reader as usize];
         it.attempts += 1;
         it.is_ready = false;
@@ -143,7 +151,7 @@ impl State {
                 .get_or_insert_with(|| "too many attempts".to_owned());
             return;
         }
-        match engine.connect(owner, ConnectOptions::default()) {
+        match engine.connect(owner, node, ConnectOptions::default()) {
             Ok(id) => {
                 it.conn = Some(id);
                 it.heard_us = self.clock.now_us();

@@ -4,7 +4,7 @@
 use super::{Phase, State, Timer, World};
 use crate::engine::Engine;
 use crate::identity;
-use crate::ids::{ClientIndex, MessageNumber, RoomIndex, Slot};
+use crate::ids::{ClientIndex, MessageNumber, NodeIndex, RoomIndex, Slot};
 use crate::limits::{SEND_ATTEMPTS_MAX, UNACKED_PER_CLIENT_MAX};
 use crate::wire;
 
@@ -158,7 +158,13 @@ impl State {
         }
         let client_msg_id = self.ids.id(number, sent.due_us);
         let text = identity::json_escaped(&self.checker.text(number));
+        let node = it.node;
         self.checker.attempted(number, it.connection);
+        if self.sent_to.len() <= number.index() {
+            self.sent_to
+                .resize(number.index() + 1, NodeIndex::default());
+        }
+        self.sent_to[number.index()] = node;
         let frame = wire::message_send(number, room_id, client_msg_id, &text);
         engine.send_text(id, frame.as_bytes());
     }

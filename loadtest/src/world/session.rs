@@ -152,12 +152,16 @@ impl State {
                 return;
             };
             let now_us = self.clock.now_us();
-            let it = &mut self.clients[client.index()];
+            let it = &self.clients[client.index()];
             if !it.is_wanted || it.phase != Phase::Away {
                 continue;
             }
-            match engine.connect(u64::from(client.0), it.options) {
+            let options = it.options;
+            let node = self.take_node();
+            let it = &mut self.clients[client.index()];
+            match engine.connect(u64::from(client.0), node, options) {
                 Ok(id) => {
+                    it.node = node;
                     it.phase = Phase::Connecting;
                     it.conn = Some(id);
                     it.connection += 1;
@@ -234,6 +238,10 @@ impl State {
         it.ready_us = now_us;
         it.retry_after_ms = None;
         it.was_ever_ready = true;
+        let left_us = std::mem::take(&mut it.left_us);
+        if left_us > 0 {
+            self.stats.came_back(now_us.saturating_sub(left_us));
+        }
         self.in_flight -= 1;
         self.ready += 1;
         self.stats.connects += 1;
@@ -334,7 +342,12 @@ impl State {
         let has_lived =
             it.phase == Phase::Ready && now_us.saturating_sub(it.ready_us) >= us(LIVED_LONG);
         let retry_after_ms = it.retry_after_ms.take();
+        if it.phase == Phase::Ready {
+            it.left_us = now_us;
+        }
+        let node = it.node;
         self.left(client);
+        self.suspect(node, closed);
         let it = &mut self.clients[client.index()];
         let after = after_close(closed);
         match closed {
@@ -375,6 +388,10 @@ impl State {
 
     /// The client has no connection any more; what it had open is uncertain.
     pub(super) fn left(&mut self, client: ClientIndex) {
+        let Client { node, conn, .. } = self.clients[client.index()];
+        if conn.is_some() {
+            self.give_back(node);
+        }
         let it = &mut self.clients[client.index()];
         match it.phase {
             Phase::Connecting | Phase::Authenticating => self.in_flight -= 1,

@@ -6,6 +6,7 @@ use crate::chat::port::{HistoryPage, HistoryRead, Refusal};
 use crate::protocol::reply::History;
 use crate::protocol::view::Message;
 use crate::protocol::{ErrorCode, Seq};
+use crate::store::common::{Taken, middle_out};
 use rusqlite::{Connection, ToSql, params};
 
 /// A page, or `forbidden`, also where there is no such room.
@@ -99,28 +100,9 @@ fn around(
 ) -> Result<History, Failure> {
     let (older, older_cut) = page(connection, OLDER, read, seq.saturating_add(1))?;
     let (newer, newer_cut) = page(connection, NEWER, read, seq)?;
-    let (mut older, mut newer) = (older.into_iter().peekable(), newer.into_iter().peekable());
-    let (mut below, mut above) = (Vec::new(), Vec::new());
-    let mut taken = Taken::none();
-    loop {
-        // A side that was cut, by its own bytes, is not at its end: the page is.
-        let older_ended = older.peek().is_none() && !older_cut;
-        let newer_ended = newer.peek().is_none() && !newer_cut;
-        let (side, kept) = if newer_ended || below.len() <= above.len() && !older_ended {
-            (&mut older, &mut below)
-        } else {
-            (&mut newer, &mut above)
-        };
-        match side.next_if(|message| taken.takes(message, read)) {
-            Some(message) => kept.push(message),
-            None => break,
-        }
-    }
-    let has_more = older_cut || newer_cut || older.len() + newer.len() > 0;
-    below.reverse();
-    below.append(&mut above);
+    let (messages, has_more) = middle_out(read, (older, older_cut), (newer, newer_cut));
     Ok(History {
-        messages: below,
+        messages,
         has_more,
         last_seq,
         next_after_seq: None,
@@ -147,30 +129,4 @@ fn page(
         messages.push(message);
     }
     Ok((messages, false))
-}
-
-/// What a page has taken so far.
-struct Taken {
-    messages: usize,
-    bytes: usize,
-}
-
-impl Taken {
-    fn none() -> Taken {
-        Taken {
-            messages: 0,
-            bytes: 0,
-        }
-    }
-
-    /// Takes the message into account, if it fits; the first one always fits.
-    fn takes(&mut self, message: &Message, read: &HistoryRead) -> bool {
-        let bytes = self.bytes + message.text.as_ref().map_or(0, String::len);
-        let fits = self.messages < read.limit && (bytes <= read.bytes_max || self.messages == 0);
-        if fits {
-            self.messages += 1;
-            self.bytes = bytes;
-        }
-        fits
-    }
 }

@@ -5,7 +5,7 @@
 
 use super::marks;
 use super::read::{room_as_opened, room_view};
-use super::row::{Failure, OPENED_SEQ, Opened, int, refuse, user_id};
+use super::row::{Failure, int, refuse, user_id};
 use super::write::{Batch, Head, Seat};
 use crate::chat::port::{OpDone, OpOutcome, OpReply};
 use crate::limits;
@@ -14,6 +14,7 @@ use crate::protocol::view::{
     Member, MemberJoined, MemberLeft, MemberRoleChanged, Role, Room, RoomKind, SystemEvent,
 };
 use crate::protocol::{ErrorCode, RoomId, Seq, UserId};
+use crate::store::common::{OPENED_SEQ, Opened, is_well_formed, room_hash};
 use rusqlite::{OptionalExtension, params};
 
 impl Batch<'_> {
@@ -25,12 +26,7 @@ impl Batch<'_> {
         title: Option<&str>,
         others: &[UserId],
     ) -> Result<OpOutcome, Failure> {
-        let body_hash = self.body_hash(|hash| {
-            hash.text(kind.name());
-            hash.number(u64::from(title.is_some()));
-            hash.text(title.unwrap_or_default());
-            others.iter().for_each(|user| hash.user(*user));
-        });
+        let body_hash = room_hash(self.hash_key, kind, title, others);
         let first: Option<[u8; 16]> = self
             .connection
             .prepare_cached("SELECT body_hash FROM chat_rooms WHERE room_id = ?1")?
@@ -39,14 +35,7 @@ impl Batch<'_> {
         if let Some(first) = first {
             return self.created_before(room, actor, kind, first == body_hash);
         }
-        // What follows from the request alone is checked before it comes here; checked again,
-        // because a wrong room id would undo the uniqueness of a pair.
-        let well_formed = !others.contains(&actor)
-            && match kind {
-                RoomKind::Direct => others.len() == 1 && room == RoomId::direct(actor, others[0]),
-                RoomKind::Group => true,
-            };
-        if !well_formed {
+        if !is_well_formed(room, actor, kind, others) {
             return Ok(refuse(
                 ErrorCode::BadRequest,
                 "not the members of such a room",

@@ -313,7 +313,7 @@ pub(super) fn room_as_opened(
         &EventsRead {
             room,
             after: 0,
-            to: super::row::OPENED_SEQ,
+            to: crate::store::common::OPENED_SEQ,
             events_max: 1,
             bytes_max: 0,
             newest: false,

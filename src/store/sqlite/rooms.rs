@@ -10,9 +10,9 @@ use crate::chat::port::{
 use crate::limits;
 use crate::protocol::view::{ListedRoom, Message, RoomKind, Watermark};
 use crate::protocol::{ErrorCode, RoomId, Seq, UnixMs, UserId};
+use crate::store::common::{Place, cursor, parse_cursor};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, BTreeSet};
-use uuid::Uuid;
 
 /// Whether this user is unknown, or the token says another name or picture than is kept.
 pub(super) fn must_write(connection: &Connection, sign_in: &SignIn) -> Result<bool, Failure> {
@@ -145,9 +145,6 @@ fn rooms_by_activity(
     Ok(found)
 }
 
-/// Where a room stands in a list by activity.
-type Place = (std::cmp::Reverse<UnixMs>, RoomId);
-
 impl UserRoom {
     fn place(&self) -> Place {
         (std::cmp::Reverse(self.last_ts), self.room)
@@ -235,7 +232,7 @@ pub(super) fn list(
         });
     }
     if end < rooms.len() && end > begin {
-        page.next_cursor = Some(cursor(&rooms[end - 1]));
+        page.next_cursor = Some(cursor(&rooms[end - 1].place()));
     }
     Ok(Ok(page))
 }
@@ -252,17 +249,4 @@ fn last_message(connection: &Connection, room: RoomId) -> Result<Option<Message>
         Some(row) => message(row).map(Some),
         None => Ok(None),
     }
-}
-
-/// The place of a page's last room. Rooms that became active meanwhile stand before it; they are
-/// told by their events.
-fn cursor(room: &UserRoom) -> String {
-    format!("{:x}-{}", room.last_ts.0, room.room.0.simple())
-}
-
-fn parse_cursor(cursor: &str) -> Option<Place> {
-    let (ts, room) = cursor.split_once('-')?;
-    let ts = u64::from_str_radix(ts, 16).ok()?;
-    let room = Uuid::try_parse(room).ok()?;
-    Some((std::cmp::Reverse(UnixMs(ts)), RoomId(room)))
 }

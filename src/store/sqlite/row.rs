@@ -1,11 +1,12 @@
 //! Rows as values: ids, enums, messages, and the events that stand for them.
 
-use crate::chat::port::{Refusal, StoreError};
-use crate::protocol::event::{RoomEvent, RoomEventBody};
-use crate::protocol::view::{Member, Message, MessageKind, Role, Room, RoomKind, SystemEvent};
-use crate::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
+use crate::chat::port::StoreError;
+use crate::protocol::event::RoomEvent;
+use crate::protocol::view::{Message, MessageKind, Role, RoomKind, SystemEvent};
+use crate::protocol::{ClientMsgId, RoomId, UnixMs, UserId};
+use crate::store::common::{event_of, from_json};
+pub(super) use crate::store::common::{int, refuse};
 use rusqlite::Row;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -53,17 +54,6 @@ impl From<Failure> for StoreError {
             Failure::World(text) | Failure::Data(text) => StoreError::Unavailable(text),
         }
     }
-}
-
-/// A refusal.
-pub(super) fn refuse<T>(code: ErrorCode, message: &'static str) -> Result<T, Refusal> {
-    Err(Refusal { code, message })
-}
-
-/// A number as SQLite keeps it. Ours stay far below 2^63; a client's `seq` may be anything, and is
-/// then simply after every event.
-pub(super) fn int(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// A number that is never negative.
@@ -127,7 +117,7 @@ pub(super) use message_columns;
 /// A message in its current state.
 pub(super) fn message(row: &Row<'_>) -> Result<Message, Failure> {
     let event: Option<SystemEvent> = match row.get_ref(10)?.as_str_or_null() {
-        Ok(Some(json)) => Some(from_json(json)?),
+        Ok(Some(json)) => Some(from_json(json).map_err(Failure::Data)?),
         Ok(None) => None,
         Err(error) => return Err(Failure::Data(error.to_string())),
     };
@@ -153,107 +143,7 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, Failure> {
 
 /// The durable event that created the message of this row.
 pub(super) fn event(room_id: RoomId, row: &Row<'_>) -> Result<RoomEvent, Failure> {
-    let mut message = message(row)?;
-    let (seq, ts) = (message.seq, message.created_at);
-    let body = match message.event.take() {
-        None => RoomEventBody::MessageCreated {
-            message: Box::new(message),
-        },
-        Some(SystemEvent::RoomCreated { .. }) => {
-            let json = row.get_ref(10)?.as_str().unwrap_or_default();
-            let opened: Opened = from_json(json)?;
-            RoomEventBody::RoomCreated {
-                room: Box::new(opened.room.into_room(room_id, ts)),
-            }
-        }
-        Some(SystemEvent::MemberJoined(joined)) => RoomEventBody::MemberJoined(joined),
-        Some(SystemEvent::MemberLeft(left)) => RoomEventBody::MemberLeft(left),
-        Some(SystemEvent::MemberRoleChanged(changed)) => RoomEventBody::MemberRoleChanged(changed),
-    };
-    Ok(RoomEvent {
-        room_id,
-        seq,
-        ts,
-        body,
-    })
-}
-
-/// `event` of the row of `room.created`: what every system message has, and beside it the room as
-/// it was opened, so that the event can be told again after the room has changed.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Opened {
-    r#type: String,
-    actor_id: UserId,
-    pub room: OpenedAs,
-}
-
-/// A room as it was opened.
-#[derive(Serialize, Deserialize)]
-pub(super) struct OpenedAs {
-    kind: RoomKind,
-    title: Option<String>,
-    member_count: u32,
-    members: Vec<OpenedMember>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct OpenedMember {
-    user_id: UserId,
-    name: String,
-    role: Role,
-}
-
-impl Opened {
-    /// What is kept of a room that was opened just now.
-    pub fn new(actor_id: UserId, room: &Room) -> Opened {
-        let member = |member: &Member| OpenedMember {
-            user_id: member.user_id,
-            name: member.name.clone(),
-            role: member.role,
-        };
-        Opened {
-            r#type: "room.created".to_owned(),
-            actor_id,
-            room: OpenedAs {
-                kind: room.kind,
-                title: room.title.clone(),
-                member_count: room.member_count,
-                members: room.members.iter().map(member).collect(),
-            },
-        }
-    }
-}
-
-/// `seq` of `room.created`, which the first members have read.
-pub(super) const OPENED_SEQ: Seq = 1;
-
-impl OpenedAs {
-    /// The room as it was then.
-    pub fn into_room(self, room_id: RoomId, created_at: UnixMs) -> Room {
-        let member = |member: OpenedMember| Member {
-            user_id: member.user_id,
-            name: member.name,
-            role: member.role,
-            read_seq: OPENED_SEQ,
-            delivered_seq: OPENED_SEQ,
-        };
-        Room {
-            room_id,
-            kind: self.kind,
-            title: self.title,
-            created_at,
-            last_seq: OPENED_SEQ,
-            member_count: self.member_count,
-            members: self.members.into_iter().map(member).collect(),
-        }
-    }
-}
-
-/// JSON of one of our own types.
-pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String, Failure> {
-    sonic_rs::to_string(value).map_err(|error| Failure::Data(error.to_string()))
-}
-
-fn from_json<T: for<'de> Deserialize<'de>>(json: &str) -> Result<T, Failure> {
-    sonic_rs::from_str(json).map_err(|error| Failure::Data(error.to_string()))
+    let message = message(row)?;
+    let json = row.get_ref(10)?.as_str().unwrap_or_default();
+    event_of(room_id, message, json).map_err(Failure::Data)
 }

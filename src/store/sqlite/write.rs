@@ -10,25 +10,23 @@
 
 use super::marks::{Marks, MarksWriter};
 use super::read::newest;
-use super::row::{Failure, int, refuse, role, room_kind, to_json, uint};
+use super::row::{Failure, int, refuse, role, room_kind, uint};
 use crate::chat::port::{Op, OpDone, OpKind, OpOutcome, OpReply};
 use crate::chat::sabotage::{Sabotage, Sabotaged};
 use crate::protocol::event::{RoomEvent, RoomEventBody};
 use crate::protocol::reply::Sent;
-use crate::protocol::view::{Message, MessageKind, Role, RoomKind};
+use crate::protocol::view::{Role, RoomKind};
 use crate::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
+use crate::store::common::{BodyHash, send_hash, sent, text_message, to_json};
 use rusqlite::{Connection, params};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// First 16 bytes of a keyed BLAKE3: what is compared to tell a retry from another body.
-pub(super) type BodyHash = [u8; 16];
 
 /// Writes of one transaction.
 pub(super) struct Batch<'a> {
     pub(super) connection: &'a Connection,
     pub(super) now: UnixMs,
-    hash_key: &'a [u8; 32],
+    pub(super) hash_key: &'a [u8; 32],
     sabotage: Sabotaged,
     /// Rooms whose first `seq` since the start was given: only kept by sabotage.
     reused: &'a mut BTreeSet<RoomId>,
@@ -115,11 +113,7 @@ impl<'a> Batch<'a> {
         reply_to_seq: Option<Seq>,
     ) -> Result<OpOutcome, Failure> {
         assert!(!text.as_bytes().contains(&0), "parsing refuses U+0000");
-        let body_hash = self.body_hash(|hash| {
-            hash.text(MessageKind::Text.name());
-            hash.text(text);
-            hash.number(reply_to_seq.unwrap_or(0));
-        });
+        let body_hash = send_hash(self.hash_key, text, reply_to_seq);
         let is_member = self.head(room)?.is_some() && self.seat(room, sender)?.role.is_some();
         let answers_something = match reply_to_seq {
             Some(seq) => is_member && self.has_message(room, seq)?,
@@ -149,23 +143,8 @@ impl<'a> Batch<'a> {
             if inserted == 1 {
                 self.give(room, seq, ts);
                 self.seat(room, sender)?.read_seq = Some(seq);
-                let message = Message {
-                    seq,
-                    sender_id: sender,
-                    client_msg_id: Some(client_msg_id),
-                    kind: MessageKind::Text,
-                    text: Some(text.to_owned()),
-                    event: None,
-                    attachments: Vec::new(),
-                    reply_to_seq,
-                    mentions: Vec::new(),
-                    reactions: BTreeMap::new(),
-                    changed_seq: seq,
-                    revision: 1,
-                    edited_at: None,
-                    deleted_at: None,
-                    created_at: ts,
-                };
+                let text = text.to_owned();
+                let message = text_message(sender, client_msg_id, text, reply_to_seq, seq, ts);
                 return Ok(Ok(sent(room, client_msg_id, message)));
             }
         }
@@ -245,7 +224,7 @@ impl<'a> Batch<'a> {
                 int(seq),
                 actor.0.as_bytes(),
                 int(ts.0),
-                to_json(event)?,
+                to_json(event).map_err(Failure::Data)?,
             ])?;
         self.give(room, seq, ts);
         Ok(RoomEvent {
@@ -365,15 +344,6 @@ impl<'a> Batch<'a> {
         self.marks.append(self.connection, marks)
     }
 
-    /// The keyed hash of what `parts` feeds to it.
-    pub fn body_hash(&self, parts: impl FnOnce(&mut Parts)) -> BodyHash {
-        let mut hash = Parts(blake3::Hasher::new_keyed(self.hash_key));
-        parts(&mut hash);
-        let mut first = [0; 16];
-        first.copy_from_slice(&hash.0.finalize().as_bytes()[..16]);
-        first
-    }
-
     /// What this user is called, and of how many rooms they are a member.
     pub fn user(&self, user: UserId) -> Result<Option<(String, usize)>, Failure> {
         let mut statement = self
@@ -384,44 +354,5 @@ impl<'a> Batch<'a> {
             Some(row) => Ok(Some((row.get(0)?, uint(row, 1)? as usize))),
             None => Ok(None),
         }
-    }
-}
-
-/// Parts of a body, each told from the next by its length.
-pub(super) struct Parts(blake3::Hasher);
-
-impl Parts {
-    pub fn text(&mut self, text: &str) {
-        self.number(text.len() as u64);
-        self.0.update(text.as_bytes());
-    }
-
-    pub fn number(&mut self, number: u64) {
-        self.0.update(&number.to_le_bytes());
-    }
-
-    pub fn user(&mut self, user: UserId) {
-        self.0.update(user.0.as_bytes());
-    }
-}
-
-fn sent(room_id: RoomId, client_msg_id: ClientMsgId, message: Message) -> OpDone {
-    let (seq, ts) = (message.seq, message.created_at);
-    OpDone {
-        reply: OpReply::Sent(Sent {
-            client_msg_id,
-            room_id,
-            seq,
-            ts,
-            duplicate: false,
-        }),
-        events: vec![RoomEvent {
-            room_id,
-            seq,
-            ts,
-            body: RoomEventBody::MessageCreated {
-                message: Box::new(message),
-            },
-        }],
     }
 }

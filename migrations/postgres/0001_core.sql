@@ -1,0 +1,151 @@
+-- The core of chat: users, rooms, messages, members, watermarks, blocks, typing.
+--
+-- Ids are `uuid`. Times are `bigint` ms since 1970: the unit of the protocol and of the core, compared
+-- as they are, with no conversion and no time zone between. There are no foreign keys: every write
+-- already reads the rows that a key would check, under the lock of their room.
+--
+-- Locks. Whatever gives a `seq` or changes who is a member first locks the rows of its rooms in
+-- `chat_rooms`, in the order of their ids, then the rows of the users it counts in `chat_users`, in the
+-- order of theirs, and only then looks. Rows of `messages`, `room_participants` and
+-- `message_read_status` are written only by who holds the room's lock.
+
+CREATE TABLE meta (
+    one      smallint PRIMARY KEY CHECK (one = 1),
+    -- Identity of this history: 64 random bits. A node joins it with the system identifier and the
+    -- timeline of the server, so that a promoted replica and a restored backup are another history.
+    epoch    bigint NOT NULL,
+    -- Key of `body_hash`, so that a hash kept after an erase tells nothing about the body.
+    hash_key bytea NOT NULL CHECK (octet_length(hash_key) = 32)
+);
+
+-- Users, cached from their tokens.
+CREATE TABLE chat_users (
+    user_id    uuid PRIMARY KEY,
+    name       text NOT NULL,
+    picture    text,
+    -- Rises with every change of the user's rooms.
+    version    bigint NOT NULL,
+    -- Rooms the user is a member of; bounded, so that it is checked without counting.
+    room_count integer NOT NULL CHECK (room_count >= 0),
+    created_at bigint NOT NULL
+) WITH (fillfactor = 80);
+
+-- Rooms. Every event of a room writes its row, which is the room's lock: half of each page is left
+-- free, so that the new version of a row finds place beside the old one and no index is touched.
+CREATE TABLE chat_rooms (
+    room_id      uuid PRIMARY KEY,
+    kind         text NOT NULL CHECK (kind IN ('direct', 'group')),
+    title        text,
+    created_by   uuid NOT NULL,
+    created_at   bigint NOT NULL,
+    member_count integer NOT NULL CHECK (member_count >= 0),
+    -- The newest event, and its time. 0: the room is being opened, seen only by who opens it.
+    last_seq     bigint NOT NULL,
+    last_ts      bigint NOT NULL,
+    -- Keyed hash of what the room was first opened with.
+    body_hash    bytea NOT NULL CHECK (octet_length(body_hash) = 16)
+) WITH (fillfactor = 50);
+
+-- Messages in their current state, those of kind `system` included. Partitioned from the first day:
+-- keys that hold the room's id are the price of being able to spread the partitions over servers, and
+-- it cannot be paid later.
+CREATE TABLE messages (
+    room_id       uuid NOT NULL,
+    -- The event that created it: its identity.
+    seq           bigint NOT NULL,
+    sender_id     uuid NOT NULL,
+    -- The last event that changed it; equal to `seq` until then.
+    changed_seq   bigint NOT NULL,
+    created_at    bigint NOT NULL,
+    edited_at     bigint,
+    deleted_at    bigint,
+    reply_to_seq  bigint,
+    -- NULL for system messages.
+    client_msg_id uuid,
+    revision      integer NOT NULL,
+    kind          text NOT NULL,
+    -- Keyed hash of the original body; alone decides whether a retry is the same message.
+    body_hash     bytea,
+    -- For system messages: the type and data of the event.
+    event         jsonb,
+    text          text,
+    PRIMARY KEY (room_id, seq)
+) PARTITION BY HASH (room_id);
+
+-- One message per (room, sender, client_msg_id), for good. The id comes first because clients make
+-- UUIDv7, which grow with time: inserts then meet on the index's last pages.
+CREATE UNIQUE INDEX messages_once ON messages (client_msg_id, sender_id, room_id)
+    WHERE client_msg_id IS NOT NULL;
+
+-- Messages that changed since they were created. The others are found by the primary key, so a send
+-- pays nothing for this index.
+CREATE INDEX messages_changed ON messages (room_id, changed_seq) WHERE changed_seq <> seq;
+
+CREATE TABLE messages_p00 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 0);
+CREATE TABLE messages_p01 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 1);
+CREATE TABLE messages_p02 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 2);
+CREATE TABLE messages_p03 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 3);
+CREATE TABLE messages_p04 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 4);
+CREATE TABLE messages_p05 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 5);
+CREATE TABLE messages_p06 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 6);
+CREATE TABLE messages_p07 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 7);
+CREATE TABLE messages_p08 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 8);
+CREATE TABLE messages_p09 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 9);
+CREATE TABLE messages_p10 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 10);
+CREATE TABLE messages_p11 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 11);
+CREATE TABLE messages_p12 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 12);
+CREATE TABLE messages_p13 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 13);
+CREATE TABLE messages_p14 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 14);
+CREATE TABLE messages_p15 PARTITION OF messages FOR VALUES WITH (MODULUS 16, REMAINDER 15);
+
+-- Members, and who once was one (`left_seq` is not null).
+CREATE TABLE room_participants (
+    room_id    uuid NOT NULL,
+    user_id    uuid NOT NULL,
+    role       text NOT NULL CHECK (role IN ('member', 'admin', 'owner')),
+    -- Of the latest stay.
+    joined_seq bigint NOT NULL,
+    joined_at  bigint NOT NULL,
+    left_seq   bigint,
+    left_at    bigint,
+    PRIMARY KEY (room_id, user_id)
+);
+
+-- The rooms of a user.
+CREATE INDEX room_participants_of_user ON room_participants (user_id, room_id)
+    WHERE left_seq IS NULL;
+
+-- The members of a room, longest-serving first.
+CREATE INDEX room_participants_by_service ON room_participants (room_id, joined_seq, user_id)
+    WHERE left_seq IS NULL;
+
+-- Watermarks per room and user, made when a user joins; `delivered_seq` is never below `read_seq`.
+-- Neither ever decreases. A send advances its author's, so pages are left half free.
+CREATE TABLE message_read_status (
+    room_id       uuid NOT NULL,
+    user_id       uuid NOT NULL,
+    read_seq      bigint NOT NULL,
+    delivered_seq bigint NOT NULL,
+    PRIMARY KEY (room_id, user_id)
+) WITH (fillfactor = 50);
+
+-- Who wants to hear nothing of whom.
+CREATE TABLE user_relationships (
+    user_id    uuid NOT NULL,
+    other_id   uuid NOT NULL,
+    kind       text NOT NULL CHECK (kind IN ('block')),
+    created_at bigint NOT NULL,
+    PRIMARY KEY (user_id, other_id, kind),
+    CHECK (user_id <> other_id)
+);
+
+CREATE INDEX user_relationships_of_other ON user_relationships (other_id, user_id);
+
+-- Who was typing, as a sample for operators: unlogged, empty after a crash, and never on the path of an
+-- event. Typing itself goes from node to node and expires there.
+CREATE UNLOGGED TABLE typing_indicators (
+    room_id    uuid NOT NULL,
+    user_id    uuid NOT NULL,
+    expires_at bigint NOT NULL,
+    PRIMARY KEY (room_id, user_id)
+);

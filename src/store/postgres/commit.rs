@@ -1,0 +1,358 @@
+//! A batch of writes: encoded into the arrays of `chat_commit`, one round trip, and its rows as
+//! outcomes.
+//!
+//! Invariants: outcomes stand in the order of the writes, one each; a batch that the database refuses
+//! for its data is halved until the write that is to blame is alone.
+
+use super::row::{Failure, get, room_view, uint};
+use super::session::Session;
+use crate::chat::port::{Op, OpDone, OpKind, OpOutcome, OpReply, StoreError};
+use crate::limits;
+use crate::protocol::event::{RoomEvent, RoomEventBody};
+use crate::protocol::reply::Sent;
+use crate::protocol::view::{RoomKind, SystemEvent};
+use crate::protocol::{ClientMsgId, ErrorCode, RoomId, UnixMs, UserId};
+use crate::store::common::{
+    from_json, int, is_well_formed, refuse, room_hash, send_hash, sent, system_body, text_message,
+};
+use std::collections::BTreeSet;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+/// The batch.
+pub(super) const COMMIT: &str = "SELECT ix, outcome, seq, ts, event
+     FROM chat_commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+
+/// Decides these writes one after the other and commits them together.
+///
+/// # Errors
+/// [`StoreError::Unavailable`]: of these writes none, some or all may stand.
+pub(super) async fn commit(
+    session: &Session,
+    now: Option<UnixMs>,
+    ops: &[&Op],
+) -> Result<Vec<OpOutcome>, StoreError> {
+    let mut outcomes = Vec::with_capacity(ops.len());
+    // What is not decided yet, the first of it last.
+    let mut waiting = vec![ops];
+    while let Some(part) = waiting.pop() {
+        match tried(session, now, part).await {
+            Ok(mut done) => outcomes.append(&mut done),
+            Err(Failure::Data(text)) => match part {
+                [op] => {
+                    tracing::error!(error = text, room = %op.room, "write failed");
+                    outcomes.push(refuse(ErrorCode::Internal, "the write failed"));
+                }
+                _ => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    waiting.push(second);
+                    waiting.push(first);
+                }
+            },
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+    assert_eq!(outcomes.len(), ops.len(), "one outcome per write");
+    Ok(outcomes)
+}
+
+/// One transaction, tried again while the database ends it for the sake of another.
+async fn tried(
+    session: &Session,
+    now: Option<UnixMs>,
+    ops: &[&Op],
+) -> Result<Vec<OpOutcome>, Failure> {
+    let mut tries = 1;
+    loop {
+        match once(session, now, ops).await {
+            Err(Failure::Conflict(text)) if tries < super::options::TRIES_MAX => {
+                tracing::warn!(error = text, "commit is tried again");
+                tries += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn once(
+    session: &Session,
+    now: Option<UnixMs>,
+    ops: &[&Op],
+) -> Result<Vec<OpOutcome>, Failure> {
+    let mut outcomes: Vec<Option<OpOutcome>> = Vec::with_capacity(ops.len());
+    let mut arrays = Arrays::default();
+    // Where the writes stand that the database is asked about.
+    let mut places = Vec::with_capacity(ops.len());
+    for (place, op) in ops.iter().enumerate() {
+        if has_zero(op) {
+            // Parsing refuses it, so this is our own fault; the database takes no such text.
+            tracing::error!(room = %op.room, "a text with U+0000 came to the store");
+            outcomes.push(Some(refuse(ErrorCode::Internal, "the write failed")));
+        } else {
+            outcomes.push(None);
+            places.push(place);
+            arrays.push(session.hash_key(), op);
+        }
+    }
+    arrays.end_run();
+    if !places.is_empty() {
+        for row in arrays.query(session, now).await? {
+            let ix: i32 = get(&row, 0)?;
+            let place = usize::try_from(ix - 1).ok().and_then(|ix| places.get(ix));
+            let Some(place) = place.copied() else {
+                return Err(Failure::Data("an outcome of no write".to_owned()));
+            };
+            decode(ops[place], &row, &mut outcomes[place])?;
+        }
+    }
+    outcomes
+        .into_iter()
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| Failure::Data("a write without an outcome".to_owned()))
+}
+
+fn has_zero(op: &Op) -> bool {
+    match &op.kind {
+        OpKind::Send { text, .. } => text.as_bytes().contains(&0),
+        OpKind::CreateRoom { title, .. } => title
+            .as_ref()
+            .is_some_and(|title| title.as_bytes().contains(&0)),
+        OpKind::AddMembers { .. } | OpKind::RemoveMembers { .. } | OpKind::Leave => false,
+    }
+}
+
+/// The writes, column by column.
+#[derive(Default)]
+struct Arrays<'a> {
+    kinds: Vec<i32>,
+    run_ends: Vec<i32>,
+    rooms: Vec<Uuid>,
+    actors: Vec<Uuid>,
+    ids: Vec<Option<Uuid>>,
+    hashes: Vec<Option<Vec<u8>>>,
+    replies: Vec<Option<i64>>,
+    texts: Vec<Option<&'a str>>,
+    user_ends: Vec<i32>,
+    users: Vec<Uuid>,
+    locked_users: BTreeSet<Uuid>,
+    /// The sends of the stretch that is not ended, none of which repeats another.
+    run: BTreeSet<(RoomId, UserId, ClientMsgId)>,
+}
+
+impl<'a> Arrays<'a> {
+    fn push(&mut self, hash_key: &[u8; 32], op: &'a Op) {
+        let (mut id, mut hash, mut reply, mut body) = (None, None, None, None);
+        let kind = match &op.kind {
+            OpKind::Send {
+                client_msg_id,
+                text,
+                reply_to_seq,
+            } => {
+                let key = (op.room, op.actor, *client_msg_id);
+                if !self.run.insert(key) {
+                    self.end_run();
+                    self.run.insert(key);
+                }
+                id = Some(client_msg_id.0);
+                hash = Some(send_hash(hash_key, text, *reply_to_seq).to_vec());
+                reply = reply_to_seq.map(int);
+                body = Some(text.as_str());
+                0
+            }
+            OpKind::CreateRoom {
+                kind,
+                title,
+                members,
+            } => {
+                hash = Some(room_hash(hash_key, *kind, title.as_deref(), members).to_vec());
+                body = title.as_deref();
+                self.name(op.actor, members);
+                let malformed = !is_well_formed(op.room, op.actor, *kind, members);
+                match kind {
+                    RoomKind::Direct => 1 + 4 * i32::from(malformed),
+                    RoomKind::Group => 2 + 4 * i32::from(malformed),
+                }
+            }
+            OpKind::AddMembers { users } => {
+                self.name(op.actor, users);
+                3
+            }
+            OpKind::RemoveMembers { users } => {
+                self.name(op.actor, users);
+                4
+            }
+            OpKind::Leave => {
+                self.name(op.actor, &[op.actor]);
+                4
+            }
+        };
+        if kind != 0 {
+            self.end_run();
+        }
+        self.kinds.push(kind);
+        self.rooms.push(op.room.0);
+        self.actors.push(op.actor.0);
+        self.ids.push(id);
+        self.hashes.push(hash);
+        self.replies.push(reply);
+        self.texts.push(body);
+        self.user_ends.push(self.users.len() as i32);
+        if kind != 0 {
+            self.run_ends.push(self.kinds.len() as i32);
+        }
+    }
+
+    fn name(&mut self, actor: UserId, users: &[UserId]) {
+        self.users.extend(users.iter().map(|user| user.0));
+        self.locked_users.extend(users.iter().map(|user| user.0));
+        self.locked_users.insert(actor.0);
+    }
+
+    /// Ends the stretch of sends: the next write is decided after it.
+    fn end_run(&mut self) {
+        let end = self.kinds.len();
+        self.run_ends.resize(end, end as i32);
+        self.run.clear();
+    }
+
+    async fn query(&self, session: &Session, now: Option<UnixMs>) -> Result<Vec<Row>, Failure> {
+        let locked_users: Vec<Uuid> = self.locked_users.iter().copied().collect();
+        let rows = session
+            .query(
+                COMMIT,
+                &[
+                    &now.map(|now| int(now.0)),
+                    &self.kinds,
+                    &self.run_ends,
+                    &self.rooms,
+                    &self.actors,
+                    &self.ids,
+                    &self.hashes,
+                    &self.replies,
+                    &self.texts,
+                    &self.user_ends,
+                    &self.users,
+                    &locked_users,
+                    &(limits::MEMBERS_MAX as i32),
+                    &(limits::ROOMS_PER_USER_MAX as i32),
+                    &(limits::ROOM_MEMBERS_SHOWN_MAX as i32),
+                ],
+            )
+            .await?;
+        Ok(rows)
+    }
+}
+
+/// Adds what a row tells to the outcome of its write.
+fn decode(op: &Op, row: &Row, outcome: &mut Option<OpOutcome>) -> Result<(), Failure> {
+    let code: i32 = get(row, 1)?;
+    *outcome = Some(match code {
+        0 | 1 => Ok(decode_send(op, row, code == 1)?),
+        2 => refuse(
+            ErrorCode::IdempotencyConflict,
+            "this client_msg_id was used for another message",
+        ),
+        3 => refuse(ErrorCode::Forbidden, "not a member of this room"),
+        4 => refuse(
+            ErrorCode::NotFound,
+            "reply_to_seq names no message of this room",
+        ),
+        5 => {
+            let event = decode_event(op.room, row)?;
+            let mut done = match outcome.take() {
+                Some(Ok(done)) => done,
+                Some(Err(_)) | None => changed_nothing(),
+            };
+            done.reply = OpReply::Changed(Some(event.seq));
+            done.events.push(event);
+            Ok(done)
+        }
+        6 => Ok(changed_nothing()),
+        7 => Ok(OpDone {
+            reply: OpReply::Room {
+                room: room_view(op.room, get(row, 4)?)?,
+                created: false,
+            },
+            events: Vec::new(),
+        }),
+        8 | 9 => {
+            let event = decode_event(op.room, row)?;
+            let RoomEventBody::RoomCreated { room } = &event.body else {
+                return Err(Failure::Data("a room's first event is another".to_owned()));
+            };
+            let (room, created) = (Box::clone(room), code == 9);
+            Ok(OpDone {
+                reply: OpReply::Room {
+                    room: *room,
+                    created,
+                },
+                events: if created { vec![event] } else { Vec::new() },
+            })
+        }
+        10 => refuse(
+            ErrorCode::IdempotencyConflict,
+            "this client_room_id was used for another room",
+        ),
+        11 => refuse(ErrorCode::BadRequest, "not the members of such a room"),
+        12 => refuse(ErrorCode::NotFound, "no such user"),
+        13 => refuse(ErrorCode::TooLarge, "too many members"),
+        14 => refuse(ErrorCode::TooLarge, "a user is in too many rooms"),
+        // The same words whatever the reason: whether there is such a room is told to its members
+        // only.
+        15 => refuse(ErrorCode::Forbidden, "not allowed in this room"),
+        _ => return Err(Failure::Data(format!("outcome {code} is unknown"))),
+    });
+    Ok(())
+}
+
+fn decode_send(op: &Op, row: &Row, duplicate: bool) -> Result<OpDone, Failure> {
+    let OpKind::Send {
+        client_msg_id,
+        text,
+        reply_to_seq,
+    } = &op.kind
+    else {
+        return Err(Failure::Data("sent, without a send".to_owned()));
+    };
+    let (seq, ts) = (uint(row, 2)?, UnixMs(uint(row, 3)?));
+    if duplicate {
+        return Ok(OpDone {
+            reply: OpReply::Sent(Sent {
+                client_msg_id: *client_msg_id,
+                room_id: op.room,
+                seq,
+                ts,
+                duplicate,
+            }),
+            events: Vec::new(),
+        });
+    }
+    let message = text_message(
+        op.actor,
+        *client_msg_id,
+        text.clone(),
+        *reply_to_seq,
+        seq,
+        ts,
+    );
+    Ok(sent(op.room, *client_msg_id, message))
+}
+
+fn decode_event(room_id: RoomId, row: &Row) -> Result<RoomEvent, Failure> {
+    let (seq, ts) = (uint(row, 2)?, UnixMs(uint(row, 3)?));
+    let json: &str = get(row, 4)?;
+    let event: SystemEvent = from_json(json).map_err(Failure::Data)?;
+    Ok(RoomEvent {
+        room_id,
+        seq,
+        ts,
+        body: system_body(room_id, ts, event, json).map_err(Failure::Data)?,
+    })
+}
+
+fn changed_nothing() -> OpDone {
+    OpDone {
+        reply: OpReply::Changed(None),
+        events: Vec::new(),
+    }
+}

@@ -1,0 +1,209 @@
+//! Reads of rooms: for their home shard and for those who look at one. Each call is one statement, so
+//! it sees one snapshot and costs one round trip.
+
+use super::row::{
+    Failure, event_json, get, message, message_columns, role, room_id, room_kind, room_view, uint,
+    user_id,
+};
+use super::session::Session;
+use crate::chat::port::{
+    EventsPage, EventsRead, OpenedRoom, Refusal, RoomForUser, StoreAnswer, StoreCall,
+};
+use crate::limits;
+use crate::protocol::{ErrorCode, RoomId, Seq, UserId};
+use crate::store::common::{event_of, int, refuse};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// All statements that read.
+pub(super) const READS: &[&str] = &[
+    super::rooms::SIGN_IN,
+    super::rooms::LIST,
+    super::history::OLDER,
+    super::history::CHANGED,
+    super::history::AROUND,
+    OPEN_ROOMS,
+    HEADS,
+    EVENTS,
+    EVENTS_NEWEST,
+    GET_ROOMS,
+];
+
+/// What became of a read.
+pub(super) enum Read {
+    Answer(StoreAnswer),
+    /// A sign-in of a user who is unknown or is called differently by now.
+    MustWrite,
+}
+
+/// Answers a call that writes nothing. `is_written`: the users of a sign-in are known.
+pub(super) async fn answer(
+    session: &Session,
+    call: &StoreCall,
+    is_written: bool,
+) -> Result<Read, Failure> {
+    Ok(Read::Answer(match call {
+        StoreCall::SignIn(users) => {
+            match super::rooms::sign_in(session, users, is_written).await? {
+                Some(signed_in) => StoreAnswer::SignIn(signed_in),
+                None => return Ok(Read::MustWrite),
+            }
+        }
+        StoreCall::OpenRooms(rooms) => StoreAnswer::OpenRooms(open_rooms(session, rooms).await?),
+        StoreCall::Heads { rooms, users } => heads(session, rooms, users).await?,
+        StoreCall::Events(read) => StoreAnswer::Events(events(session, read).await?),
+        StoreCall::History(read) => {
+            StoreAnswer::History(super::history::history(session, read).await?)
+        }
+        StoreCall::ListRooms(read) => {
+            StoreAnswer::ListRooms(super::rooms::list(session, read).await?)
+        }
+        StoreCall::GetRooms(questions) => {
+            StoreAnswer::GetRooms(get_rooms(session, questions).await?)
+        }
+        StoreCall::Commit(_) | StoreCall::RenewEpoch(_) => {
+            return Err(Failure::Data("not a read".to_owned()));
+        }
+    }))
+}
+
+/// With the epoch, so that one that was renewed on another node is noticed here too.
+const HEADS: &str = "SELECT 0, room_id, last_seq FROM chat_rooms WHERE room_id = ANY ($1)
+     UNION ALL SELECT 1, user_id, version FROM chat_users WHERE user_id = ANY ($2)
+     UNION ALL SELECT 2, NULL, epoch FROM meta";
+
+async fn heads(
+    session: &Session,
+    rooms: &[RoomId],
+    users: &[UserId],
+) -> Result<StoreAnswer, Failure> {
+    let asked_rooms: Vec<Uuid> = rooms.iter().map(|room| room.0).collect();
+    let asked_users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    let (mut rooms, mut users) = (Vec::new(), Vec::new());
+    for row in session.query(HEADS, &[&asked_rooms, &asked_users]).await? {
+        match get::<i32>(&row, 0)? {
+            0 => rooms.push((room_id(&row, 1)?, uint(&row, 2)?)),
+            1 => users.push((user_id(&row, 1)?, uint(&row, 2)?)),
+            _ => {
+                session.epoch_is(get(&row, 2)?);
+            }
+        }
+    }
+    Ok(StoreAnswer::Heads { rooms, users })
+}
+
+const OPEN_ROOMS: &str = "SELECT r.room_id, r.kind, r.last_seq, p.user_id, p.role
+     FROM unnest($1::uuid[]) AS a (room_id)
+     JOIN chat_rooms r ON r.room_id = a.room_id
+     LEFT JOIN room_participants p ON p.room_id = r.room_id AND p.left_seq IS NULL";
+
+async fn open_rooms(
+    session: &Session,
+    rooms: &[RoomId],
+) -> Result<Vec<Option<OpenedRoom>>, Failure> {
+    let mut asked: Vec<Uuid> = rooms.iter().map(|room| room.0).collect();
+    asked.sort_unstable();
+    asked.dedup();
+    let mut found: BTreeMap<RoomId, OpenedRoom> = BTreeMap::new();
+    for row in session.query(OPEN_ROOMS, &[&asked]).await? {
+        let (kind, last_seq) = (room_kind(&row, 1)?, uint(&row, 2)?);
+        let opened = found.entry(room_id(&row, 0)?).or_insert(OpenedRoom {
+            last_seq,
+            kind,
+            members: Vec::new(),
+        });
+        if let Some(user) = get::<Option<Uuid>>(&row, 3)? {
+            opened.members.push((UserId(user), role(&row, 4)?));
+        }
+    }
+    Ok(rooms.iter().map(|room| found.get(room).cloned()).collect())
+}
+
+macro_rules! events {
+    ($order:literal) => {
+        concat!(
+            "SELECT h.last_seq, ",
+            message_columns!(),
+            " FROM (SELECT coalesce((SELECT last_seq FROM chat_rooms WHERE room_id = $1), 0)
+                     AS last_seq) h
+             LEFT JOIN LATERAL (
+                 SELECT w.* FROM (
+                     SELECT t.*,
+                         sum(coalesce(octet_length(t.text), 0)) OVER (ORDER BY t.seq ",
+            $order,
+            ") AS bytes, row_number() OVER (ORDER BY t.seq ",
+            $order,
+            ") AS n
+                     FROM (SELECT * FROM messages
+                         WHERE room_id = $1 AND seq > $2 AND seq <= $3
+                         ORDER BY seq ",
+            $order,
+            " LIMIT $4) t
+                 ) w WHERE w.bytes <= $5 OR w.n = 1
+             ) m ON true ORDER BY m.seq"
+        )
+    };
+}
+
+const EVENTS: &str = events!("ASC");
+const EVENTS_NEWEST: &str = events!("DESC");
+
+/// The durable events of a stretch, rebuilt from the messages they created.
+async fn events(session: &Session, read: &EventsRead) -> Result<EventsPage, Failure> {
+    let sql = if read.newest { EVENTS_NEWEST } else { EVENTS };
+    let rows = session
+        .query(
+            sql,
+            &[
+                &read.room.0,
+                &int(read.after),
+                &int(read.to),
+                &int(read.events_max as u64),
+                &int(read.bytes_max as u64),
+            ],
+        )
+        .await?;
+    let mut page = EventsPage {
+        events: Vec::with_capacity(rows.len()),
+        last_seq: 0,
+        floor: 0,
+    };
+    for row in &rows {
+        page.last_seq = uint(row, 0)?;
+        if get::<Option<i64>>(row, 1)?.is_some() {
+            let json = event_json(row, 1)?.unwrap_or_default();
+            let event = event_of(read.room, message(row, 1)?, json);
+            page.events.push(event.map_err(Failure::Data)?);
+        }
+    }
+    Ok(page)
+}
+
+const GET_ROOMS: &str = "SELECT a.room_id, p.user_id IS NOT NULL, coalesce(s.read_seq, 0),
+         CASE WHEN p.user_id IS NOT NULL THEN chat_room_view(a.room_id, $3) END
+     FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS a (room_id, user_id, n)
+     LEFT JOIN room_participants p
+         ON p.room_id = a.room_id AND p.user_id = a.user_id AND p.left_seq IS NULL
+     LEFT JOIN message_read_status s ON s.room_id = a.room_id AND s.user_id = a.user_id
+     ORDER BY a.n";
+
+async fn get_rooms(
+    session: &Session,
+    questions: &[(RoomId, UserId)],
+) -> Result<Vec<Result<RoomForUser, Refusal>>, Failure> {
+    let rooms: Vec<Uuid> = questions.iter().map(|(room, _)| room.0).collect();
+    let users: Vec<Uuid> = questions.iter().map(|(_, user)| user.0).collect();
+    let shown_max = limits::ROOM_MEMBERS_SHOWN_MAX as i64;
+    let rows = session
+        .query(GET_ROOMS, &[&rooms, &users, &shown_max])
+        .await?;
+    let answer = |row| {
+        if !get::<bool>(row, 1)? {
+            return Ok(refuse(ErrorCode::Forbidden, "not a member of this room"));
+        }
+        let read_seq: Seq = uint(row, 2)?;
+        let room = room_view(room_id(row, 0)?, get(row, 3)?)?;
+        Ok(Ok(RoomForUser { room, read_seq }))
+    };
+    rows.iter().map(answer).collect()
+}

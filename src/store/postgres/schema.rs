@@ -1,0 +1,194 @@
+//! Brings a database to the newest schema, and reads what it says about itself.
+//!
+//! Invariants: all migrations that are missing are applied in one transaction, under a lock, so that
+//! nodes may start together; a migration never changes once it was applied somewhere (its checksum is
+//! kept). A database that is refused is left as it was.
+
+use super::options::OpenError;
+use crate::protocol::Epoch;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error};
+
+/// Migrations, by version, from 1 without a gap.
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/postgres/0001_core.sql"),
+    include_str!("../../../migrations/postgres/0002_commit.sql"),
+];
+
+/// Key of the advisory lock under which migrations run: "CafCmigr".
+const MIGRATION_LOCK: i64 = 0x4361_6643_6d69_6772;
+
+/// Applies what was not applied yet, or refuses.
+pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
+    let failed = |error: Error| OpenError::Failed(super::row::told(&error));
+    let transaction = client.transaction().await.map_err(failed)?;
+    // Another node may be at it: as long as that takes, within reason.
+    transaction
+        .batch_execute("SET LOCAL statement_timeout = '120s'; SET LOCAL lock_timeout = '120s'")
+        .await
+        .map_err(failed)?;
+    transaction
+        .execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK])
+        .await
+        .map_err(failed)?;
+    let is_new: bool = transaction
+        .query_one("SELECT to_regclass('schema_migrations') IS NULL", &[])
+        .await
+        .map_err(failed)?
+        .get(0);
+    let mut applied = 0;
+    if !is_new {
+        let rows = transaction
+            .query(
+                "SELECT version, checksum FROM schema_migrations ORDER BY version",
+                &[],
+            )
+            .await
+            .map_err(failed)?;
+        let known = MIGRATIONS.len() as i64;
+        if let Some(found) = rows.last().map(|row| row.get::<_, i64>(0))
+            && found > known
+        {
+            return Err(OpenError::Newer { found, known });
+        }
+        for (row, sql) in rows.iter().zip(MIGRATIONS) {
+            if row.get::<_, &[u8]>(1) != checksum(sql) {
+                return Err(OpenError::MigrationDiffers(row.get(0)));
+            }
+        }
+        applied = rows.len();
+    }
+    if applied < MIGRATIONS.len() {
+        transaction
+            .batch_execute(
+                "CREATE TABLE IF NOT EXISTS schema_migrations (
+                     version bigint PRIMARY KEY, checksum bytea NOT NULL)",
+            )
+            .await
+            .map_err(failed)?;
+        for (version, sql) in (1i64..).zip(MIGRATIONS).skip(applied) {
+            transaction.batch_execute(sql).await.map_err(failed)?;
+            transaction
+                .execute(
+                    "INSERT INTO schema_migrations (version, checksum) VALUES ($1, $2)",
+                    &[&version, &checksum(sql).as_slice()],
+                )
+                .await
+                .map_err(failed)?;
+            tracing::info!(version, "migration applied");
+        }
+    }
+    let (epoch, hash_key) = (random_epoch(), random());
+    transaction
+        .execute(
+            "INSERT INTO meta (one, epoch, hash_key) VALUES (1, $1, $2) ON CONFLICT DO NOTHING",
+            &[&epoch, &hash_key.as_slice()],
+        )
+        .await
+        .map_err(failed)?;
+    transaction.commit().await.map_err(failed)
+}
+
+fn checksum(sql: &str) -> [u8; 32] {
+    *blake3::hash(sql.as_bytes()).as_bytes()
+}
+
+fn random() -> [u8; 32] {
+    let (a, b) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+    let mut both = [0; 32];
+    both[..16].copy_from_slice(a.as_bytes());
+    both[16..].copy_from_slice(b.as_bytes());
+    *blake3::hash(&both).as_bytes()
+}
+
+/// 64 random bits, as the database keeps them.
+pub(super) fn random_epoch() -> i64 {
+    let mut low = [0; 8];
+    low.copy_from_slice(&random()[..8]);
+    i64::from_le_bytes(low)
+}
+
+/// Which server this is, and which of its histories: another one after a promotion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ServerIdentity {
+    system: i64,
+    timeline: i64,
+}
+
+impl ServerIdentity {
+    /// The epoch of a database of this server whose `meta` holds this one.
+    pub fn epoch(self, kept: i64) -> Epoch {
+        let mut hash = blake3::Hasher::new();
+        for number in [kept, self.system, self.timeline] {
+            hash.update(&number.to_le_bytes());
+        }
+        let mut low = [0; 8];
+        low.copy_from_slice(&hash.finalize().as_bytes()[..8]);
+        Epoch(u64::from_le_bytes(low))
+    }
+}
+
+/// What a server says about itself and the database.
+pub(super) struct About {
+    pub server: ServerIdentity,
+    pub epoch_kept: i64,
+    pub hash_key: [u8; 32],
+    /// The setting with which it may forget what it committed.
+    pub weakness: Option<String>,
+}
+
+/// Asks a server about itself. A replica is refused: it can neither write nor say how far it is behind.
+pub(super) async fn about(client: &Client) -> Result<About, String> {
+    let told = |error: Error| super::row::told(&error);
+    let row = client
+        .query_one(
+            "SELECT pg_is_in_recovery(), current_setting('fsync'),
+                 current_setting('full_page_writes'), current_setting('synchronous_commit')",
+            &[],
+        )
+        .await
+        .map_err(told)?;
+    if row.get(0) {
+        return Err("the server is a replica".to_owned());
+    }
+    let weakness = ["fsync", "full_page_writes", "synchronous_commit"]
+        .into_iter()
+        .zip(1..)
+        // Every other value of the third one at least waits for this server's own disk.
+        .find(|(_, column)| row.get::<_, &str>(*column) == "off")
+        .map(|(setting, _)| format!("{setting}=off"));
+    // The timeline of what is written now; that of the control file is as old as the last checkpoint.
+    let identity = client
+        .query_one(
+            "SELECT (SELECT system_identifier FROM pg_control_system()),
+                 ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint",
+            &[],
+        )
+        .await;
+    let server = match identity {
+        Ok(row) => ServerIdentity {
+            system: row.get(0),
+            timeline: row.get(1),
+        },
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            tracing::warn!("the server does not tell who it is: a promotion will go unnoticed");
+            ServerIdentity {
+                system: 0,
+                timeline: 0,
+            }
+        }
+        Err(error) => return Err(told(error)),
+    };
+    let meta = client
+        .query_one("SELECT epoch, hash_key FROM meta", &[])
+        .await
+        .map_err(told)?;
+    let hash_key = <[u8; 32]>::try_from(meta.get::<_, &[u8]>(1))
+        .map_err(|_| "meta.hash_key is not 32 bytes long".to_owned())?;
+    Ok(About {
+        server,
+        epoch_kept: meta.get(0),
+        hash_key,
+        weakness,
+    })
+}
