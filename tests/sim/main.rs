@@ -32,8 +32,12 @@ fn number(name: &str, default: u64) -> u64 {
 
 /// Runs one seed; an assertion that does not hold is a finding like any other.
 fn run(seed: u64, sabotage: Sabotaged) -> Result<Report, String> {
+    run_world(|| World::new(seed, sabotage))
+}
+
+fn run_world(world: impl FnOnce() -> World) -> Result<Report, String> {
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(seed, sabotage);
+        let mut world = world();
         world.run().map(|()| world.report.clone())
     }));
     match outcome {
@@ -116,6 +120,22 @@ fn seeds_are_clean() {
             assert!(count > 0, "no seed reached: {what}");
         }
     }
+}
+
+/// In the other campaign few seeds lose their history, and in few of those anybody can notice.
+#[test]
+fn a_node_notices_that_the_history_was_lost_and_tells_everybody() {
+    let seeds = number("CAFFIS_SIM_LOST_SEEDS", 200);
+    let mut total = Report::default();
+    for seed in 0..seeds {
+        match run_world(|| World::that_loses_history(seed)) {
+            Ok(report) => total.add(&report),
+            Err(finding) => panic!("seed {seed} with a lost history: {finding}"),
+        }
+    }
+    println!("{seeds} lost histories: {total:?}");
+    assert_eq!(total.histories_lost, seeds);
+    assert!(total.epochs_renewed > seeds / 10, "{total:?}");
 }
 
 /// Each fault that is put in on purpose is found.

@@ -36,6 +36,11 @@ impl SimStore {
         }
     }
 
+    /// From the beginning on.
+    pub fn keep_log(&mut self) {
+        self.log.get_or_insert_default();
+    }
+
     pub fn epoch(&self) -> Epoch {
         self.db.epoch()
     }

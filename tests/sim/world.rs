@@ -166,6 +166,14 @@ impl World {
         }
     }
 
+    /// The same, but the store certainly loses the end of its history.
+    pub fn that_loses_history(seed: u64) -> World {
+        let mut world = World::new(seed, Sabotaged::default());
+        world.scenario.lose_at_step = Some(world.scenario.steps / 2);
+        world.store.keep_log();
+        world
+    }
+
     /// Runs the scenario, then lets everything settle, then compares everything.
     pub fn run(&mut self) -> Result<(), String> {
         for step in 0..self.scenario.steps {
