@@ -220,6 +220,9 @@ impl Shared {
                 Ok(connection) => {
                     tracing::info!("the relay is connected");
                     (wait, said) = (RETRY_FIRST, false);
+                    // What waited for a connection was found in the store by now. Before `Up`:
+                    // whoever publishes after it must not lose that.
+                    while publishes.try_recv().is_ok() {}
                     self.tell_all(&RelayNews::Up);
                     let error = self.serve(connection, publishes).await;
                     self.tell_all(&RelayNews::Down);
@@ -262,8 +265,6 @@ impl Shared {
             sink,
             stream,
         } = connection;
-        // What waited for a connection was found in the store by now.
-        while publishes.try_recv().is_ok() {}
         self.wanted.note_all();
         let heard = Cell::new(Instant::now());
         let failed = tokio::select! {
