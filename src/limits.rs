@@ -128,8 +128,9 @@ pub const STORE_CALLS_MAX: usize = 2_048;
 pub const RETRY_AFTER_MS: u64 = 1_000;
 /// Events that may wait in the gate of one room for an earlier one; further ones are fetched.
 pub const GATE_EVENTS_MAX: usize = 256;
-/// `last_seq` of rooms with subscribers is compared with the store this often, ms.
-pub const HEADS_POLL_MS: u64 = 5_000;
+/// `last_seq` of rooms with subscribers is compared with the store this often, ms: what nobody could
+/// tell, because its node was killed or cut off, is then seen within 5 s, the fetch included.
+pub const HEADS_POLL_MS: u64 = 4_000;
 /// The same while there are other nodes and no relay tells what they do, ms.
 pub const HEADS_POLL_ALONE_MS: u64 = 1_000;
 /// A room opens without the relay's word that it is followed after this, ms.
