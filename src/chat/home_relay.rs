@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The buckets that this shard follows.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Follows {
     /// By bucket; few enough that most are there on a busy node.
     buckets: Vec<Option<Box<Follow>>>,
@@ -36,18 +36,6 @@ struct Follow {
     rooms: usize,
     confirmed: bool,
     waiting: Vec<RoomId>,
-}
-
-impl Default for Follows {
-    fn default() -> Follows {
-        Follows {
-            buckets: Vec::new(),
-            waited_for: VecDeque::new(),
-            users: false,
-            compare_at_ms: None,
-            gaps: VecDeque::new(),
-        }
-    }
 }
 
 impl Follows {
