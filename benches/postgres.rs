@@ -81,29 +81,31 @@ impl Caller {
             .duration_since(UNIX_EPOCH)
             .expect("after 1970")
             .as_millis();
-        let ops = (0..count).map(|_| {
-            self.sends += 1;
-            // Callers have rooms of their own, as shards have.
-            let n = if hot {
-                0
-            } else {
-                self.sends * 1_619 % (ROOMS / 8)
-            };
-            let n = n * 8 + self.name;
-            // As UUIDv7: the time first, then what is random.
-            let random = (self.sends << 3 | self.name).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let id = ms << 80 | random & 0xffff_ffff_ffff_ffff;
-            Op {
-                actor: member(n, self.sends % MEMBERS),
-                room: room(n),
-                kind: OpKind::Send {
-                    client_msg_id: ClientMsgId(Uuid::from_u128(id)),
-                    text: TEXT.to_owned(),
-                    reply_to_seq: None,
-                },
-            }
-        });
-        let StoreAnswer::Commit(outcomes) = self.call(StoreCall::Commit(ops.collect())) else {
+        let ops: Vec<Op> = (0..count)
+            .map(|_| {
+                self.sends += 1;
+                // Callers have rooms of their own, as shards have.
+                let n = if hot {
+                    0
+                } else {
+                    self.sends * 1_619 % (ROOMS / 8)
+                };
+                let n = n * 8 + self.name;
+                // As UUIDv7: the time first, then what is random.
+                let random = (self.sends << 3 | self.name).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let id = ms << 80 | random & 0xffff_ffff_ffff_ffff;
+                Op {
+                    actor: member(n, self.sends % MEMBERS),
+                    room: room(n),
+                    kind: OpKind::Send {
+                        client_msg_id: ClientMsgId(Uuid::from_u128(id)),
+                        text: TEXT.to_owned(),
+                        reply_to_seq: None,
+                    },
+                }
+            })
+            .collect();
+        let StoreAnswer::Commit(outcomes) = self.call(StoreCall::Commit(ops)) else {
             panic!("not the answer to a commit");
         };
         assert!(outcomes.iter().all(Result::is_ok));

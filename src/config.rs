@@ -10,7 +10,7 @@ pub mod settings;
 
 use crate::chat::sabotage::Sabotaged;
 use crate::limits;
-use settings::{Asked, Gathered, Sources};
+use settings::{Asked, Gathered, Sources, Task};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -128,12 +128,8 @@ impl fmt::Display for Secret {
 pub enum Start {
     /// Run with this.
     Run(Box<Config>),
-    /// Bring the store to the newest schema, and stop.
-    Migrate(Box<Config>),
-    /// Look whether this host can run it, and tell in JSON or not.
-    Doctor(Box<Config>, bool),
-    /// Ask the node that runs with this whether it can take users.
-    Health(Box<Config>),
+    /// Do this with it and stop.
+    Do(Box<Config>, Task),
     /// Print this and stop.
     Print(String),
 }
@@ -235,11 +231,7 @@ impl Config {
         match settings::gather(sources, read_file).map_err(Refused::Usage)? {
             Asked::Print(text) => Ok(Start::Print(text)),
             Asked::Run(gathered) => config(gathered).map(Start::Run),
-            Asked::Migrate(gathered) => config(gathered).map(Start::Migrate),
-            Asked::Doctor(gathered, json) => {
-                config(gathered).map(|config| Start::Doctor(config, json))
-            }
-            Asked::Health(gathered) => config(gathered).map(Start::Health),
+            Asked::Do(gathered, task) => config(gathered).map(|config| Start::Do(config, task)),
         }
     }
 

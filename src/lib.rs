@@ -51,4 +51,6 @@ pub mod doctor;
 #[cfg(feature = "server")]
 pub mod node;
 #[cfg(feature = "server")]
+pub mod tasks;
+#[cfg(feature = "server")]
 pub mod telemetry;

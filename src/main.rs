@@ -1,7 +1,7 @@
 //! The server's program: settings first, then the node.
 
 use caffis_chat::config::{Config, Refused, Start};
-use caffis_chat::node;
+use caffis_chat::{node, tasks};
 use std::process::ExitCode;
 
 /// malloc: less memory per connection and steadier under load than the system's.
@@ -17,9 +17,7 @@ fn main() -> ExitCode {
     let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Config::load() {
         Ok(Start::Run(config)) => node::run(*config),
-        Ok(Start::Migrate(config)) => node::migrate(*config),
-        Ok(Start::Doctor(config, json)) => node::doctor(&config, json),
-        Ok(Start::Health(config)) => node::health(&config),
+        Ok(Start::Do(config, task)) => tasks::perform(&config, &task),
         Ok(Start::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS

@@ -12,19 +12,21 @@ use crate::api::{LogView, NodeView, Parts, Phase, ShardView};
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
 use crate::config::{Config, Database, Mode, Origins, Secret};
-use crate::doctor::{self, Needs};
+use crate::doctor::Needs;
 use crate::edge::LOCKED_BYTES_MAX;
 use crate::edge::handshake::AllowedOrigins;
 use crate::identity::demo::Demo;
 use crate::identity::hs256::{Hs256, Issuer};
 use crate::identity::{DemoLogin, secret_file};
+use crate::protocol::Epoch;
 use crate::relay::redis::RedisRelay;
 use crate::shard::{self, Handle, ShardError, Shards, ShardsConfig};
 use crate::store::postgres::{self, PostgresOptions, PostgresStore};
-use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
 use crate::{sys, telemetry};
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -44,6 +46,9 @@ const DRAIN_GRACE: Duration = Duration::from_secs(16);
 /// Exit code of settings that this machine cannot run.
 const EXIT_SETTINGS: u8 = 2;
 
+/// Why a store cannot be opened or changed, in the words of its backend.
+pub type StoreProblem = Box<dyn std::error::Error>;
+
 /// Why a node could not start, or went on no longer.
 #[derive(Debug)]
 enum Failure {
@@ -52,7 +57,7 @@ enum Failure {
         wanted: usize,
         limit: usize,
     },
-    Store(Box<dyn std::error::Error>),
+    Store(StoreProblem),
     Secret(io::Error),
     Shards(ShardError),
     System(&'static str, io::Error),
@@ -166,7 +171,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         tracing::debug!(%error, "huge pages stay as they are");
     }
     let connections_max = connections_max(config)?;
-    let store = open_store(config)?;
+    let store = open_store(config).map_err(Failure::Store)?;
     let secrets = secrets(config).map_err(Failure::Secret)?;
     let issuer = Issuer {
         issuer: config.jwt_issuer.clone(),
@@ -234,21 +239,18 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
 }
 
 /// Opens the store that the settings name, at its newest schema.
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
-    match &config.database {
+///
+/// # Errors
+/// What the backend says.
+pub fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreProblem> {
+    Ok(match &config.database {
         Database::Sqlite(folder) => {
             let mut options = SqliteOptions::default();
             options.db.sabotage = config.sabotage;
-            match SqliteStore::open(folder, options) {
-                Ok(store) => Ok(Arc::new(store)),
-                Err(error) => Err(Failure::Store(error.into())),
-            }
+            Arc::new(SqliteStore::open(folder, options)?)
         }
-        Database::Postgres(url) => match PostgresStore::open(postgres_options(config, url)) {
-            Ok(store) => Ok(Arc::new(store)),
-            Err(error) => Err(Failure::Store(error.into())),
-        },
-    }
+        Database::Postgres(url) => Arc::new(PostgresStore::open(postgres_options(config, url))?),
+    })
 }
 
 fn postgres_options(config: &Config, url: &Secret) -> PostgresOptions {
@@ -259,37 +261,44 @@ fn postgres_options(config: &Config, url: &Secret) -> PostgresOptions {
 }
 
 /// Brings the store to the newest schema, without a node.
-pub fn migrate(config: Config) -> ExitCode {
-    let telemetry = match telemetry::start(telemetry::Style::Human, &config.log) {
-        Ok(telemetry) => telemetry,
-        Err(error) => {
-            eprintln!("cannot start logging: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let result = match &config.database {
+///
+/// # Errors
+/// What the backend says.
+pub fn migrate(config: &Config) -> Result<(), StoreProblem> {
+    match &config.database {
         // Opening it is all: there is one process, and it migrates.
-        Database::Sqlite(_) => open_store(&config).map(drop),
-        Database::Postgres(url) => postgres::migrate(&postgres_options(&config, url))
-            .map_err(|error| Failure::Store(error.into())),
-    };
-    let code = match result {
-        Ok(()) => {
-            tracing::info!("the store has the newest schema");
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            tracing::error!("{failure}");
-            ExitCode::FAILURE
-        }
-    };
-    drop(telemetry);
-    code
+        Database::Sqlite(_) => open_store(config).map(drop),
+        Database::Postgres(url) => Ok(postgres::migrate(&postgres_options(config, url))?),
+    }
 }
 
-/// Looks whether this host can run the node, and says so on standard output.
-pub fn doctor(config: &Config, json: bool) -> ExitCode {
-    let needs = Needs {
+/// Copies the embedded store to a new file, also while a node runs.
+///
+/// # Errors
+/// What the backend says; PostgreSQL has tools of its own for this.
+pub fn backup(config: &Config, file: &Path) -> Result<(), StoreProblem> {
+    match &config.database {
+        Database::Sqlite(folder) => Ok(sqlite::backup(folder, file)?),
+        Database::Postgres(_) => Err("PostgreSQL is backed up by pg_basebackup or pg_dump".into()),
+    }
+}
+
+/// Makes the embedded store from a backup; gives its new epoch.
+///
+/// # Errors
+/// What the backend says; PostgreSQL has tools of its own for this.
+pub fn restore(config: &Config, file: &Path) -> Result<Epoch, StoreProblem> {
+    match &config.database {
+        Database::Sqlite(folder) => Ok(sqlite::restore(folder, file)?),
+        Database::Postgres(_) => {
+            Err("PostgreSQL is restored by its own tools, then `caffis-chat renew-epoch`".into())
+        }
+    }
+}
+
+/// What the node needs of its host.
+pub fn needs(config: &Config) -> Needs {
+    Needs {
         listen: config.listen,
         data_dir: config.data_dir.clone(),
         shards: config.shards,
@@ -299,32 +308,6 @@ pub fn doctor(config: &Config, json: bool) -> ExitCode {
         locked_bytes_per_shard: LOCKED_BYTES_MAX as u64,
         backlog: shard::BACKLOG.unsigned_abs().into(),
         outbox_bytes: config.outbox_node_bytes as u64,
-    };
-    let findings = doctor::examine(&needs);
-    let text = if json {
-        doctor::json(&findings)
-    } else {
-        doctor::table(&findings)
-    };
-    let told = io::stdout().write_all(text.as_bytes());
-    if told.is_ok() && doctor::is_well(&findings) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// Asks the node that runs with these settings whether it can take users.
-pub fn health(config: &Config) -> ExitCode {
-    match doctor::probe::ready(config.listen) {
-        Ok(said) => {
-            println!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(said) => {
-            eprintln!("{said}");
-            ExitCode::FAILURE
-        }
     }
 }
 
@@ -409,14 +392,11 @@ fn announce(config: &Config, address: SocketAddr, connections_max: usize) {
         "ready"
     );
     if config.mode == Mode::Development {
-        let store = match &config.database {
-            Database::Sqlite(folder) => format!("data in {}", folder.display()),
-            Database::Postgres(_) => "data in PostgreSQL".to_owned(),
-        };
+        let folder = config.data_dir.display();
         // Nobody may be listening, which is no reason not to run.
         let _unread = writeln!(
             io::stdout(),
-            "Caffis Chat is ready: http://{address}/ ({store}; Ctrl-C stops it)"
+            "Caffis Chat is ready: http://{address}/ (data in {folder}; Ctrl-C stops it)"
         );
     }
 }

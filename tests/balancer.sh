@@ -21,6 +21,8 @@ if [ "$(id -u)" -eq 0 ]; then
 fi
 pids=()
 finish() {
+  # nginx ends its workers itself, if it is asked.
+  [ "${#pids[@]}" -lt 3 ] || { kill -TERM "${pids[2]}" && wait "${pids[2]}"; } 2>/dev/null || true
   for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
   wait 2>/dev/null || true
   rm -rf "$folder"

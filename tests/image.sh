@@ -70,28 +70,25 @@ size=$(du -sm --apparent-size "$root" | cut -f1)
 [ "$(stat -c %u:%a "$root/data")" = 10001:700 ] || fail "its data folder is $(stat -c %u:%a "$root/data")"
 
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-# run COMMAND...: the image's program, as its user, without any right, and with the memory to lock that is usual.
-run() {
-  env -i CAFFIS_MODE=production CAFFIS_DATA_DIR=/data CAFFIS_LISTEN="127.0.0.1:$port" CAFFIS_SHARDS=2 CAFFIS_DRAIN_MS=100 \
-    CAFFIS_JWT_SECRET=6b1f0c9a83e2d4755f60718293a4b5c6 CAFFIS_ALLOWED_ORIGINS=https://app.example.org \
-    /usr/bin/bash -c 'ulimit -l 8192; exec "$@"' run \
-    /usr/sbin/chroot --userspec=10001:10001 --groups= "$root" /usr/bin/caffis-chat "$@"
-}
-for library in proc sys; do mkdir -p "$root/$library"; done
-run >"$folder/server.log" 2>&1 &
+# The image's program, as its user, without any right, and with the memory to lock that is usual.
+program=(env -i CAFFIS_MODE=production CAFFIS_DATA_DIR=/data CAFFIS_LISTEN="127.0.0.1:$port" CAFFIS_SHARDS=2
+  CAFFIS_DRAIN_MS=100 CAFFIS_JWT_SECRET=6b1f0c9a83e2d4755f60718293a4b5c6 CAFFIS_ALLOWED_ORIGINS=https://app.example.org
+  /usr/bin/bash -c 'ulimit -l 8192; exec "$@"' program
+  /usr/sbin/chroot --userspec=10001:10001 --groups= "$root" /usr/bin/caffis-chat)
+"${program[@]}" >"$folder/server.log" 2>&1 &
 server=$!
 deadline=$((SECONDS + READY_S_MAX))
-until run health >"$folder/health.log" 2>&1; do
+until "${program[@]}" health >"$folder/health.log" 2>&1; do
   kill -0 "$server" 2>/dev/null || fail "the server ended"
   [ "$SECONDS" -lt "$deadline" ] || fail "not ready: $(cat "$folder/health.log")"
   sleep 0.1
 done
 [ "$(curl -s "http://127.0.0.1:$port/readyz")" = ready ] || fail "/readyz does not say ready"
 curl -sf "http://127.0.0.1:$port/" | grep -qi '<!doctype html>' || fail "no page"
-owner=$(stat -c %u "/proc/$server")
+owner=$(awk '$1 == "Uid:" { print $3 }' "/proc/$server/status")
 [ "$owner" = 10001 ] || fail "it runs as user $owner"
 kill -TERM "$server"
 wait "$server" || fail "it did not end well when asked to"
 server=""
-if run health >/dev/null 2>&1; then fail "the health check says that a node that is gone is ready"; fi
+if "${program[@]}" health >/dev/null 2>&1; then fail "the health check says that a node that is gone is ready"; fi
 echo "image: $size MB, user 10001, no shell; ready, healthy and ended as told"

@@ -60,4 +60,14 @@ result=$(settled)
 if wait "$server"; then fail "with 64 KiB: ended with success"; fi
 server=""
 grep -qE 'RLIMIT_MEMLOCK|LimitMEMLOCK' "$folder/log" || fail "with 64 KiB: the refusal does not name the limit"
-echo "memlock: four shards in 8192 KiB; with 64 KiB refused: $(grep -E 'RLIMIT_MEMLOCK|LimitMEMLOCK' "$folder/log" | head -1 | cut -c1-200)"
+refusal=$(grep -E 'RLIMIT_MEMLOCK|LimitMEMLOCK' "$folder/log" | head -1 | cut -c1-200)
+
+# The doctor says so before anything is started.
+if env CAFFIS_DATA_DIR="$folder/data" CAFFIS_SHARDS=4 CAFFIS_LISTEN=127.0.0.1:0 "${as_user[@]}" \
+  bash -c "ulimit -l 64 && exec \"$folder/server\" doctor" >"$folder/log" 2>&1; then
+  fail "with 64 KiB: the doctor finds nothing wrong"
+fi
+grep -q '^FAIL  locked memory' "$folder/log" && grep -q 'LimitMEMLOCK=' "$folder/log" || fail "with 64 KiB: the doctor does not name the limit"
+env CAFFIS_DATA_DIR="$folder/data" CAFFIS_SHARDS=4 CAFFIS_LISTEN=127.0.0.1:0 "${as_user[@]}" \
+  bash -c "ulimit -l 8192 && exec \"$folder/server\" doctor" >"$folder/log" 2>&1 || fail "with 8192 KiB: the doctor finds something wrong"
+echo "memlock: four shards in 8192 KiB; with 64 KiB refused: $refusal"

@@ -81,4 +81,4 @@ result=$(settled)
 if wait "$server"; then fail "without io_uring: ended with success"; fi
 server=""
 grep -q seccomp "$folder/log" || fail "the refusal does not say what to do"
-echo "seccomp: $(jq '[.syscalls[].names[]] | length' tuning/seccomp.json) system calls are enough; without io_uring refused: $(grep -m1 -o 'io_uring is not[^(]*' "$folder/log" | cut -c1-120)"
+echo "seccomp: $(jq '[.syscalls[].names[]] | length' tuning/seccomp.json) system calls are enough; without io_uring refused: $(grep -m1 seccomp "$folder/log" | sed 's/.*ERROR *//' | cut -c1-200)"

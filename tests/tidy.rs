@@ -33,6 +33,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &["limits", "chat::sabotage", "protocol::asyncapi"],
     ),
     ("telemetry", &[]),
+    ("tasks", &["chat::port", "config", "doctor", "node"]),
     // Builds a ring like a shard's, to see whether it can.
     ("doctor", &["sys", "edge"]),
     (

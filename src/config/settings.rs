@@ -9,6 +9,7 @@ use crate::protocol::asyncapi;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 /// What a value looks like in the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -250,6 +251,20 @@ pub fn command() -> Command {
             Command::new("health")
                 .about("Asks the node that runs with these settings whether it can take users"),
         )
+        .subcommand(
+            Command::new("backup")
+                .about("Writes the embedded store to a new file, also while a node runs")
+                .arg(Arg::new("FILE").required(true)),
+        )
+        .subcommand(
+            Command::new("restore")
+                .about("Makes the embedded store from a backup, with a new epoch")
+                .arg(Arg::new("FILE").required(true)),
+        )
+        .subcommand(Command::new("renew-epoch").about(
+            "Tells every client that the history was replaced: after the database was restored \
+             by its own tools",
+        ))
         .arg(
             Arg::new("config")
                 .long("config")
@@ -342,16 +357,32 @@ pub struct Gathered {
     pub warnings: Vec<String>,
 }
 
+/// What a subcommand does with the settings, instead of running a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Task {
+    /// Look whether this host can run the node.
+    Doctor {
+        /// Tell in JSON.
+        json: bool,
+    },
+    /// Ask the node that runs whether it can take users.
+    Health,
+    /// Bring the store to the newest schema.
+    Migrate,
+    /// Write the embedded store to this file.
+    Backup(PathBuf),
+    /// Make the embedded store from this file.
+    Restore(PathBuf),
+    /// Give the history another epoch.
+    RenewEpoch,
+}
+
 /// What the command line asks for.
 pub enum Asked {
     /// To run.
     Run(Gathered),
-    /// To bring the store to the newest schema.
-    Migrate(Gathered),
-    /// To look at the host, and tell in JSON or not.
-    Doctor(Gathered, bool),
-    /// To ask a running node.
-    Health(Gathered),
+    /// To do this and stop.
+    Do(Gathered, Task),
     /// To print this and stop.
     Print(String),
 }
@@ -372,12 +403,22 @@ pub fn gather(
         Some(_) | None => (),
     }
     let gathered = gather_settings(sources, &matches, read_file);
-    Ok(match matches.subcommand() {
-        Some(("doctor", asked)) => Asked::Doctor(gathered, asked.get_flag("json")),
-        Some(("migrate", _)) => Asked::Migrate(gathered),
-        Some(("health", _)) => Asked::Health(gathered),
-        Some(_) | None => Asked::Run(gathered),
-    })
+    let file = |asked: &ArgMatches| {
+        let file = asked.get_one::<String>("FILE");
+        PathBuf::from(file.map_or("", String::as_str))
+    };
+    let task = match matches.subcommand() {
+        Some(("doctor", asked)) => Task::Doctor {
+            json: asked.get_flag("json"),
+        },
+        Some(("health", _)) => Task::Health,
+        Some(("migrate", _)) => Task::Migrate,
+        Some(("backup", asked)) => Task::Backup(file(asked)),
+        Some(("restore", asked)) => Task::Restore(file(asked)),
+        Some(("renew-epoch", _)) => Task::RenewEpoch,
+        Some(_) | None => return Ok(Asked::Run(gathered)),
+    };
+    Ok(Asked::Do(gathered, task))
 }
 
 fn gather_settings(

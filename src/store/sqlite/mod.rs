@@ -12,6 +12,7 @@
 //! In the order in which a call meets them: `threads`, `db`, then `write` and `members` (writes) or
 //! `read`, `history`, `rooms` (reads), on the rows of `row` and the tables of `schema`.
 
+mod backup;
 mod db;
 mod history;
 mod marks;
@@ -24,6 +25,7 @@ mod schema;
 mod threads;
 mod write;
 
+pub use backup::{backup, restore};
 pub use db::Db;
 pub use options::{DbOptions, OpenError, SqliteOptions};
 pub use threads::SqliteStore;

@@ -66,6 +66,17 @@ pub(super) fn open_writer(
     Ok((connection, meta))
 }
 
+/// The same, of a file that is a database of ours already.
+pub(super) fn open_existing(
+    path: &Path,
+    options: &DbOptions,
+) -> Result<(Connection, Meta), OpenError> {
+    if applied(&open_reader(path)?)? == 0 {
+        return Err(OpenError::Foreign);
+    }
+    open_writer(Some(path), options)
+}
+
 /// A connection that only reads, from the file that a writer has open.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let connection = Connection::open_with_flags(
@@ -93,7 +104,7 @@ fn prepare(connection: &Connection) -> Result<(), OpenError> {
 
 /// Refuses what is not ours, newer, or other than known, before anything is written. The number of
 /// migrations that were applied.
-fn applied(connection: &Connection) -> Result<usize, OpenError> {
+pub(super) fn applied(connection: &Connection) -> Result<usize, OpenError> {
     let tables: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables == 0 {

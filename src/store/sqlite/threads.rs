@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 /// Name of the database in the data folder.
-const DATABASE_FILE: &str = "chat.db";
+pub(super) const DATABASE_FILE: &str = "chat.db";
 /// Name of the file in the data folder that is locked while the database is open.
 const LOCK_FILE: &str = "chat.lock";
 
@@ -56,7 +56,7 @@ pub struct SqliteStore {
 /// ends. Dropped, it is unlocked, not only closed: a child process that is just being started has a
 /// copy of the open file until its exec, and a lock that is only closed lives as long as any copy.
 #[derive(Debug)]
-struct FolderLock(File);
+pub(super) struct FolderLock(File);
 
 impl Drop for FolderLock {
     fn drop(&mut self) {
@@ -126,7 +126,7 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle
     Ok(std::thread::Builder::new().name(name).spawn(run)?)
 }
 
-fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
+pub(super) fn lock(folder: &Path) -> Result<FolderLock, OpenError> {
     let file = File::options()
         .create(true)
         .truncate(false)
