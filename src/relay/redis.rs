@@ -14,7 +14,7 @@ use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
 use redis::{AsyncConnectionConfig, Client, RedisError};
 use std::cell::Cell;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -53,8 +53,8 @@ struct Shared {
     wanted: Wanted,
     stop: AtomicBool,
     stopped: Notify,
-    /// Messages that were dropped because too many waited.
-    dropped: std::sync::atomic::AtomicU64,
+    /// Messages that were dropped because too many waited, and not told of yet.
+    dropped: AtomicU64,
 }
 
 /// Which buckets are wanted, and those of which that has changed.
@@ -149,7 +149,7 @@ impl RedisRelay {
             wanted: Wanted::new(),
             stop: AtomicBool::new(false),
             stopped: Notify::new(),
-            dropped: std::sync::atomic::AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
         });
         let own = shared.clone();
         let thread = std::thread::Builder::new()
@@ -223,6 +223,7 @@ impl Shared {
                     // What waited for a connection was found in the store by now. Before `Up`:
                     // whoever publishes after it must not lose that.
                     while publishes.try_recv().is_ok() {}
+                    self.dropped.store(0, Ordering::Relaxed);
                     self.tell_all(&RelayNews::Up);
                     let error = self.serve(connection, publishes).await;
                     self.tell_all(&RelayNews::Down);
@@ -291,6 +292,13 @@ impl Shared {
                     .ignore();
             }
             within(pipe.query_async::<()>(&mut connection)).await?;
+            let dropped = self.dropped.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                tracing::warn!(
+                    dropped,
+                    "too much to publish; other nodes find it in the store"
+                );
+            }
         }
         Ok(())
     }
