@@ -157,11 +157,23 @@ impl Server {
     /// # Errors
     /// When it does not end in time; it is killed then.
     pub fn terminate(
-        mut self,
+        self,
         janitor: &mut Janitor,
         limit: Duration,
     ) -> Result<ExitStatus, SetupError> {
         self.signal("TERM")?;
+        self.wait_ended(janitor, limit)
+    }
+
+    /// Waits for the exit of a server that was told to end. A second SIGTERM would end it at once.
+    ///
+    /// # Errors
+    /// When it does not end in time; it is killed then.
+    pub fn wait_ended(
+        mut self,
+        janitor: &mut Janitor,
+        limit: Duration,
+    ) -> Result<ExitStatus, SetupError> {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {

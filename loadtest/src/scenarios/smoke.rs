@@ -64,7 +64,7 @@ pub fn run(args: &SmokeArgs, progress: Progress) -> Result<Ending, SetupError> {
     let goodbyes = &world.state.stats.closes;
     ending.report.section("after SIGTERM");
     ending.report.map("closes", &serde_json::json!(goodbyes));
-    let status = server.terminate(&mut workshop.janitor, Duration::from_secs(5))?;
+    let status = server.wait_ended(&mut workshop.janitor, Duration::from_secs(5))?;
     if !status.success() {
         ending
             .failures
