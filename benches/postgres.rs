@@ -117,12 +117,9 @@ fn cpu_ticks(pids: &[u32]) -> u64 {
     let of = |pid: &u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-        let fields: Vec<u64> = after
-            .split(' ')
-            .filter_map(|field| field.parse().ok())
-            .collect();
-        // Without the two fields before and the letter after them, these are utime and stime.
-        fields.get(10).unwrap_or(&0) + fields.get(11).unwrap_or(&0)
+        // Fields 14 and 15 are utime and stime; this begins with the third. Some are negative.
+        let ticks = after.split_whitespace().skip(11).take(2);
+        ticks.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>()
     };
     pids.iter().map(of).sum()
 }
