@@ -1,7 +1,11 @@
 //! The relay over a real Redis: what arrives, what is said when it does not, and that it comes back.
 
+#[path = "relay/cluster.rs"]
+mod cluster;
 #[path = "support/redis.rs"]
 mod redis;
+#[path = "support/redis_cluster.rs"]
+mod redis_cluster;
 
 use caffis_chat::chat::port::{Relay, RelayCall, RelayNews, RelaySink};
 use caffis_chat::limits::USERS_BUCKET;
@@ -32,9 +36,14 @@ struct Node {
 
 impl Node {
     fn start(redis: &Redis) -> Node {
+        Node::at(&[redis.url()])
+    }
+
+    fn at(urls: &[String]) -> Node {
         static RUNS: AtomicU64 = AtomicU64::new(1);
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
-        let relay = RedisRelay::start(&[&redis.url()], "test", run).expect("a relay");
+        let urls: Vec<&str> = urls.iter().map(|url| &**url).collect();
+        let relay = RedisRelay::start(&urls, "test", run).expect("a relay");
         let (mut sinks, mut shards) = (Vec::new(), Vec::new());
         for _ in 0..2 {
             let (sink, news) = channel();

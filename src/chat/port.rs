@@ -396,7 +396,8 @@ pub enum RelayCall {
 pub enum RelayNews {
     /// It works. Said before anything else, and after every [`RelayNews::Down`].
     Up,
-    /// It does not work: nothing is followed any more.
+    /// It does not work, or not for every bucket: nothing that is followed may be relied upon. Messages
+    /// may still come.
     Down,
     /// Whatever is published to this bucket from now on comes, as long as the relay is up.
     Following(u16),

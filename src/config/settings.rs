@@ -93,8 +93,9 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::SecretList,
         default: "none: without it nodes see what the others did a second later",
         example: "[\"redis://127.0.0.1:6379\"]",
-        help: "The relay between nodes: redis:// or rediss://, one Redis or several nodes of a \
-               cluster. A hint only: without it everything arrives, later.",
+        help: "The relay between nodes: redis:// or rediss://, one Redis, or some nodes of a Redis \
+               Cluster (7 or later), which tell of the others. A hint only: without it everything \
+               arrives, later.",
     },
     Setting {
         name: "redis_prefix",

@@ -1,10 +1,14 @@
-//! The relay over Redis pub/sub: a channel for each bucket.
+//! The relay over Redis pub/sub: a channel for each bucket. On a Redis Cluster it is sharded pub/sub, by
+//! `cluster`; on a single Redis it is the plain one, here.
 //!
 //! Redis loses without a word what it could not deliver, so nothing here is relied upon. Invariants:
 //! a shard is told `Following` only after Redis confirmed the subscription, and `Down` before
 //! anything that was followed is lost for good; what is wanted survives every connection; the
 //! connection is given up when a heartbeat, published on the one connection and received on the
 //! other, does not come back, which also finds a Redis that stalls; a call never blocks.
+
+mod cluster;
+mod topology;
 
 use crate::chat::port::{Relay, RelayCall, RelayNews, RelaySink};
 use crate::limits::USERS_BUCKET;
@@ -19,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
+use topology::{Address, Answer, Topology};
 
 /// Messages that wait to be published; more are dropped.
 const PUBLISHES_MAX: usize = 16_384;
@@ -44,7 +49,8 @@ pub struct RedisRelay {
 }
 
 struct Shared {
-    /// One Redis, or several nodes of a cluster: the next is tried when one fails.
+    /// One Redis, or several nodes of a cluster: the next is tried when one fails. A cluster's other nodes
+    /// are learned from it.
     clients: Vec<Client>,
     prefix: String,
     /// Names this node's heartbeat.
@@ -200,14 +206,14 @@ impl Drop for RedisRelay {
 type Publishes = mpsc::Receiver<(u16, Box<[u8]>)>;
 
 impl Shared {
-    async fn run(&self, mut publishes: Publishes) {
+    async fn run(self: Arc<Self>, mut publishes: Publishes) {
         tokio::select! {
             () = self.stopped.notified() => (),
             () = self.keep_connected(&mut publishes) => (),
         }
     }
 
-    async fn keep_connected(&self, publishes: &mut Publishes) {
+    async fn keep_connected(self: &Arc<Self>, publishes: &mut Publishes) {
         while self.shards.get().is_none() {
             self.wanted.notify.notified().await;
         }
@@ -217,7 +223,13 @@ impl Shared {
         while !self.stop.load(Ordering::Acquire) {
             let Some(client) = clients.next() else { return };
             match self.connect(client).await {
-                Ok(connection) => {
+                Ok(Found::Cluster(topology)) => {
+                    (wait, said) = (RETRY_FIRST, false);
+                    let seed = client.get_connection_info();
+                    let error = cluster::serve(self, seed, topology, publishes).await;
+                    tracing::warn!(%error, "the relay's cluster is lost; the store is looked at instead");
+                }
+                Ok(Found::Single(connection)) => {
                     tracing::info!("the relay is connected");
                     (wait, said) = (RETRY_FIRST, false);
                     // What waited for a connection was found in the store by now. Before `Up`:
@@ -235,28 +247,32 @@ impl Shared {
                 }
                 Err(_) => (),
             }
-            // Nodes that lost it together do not come back together.
-            let spread = wait.mul_f64(0.5 + f64::from(jitter()) / f64::from(u32::MAX) / 2.0);
-            sleep(spread).await;
+            sleep(spread(wait)).await;
             wait = (wait * 2).min(RETRY_MAX);
         }
     }
 
-    async fn connect(&self, client: &Client) -> Result<Connection, RedisError> {
+    async fn connect(&self, client: &Client) -> Result<Found, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(ANSWER_MAX))
             .set_response_timeout(Some(ANSWER_MAX));
-        let publisher = client
+        let mut publisher = client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
+        if let Some(address) = Address::of(client.get_connection_info().addr())
+            && let Answer::Cluster { topology, .. } =
+                topology::ask(&mut publisher, &address).await?
+        {
+            return Ok(Found::Cluster(topology));
+        }
         let subscriber = within(client.get_async_pubsub()).await?;
         let (mut sink, stream) = subscriber.split();
         within(sink.subscribe(self.heartbeat_channel())).await?;
-        Ok(Connection {
+        Ok(Found::Single(Connection {
             publisher,
             sink,
             stream,
-        })
+        }))
     }
 
     /// Works until something fails; says what.
@@ -292,15 +308,19 @@ impl Shared {
                     .ignore();
             }
             within(pipe.query_async::<()>(&mut connection)).await?;
-            let dropped = self.dropped.swap(0, Ordering::Relaxed);
-            if dropped > 0 {
-                tracing::warn!(
-                    dropped,
-                    "too much to publish; other nodes find it in the store"
-                );
-            }
+            self.say_dropped();
         }
         Ok(())
+    }
+
+    fn say_dropped(&self) {
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            tracing::warn!(
+                dropped,
+                "too much to publish; other nodes find it in the store"
+            );
+        }
     }
 
     async fn subscribe(&self, mut sink: PubSubSink) -> Result<(), RedisError> {
@@ -368,6 +388,11 @@ impl Shared {
         format!("{}:beat:{:016x}", self.prefix, self.run)
     }
 
+    /// One of a cluster's heartbeats: these numbers are spread over all slots.
+    fn beat_channel(&self, number: u32) -> String {
+        format!("{}:beat:{:016x}:{number}", self.prefix, self.run)
+    }
+
     fn channel(&self, bucket: u16) -> String {
         format!("{}:{bucket}", self.prefix)
     }
@@ -394,6 +419,11 @@ impl Shared {
     }
 }
 
+enum Found {
+    Single(Connection),
+    Cluster(Topology),
+}
+
 struct Connection {
     publisher: MultiplexedConnection,
     sink: PubSubSink,
@@ -409,6 +439,11 @@ async fn within<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Resul
 
 fn closed(why: &'static str) -> RedisError {
     RedisError::from(io::Error::new(io::ErrorKind::TimedOut, why))
+}
+
+/// About so long: nodes that lost it together do not come back together.
+fn spread(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + f64::from(jitter()) / f64::from(u32::MAX) / 2.0)
 }
 
 /// Some number, for spreading.
