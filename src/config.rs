@@ -10,6 +10,7 @@ pub mod settings;
 
 use crate::chat::sabotage::Sabotaged;
 use crate::limits;
+use crate::protocol::network::Network;
 use settings::{Asked, Gathered, Sources, Task};
 use std::fmt;
 use std::net::SocketAddr;
@@ -53,6 +54,12 @@ pub struct Config {
     pub drain_ms: u64,
     /// Connections taken at most; `None`: as many as open files allow.
     pub connections_max: Option<usize>,
+    /// Sockets of one address; 0: no limit.
+    pub connections_per_ip: u32,
+    /// Connections of one user; 0: no limit.
+    pub connections_per_user: usize,
+    /// Proxies of ours, which are believed when they tell for whom they connect.
+    pub trusted_proxies: Vec<Network>,
     /// Bytes that may wait for all clients together.
     pub outbox_node_bytes: usize,
     /// Filter of the log.
@@ -279,6 +286,17 @@ impl Config {
             connections_max: raw.take("connections_max", None, |text| {
                 parse_number::<usize>(1, 10_000_000)(text).map(Some)
             }),
+            connections_per_ip: raw.take(
+                "connections_per_ip",
+                limits::CONNECTIONS_PER_IP,
+                parse_number(0, 10_000_000),
+            ),
+            connections_per_user: raw.take(
+                "connections_per_user",
+                limits::CONNECTIONS_PER_USER,
+                parse_number(0, 100_000),
+            ),
+            trusted_proxies: raw.take("trusted_proxies", loopback(), parse_networks),
             // Less than one full outbox a shard would close the first slow reader of a busy room.
             outbox_node_bytes: raw.take(
                 "outbox_node_bytes",
@@ -537,6 +555,24 @@ fn parse_origins(text: &str) -> Result<Origins, String> {
         return Err("origins such as https://app.example.org, comma-separated, not *".to_owned());
     }
     Ok(Origins::Listed(items))
+}
+
+fn parse_networks(text: &str) -> Result<Vec<Network>, String> {
+    if text == "none" {
+        return Ok(Vec::new());
+    }
+    let networks: Option<Vec<_>> = list(text).map(Network::parse).collect();
+    networks
+        .filter(|networks| !networks.is_empty())
+        .ok_or_else(|| "networks such as 10.0.0.0/8, comma-separated, or none".to_owned())
+}
+
+/// This machine, where a proxy often runs.
+fn loopback() -> Vec<Network> {
+    ["127.0.0.0/8", "::1"]
+        .into_iter()
+        .filter_map(Network::parse)
+        .collect()
 }
 
 fn parse_log(text: &str) -> Result<String, String> {

@@ -69,6 +69,21 @@ pub const PING_INTERVAL_MS: u64 = 25_000;
 /// A connection that was not heard for the interval and this is closed 4201, ms.
 pub const PING_TIMEOUT_MS: u64 = 10_000;
 
+/// Sockets of one address on a node, if not set otherwise: many people may share an address.
+pub const CONNECTIONS_PER_IP: u32 = 2_000;
+/// This part of them may be such that have not signed in, but never fewer than
+/// [`UNAUTHENTICATED_PER_IP_MIN`].
+pub const UNAUTHENTICATED_PER_IP_PART: u32 = 4;
+/// Sockets of one address that have not signed in, at the least.
+pub const UNAUTHENTICATED_PER_IP_MIN: u32 = 16;
+/// WebSockets of a shard that have not signed in. Above it: 503. Each has [`AUTH_MS_MAX`].
+pub const UNAUTHENTICATED_MAX: u64 = 16_384;
+/// Connections of one user on a node, if not set otherwise. Above it: the oldest is closed 4103.
+pub const CONNECTIONS_PER_USER: usize = 20;
+/// `retry_after_ms` told with 4103, at least; up to twice as much. Long, so that clients beyond the
+/// limit do not take turns in closing each other.
+pub const CONNECTION_LIMIT_RETRY_MS: u64 = 30_000;
+
 /// Events replayed for one room, and kept in its window.
 pub const REPLAY_EVENTS_MAX: usize = 300;
 /// Bytes replayed for one room, and kept in its window.

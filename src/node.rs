@@ -15,6 +15,7 @@ use crate::config::{Config, Database, Mode, Origins, Secret};
 use crate::doctor::Needs;
 use crate::edge::LOCKED_BYTES_MAX;
 use crate::edge::handshake::AllowedOrigins;
+use crate::edge::peers::PeerLimits;
 use crate::identity::demo::Demo;
 use crate::identity::hs256::{Hs256, Issuer};
 use crate::identity::{DemoLogin, secret_file};
@@ -222,6 +223,10 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         seed: uuid::Uuid::new_v4().as_u64_pair().0,
         origins: allowed_origins(&config.origins),
         connections_max,
+        peers: PeerLimits {
+            per_address_max: config.connections_per_ip,
+            trusted: config.trusted_proxies.clone(),
+        },
         store: store.clone(),
         relay: relay.clone(),
         identify,
@@ -308,6 +313,8 @@ pub fn needs(config: &Config) -> Needs {
         locked_bytes_per_shard: LOCKED_BYTES_MAX as u64,
         backlog: shard::BACKLOG.unsigned_abs().into(),
         outbox_bytes: config.outbox_node_bytes as u64,
+        connections_per_ip: config.connections_per_ip,
+        trusts_other_hosts: config.trusted_proxies.iter().any(|it| !it.is_loopback()),
     }
 }
 
@@ -358,6 +365,7 @@ fn core_config(config: &Config, store: &dyn Store) -> CoreConfig {
     core.run = uuid::Uuid::new_v4().as_u64_pair().0;
     core.sends_per_10s = config.sends_per_10s;
     core.commands_per_10s = config.commands_per_10s;
+    core.connections_per_user = config.connections_per_user;
     core.outbox_shard_bytes_max = config.outbox_node_bytes / usize::from(shards);
     core.sabotage = config.sabotage;
     core

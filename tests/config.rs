@@ -68,8 +68,27 @@ fn without_any_setting_it_is_a_development_node_on_loopback() {
     assert_eq!((config.sends_per_10s, config.commands_per_10s), (50, 200));
     assert_eq!(config.drain_ms, 10_000);
     assert_eq!(config.connections_max, None);
+    assert_eq!(config.connections_per_ip, 2_000);
+    assert_eq!(config.connections_per_user, 20);
+    let trusts = |address: &str| {
+        let address = address.parse().expect("an address");
+        config.trusted_proxies.iter().any(|it| it.contains(address))
+    };
+    assert!(trusts("127.0.0.1") && trusts("::1") && !trusts("10.0.0.1"));
     assert_eq!(config.outbox_node_bytes, 128 << 20);
     assert_eq!(config.log, "info");
+}
+
+#[test]
+fn proxies_are_networks() {
+    let proxies = |text: &str| read(&[], &[("CAFFIS_TRUSTED_PROXIES", text)], None);
+    let config = proxies("10.0.0.0/8, 2001:db8::/32,192.0.2.1").expect("runs");
+    assert_eq!(config.trusted_proxies.len(), 3);
+    assert!(proxies("none").expect("runs").trusted_proxies.is_empty());
+    for nonsense in ["10.0.0.0/33", "balancer", "10.0.0.0/8,x", ","] {
+        let problem = refused(&[], &[("CAFFIS_TRUSTED_PROXIES", nonsense)], None);
+        assert!(problem.contains("trusted_proxies"), "{problem}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use caffis_chat::chat::port::{
     StoreCall, StoreError, StoreReply, Ticket,
 };
 use caffis_chat::edge::handshake::AllowedOrigins;
+use caffis_chat::edge::peers::PeerLimits;
 use caffis_chat::limits;
 use caffis_chat::protocol::{Epoch, UnixMs, UserId};
 use caffis_chat::shard::{self, Handle, ShardError, Shards, ShardsConfig, Snapshot};
@@ -109,6 +110,7 @@ fn config(shards: u16) -> ShardsConfig {
         seed: 7,
         origins: AllowedOrigins::SameHostOrLoopback,
         connections_max: 10_000,
+        peers: PeerLimits::default(),
         store: NoRooms::start(),
         relay: None,
         identify: Arc::new(AnybodyByNumber),

@@ -30,7 +30,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     (
         "config",
-        &["limits", "chat::sabotage", "protocol::asyncapi"],
+        &[
+            "limits",
+            "chat::sabotage",
+            "protocol::asyncapi",
+            "protocol::network",
+        ],
     ),
     ("telemetry", &[]),
     ("tasks", &["chat::port", "config", "doctor", "node"]),

@@ -75,6 +75,13 @@ pub enum MeshMessage {
         /// The new members.
         users: Arc<[UserId]>,
     },
+    /// To the user's home: this connection of the sender's was signed in. One for each.
+    Came(UserId, ConnId),
+    /// To the user's home: it is gone. One for each that came.
+    Went(UserId, ConnId),
+    /// From the user's home: this connection has to go, as newer ones came. At most one for each that
+    /// came.
+    Crowded(ConnId),
     /// To all shards, by the first that learns it: the history was replaced, this is the new one.
     /// Before anything else that is said of it.
     Epoch(Epoch),
@@ -243,6 +250,11 @@ impl Context<'_> {
     /// The shard that orders a room on this node.
     pub fn home_of(&self, room: RoomId) -> ShardIx {
         room.bucket() % self.config.shards
+    }
+
+    /// The shard that counts a user's connections.
+    pub fn home_of_user(&self, user: UserId) -> ShardIx {
+        user.bucket() % self.config.shards
     }
 
     /// Tells a shard something.

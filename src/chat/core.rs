@@ -236,6 +236,9 @@ fn route(
         }
         MeshMessage::Pull { conn, room, after } => home.pull(from, conn, room, after, ctx),
         MeshMessage::Pulled { conn, room, frames } => sessions.pulled(conn, room, frames, ctx),
+        MeshMessage::Came(user, conn) => sessions.came(from, user, conn, ctx),
+        MeshMessage::Went(user, conn) => sessions.crowd.went(user, (from, conn)),
+        MeshMessage::Crowded(conn) => sessions.crowded(conn, ctx),
         MeshMessage::Added { room, users } => sessions.added(room, &users, ctx),
         // Comes from other shards only, and is taken by the step itself.
         MeshMessage::Epoch(_) => (),

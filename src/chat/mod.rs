@@ -5,6 +5,7 @@ pub mod bus;
 pub mod commands;
 pub mod commits;
 pub mod core;
+pub mod crowd;
 #[cfg(feature = "echo")]
 pub mod echo;
 pub mod fanout;
@@ -146,6 +147,8 @@ pub struct CoreConfig {
     pub sends_per_10s: u32,
     /// See [`limits::COMMANDS_PER_10S`].
     pub commands_per_10s: u32,
+    /// See [`limits::CONNECTIONS_PER_USER`]; 0: as many as they like.
+    pub connections_per_user: usize,
     /// See [`limits::OUTBOX_BYTES_MAX`].
     pub outbox_bytes_max: usize,
     /// This shard's share of [`limits::OUTBOX_NODE_BYTES_MAX`].
@@ -184,6 +187,7 @@ impl CoreConfig {
             spaced_writes_per_s: limits::SPACED_WRITES_PER_S,
             sends_per_10s: limits::SENDS_PER_10S,
             commands_per_10s: limits::COMMANDS_PER_10S,
+            connections_per_user: limits::CONNECTIONS_PER_USER,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
             outbox_shard_bytes_max: limits::OUTBOX_NODE_BYTES_MAX / usize::from(shards),
             windows_bytes_max: limits::WINDOWS_NODE_BYTES_MAX / usize::from(shards),

@@ -8,6 +8,7 @@
 //! connection hears), [`super::commands`] (requests) and [`super::replay`] (events that were missed).
 
 use super::bus::{Context, MeshMessage};
+use super::crowd::Crowd;
 use super::fanout::LocalRoom;
 use super::frame::{Class, Frame, Stamps};
 use super::map::{Map, Seeded};
@@ -16,7 +17,7 @@ use super::port::{Identity, IdentityError, StoreAnswer, StoreError, Ticket};
 use super::sabotage::Sabotage;
 use super::session::{Due, Session, State};
 use super::timers::Timers;
-use super::{ConnId, Effect, TICK_MS};
+use super::{ConnId, Effect, ShardIx, TICK_MS};
 use crate::limits;
 use crate::protocol::event::{Membership, Notice, PING_JSON, ServerClosing, ServerDraining};
 use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, Seq, UnixMs, UserId, reply};
@@ -31,6 +32,8 @@ pub struct Sessions {
     pub(super) index: Map<RoomId, u32>,
     /// The connections of each user, from the moment their token is verified.
     pub(super) users: Map<UserId, Vec<ConnId>>,
+    /// All connections of the users that this shard is home to.
+    pub(super) crowd: Crowd,
     pub(super) calls: Map<Ticket, Call>,
     pub(super) signing_in: VecDeque<ConnId>,
     pub(super) sign_ins_under_way: usize,
@@ -70,6 +73,7 @@ impl Sessions {
             rooms: Slab::new(),
             index: Map::with_hasher(Seeded::with_seed(seed)),
             users: Map::with_hasher(Seeded::with_seed(seed)),
+            crowd: Crowd::new(seed),
             calls: Map::with_hasher(Seeded::with_seed(seed)),
             signing_in: VecDeque::new(),
             sign_ins_under_way: 0,
@@ -275,7 +279,13 @@ impl Sessions {
             return;
         }
         if code.announced() {
-            let retry_after_ms = 1_000 + ctx.random() % 4_000;
+            let retry_after_ms = match code {
+                CloseCode::ConnectionLimit => {
+                    let least_ms = limits::CONNECTION_LIMIT_RETRY_MS;
+                    least_ms + ctx.random() % least_ms
+                }
+                _ => 1_000 + ctx.random() % 4_000,
+            };
             let closing = ServerClosing {
                 code: code as u16,
                 retry_after_ms,
@@ -299,6 +309,25 @@ impl Sessions {
         ctx.effects.push(Effect::Close(conn, code));
     }
 
+    /// A connection of a user whose home this is was signed in on that shard.
+    pub fn came(&mut self, shard: ShardIx, user: UserId, conn: ConnId, ctx: &mut Context<'_>) {
+        let max = ctx.config.connections_per_user;
+        if let Some((shard, oldest)) = self.crowd.came(user, (shard, conn), max) {
+            ctx.tell(shard, MeshMessage::Crowded(oldest));
+        }
+    }
+
+    /// The home of its user says that it has to go.
+    pub fn crowded(&mut self, conn: ConnId, ctx: &mut Context<'_>) {
+        if self
+            .get(conn)
+            .is_some_and(|session| session.user().is_some())
+        {
+            ctx.stats.closed_crowded += 1;
+            self.close(conn, CloseCode::ConnectionLimit, ctx);
+        }
+    }
+
     /// Takes a connection out of every room and list.
     fn leave_everything(&mut self, conn: ConnId, ctx: &mut Context<'_>) {
         let Some(session) = self.get_mut(conn) else {
@@ -320,12 +349,15 @@ impl Sessions {
             }
             State::Fresh { .. } | State::Closing => (),
         }
-        if let Some(user) = user
-            && let Some(conns) = self.users.get_mut(&user)
-        {
-            conns.retain(|own| *own != conn);
-            if conns.is_empty() {
-                self.users.remove(&user);
+        if let Some(user) = user {
+            if let Some(conns) = self.users.get_mut(&user) {
+                conns.retain(|own| *own != conn);
+                if conns.is_empty() {
+                    self.users.remove(&user);
+                }
+            }
+            if ctx.config.connections_per_user > 0 {
+                ctx.tell(ctx.home_of_user(user), MeshMessage::Went(user, conn));
             }
         }
         rooms.extend(asked.iter().filter_map(|room| self.index.get(room)));

@@ -105,6 +105,10 @@ impl Sessions {
                 joining.name = identity.name;
                 joining.picture = identity.picture;
                 self.users.entry(identity.user).or_default().push(conn);
+                if ctx.config.connections_per_user > 0 {
+                    let home = ctx.home_of_user(identity.user);
+                    ctx.tell(home, MeshMessage::Came(identity.user, conn));
+                }
                 self.signing_in.push_back(conn);
                 self.sign_in_more(ctx);
             }

@@ -94,6 +94,8 @@ stats! {
         closed_slow,
         /// Connections closed because they were not heard.
         closed_silent,
+        /// Connections closed because their user had too many newer ones.
+        closed_crowded,
         /// Frames dropped by their class.
         frames_dropped,
         /// Messages given to the relay, for other nodes.

@@ -177,6 +177,30 @@ pub const SETTINGS: &[Setting] = &[
         help: "WebSocket connections taken at most.",
     },
     Setting {
+        name: "connections_per_ip",
+        kind: Kind::Integer,
+        default: "2000",
+        example: "2000",
+        help: "Sockets of one IP address (of one /64 of IPv6) on this node; a quarter of them may be \
+               such that have not signed in. 0: no limit. Further ones are answered 429.",
+    },
+    Setting {
+        name: "connections_per_user",
+        kind: Kind::Integer,
+        default: "20",
+        example: "20",
+        help: "Connections of one user on this node. 0: no limit. When a further one signs in, the \
+               oldest is closed 4103.",
+    },
+    Setting {
+        name: "trusted_proxies",
+        kind: Kind::List,
+        default: "this machine: 127.0.0.0/8 and ::1",
+        example: "[\"10.0.0.0/8\"]",
+        help: "Networks of your own proxies and balancers, or none. They are not counted \
+               themselves: the right-most address of X-Forwarded-For that is not one of them is.",
+    },
+    Setting {
         name: "outbox_node_bytes",
         kind: Kind::Integer,
         default: "134217728",

@@ -108,6 +108,7 @@ pub fn judge(needs: &Needs, host: &Host) -> Vec<Finding> {
         io_uring(needs, host),
         locked_memory(needs, host),
         open_files(needs, host),
+        client_addresses(needs),
         address(needs, host),
         port_range(needs, host),
         backlog(needs, host),
@@ -253,6 +254,22 @@ fn open_files(needs: &Needs, host: &Host) -> Finding {
     } else {
         ok(check, found)
     }
+}
+
+/// Nothing that a host can lack, but what surprises behind a balancer.
+fn client_addresses(needs: &Needs) -> Finding {
+    let check = "addresses of clients";
+    let found = match needs.connections_per_ip {
+        0 => "each may have all connections (CAFFIS_CONNECTIONS_PER_IP is 0)".to_owned(),
+        max if needs.trusts_other_hosts => {
+            format!("{max} connections each; those of your proxies are told by X-Forwarded-For")
+        }
+        max => format!(
+            "{max} connections each; a balancer on another host is one of them, unless it is named \
+             in CAFFIS_TRUSTED_PROXIES"
+        ),
+    };
+    ok(check, found)
 }
 
 fn address(needs: &Needs, host: &Host) -> Finding {
@@ -487,7 +504,24 @@ mod tests {
             locked_bytes_per_shard: 1 << 20,
             backlog: 4_096,
             outbox_bytes: 128 << 20,
+            connections_per_ip: 2_000,
+            trusts_other_hosts: false,
         }
+    }
+
+    #[test]
+    fn a_balancer_that_is_not_named_is_told_of() {
+        let found = |connections_per_ip, trusts_other_hosts| {
+            let needs = Needs {
+                connections_per_ip,
+                trusts_other_hosts,
+                ..needs()
+            };
+            client_addresses(&needs).found
+        };
+        assert!(found(2_000, false).contains("CAFFIS_TRUSTED_PROXIES"));
+        assert!(found(2_000, true).contains("X-Forwarded-For"));
+        assert!(found(0, true).contains("CAFFIS_CONNECTIONS_PER_IP"));
     }
 
     fn host() -> Host {

@@ -37,6 +37,10 @@ pub struct Needs {
     pub backlog: u64,
     /// Bytes that may wait for all clients together.
     pub outbox_bytes: u64,
+    /// Connections that one address may have; 0: no limit.
+    pub connections_per_ip: u32,
+    /// Proxies on other hosts are named.
+    pub trusts_other_hosts: bool,
 }
 
 /// How bad it is.

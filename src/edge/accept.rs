@@ -5,13 +5,15 @@
 //!
 //! Next: the first bytes decide in [`super::handshake`].
 
-use super::handshake::Refused;
+use super::handshake::{Refused, forwarded_for};
+use super::peers::{Counted, TooMany};
 use super::slab::{Handshaking, State};
 use super::{ACCEPT_PAUSE_MS, Chat, Edge, HANDSHAKE_MS_HURRIED, HANDSHAKES_MAX, after_ms};
+use crate::chat::ConnId;
 use crate::limits;
 use crate::sys::{self, Shutdown};
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// How often the lack of descriptors is logged at most, ms.
@@ -34,6 +36,8 @@ pub(super) struct Accepting {
     logged_until_us: u64,
     /// Requests that take long are not looked for before, µs.
     hurried_until_us: u64,
+    /// Addresses with too many sockets are not logged before, µs.
+    crowd_logged_until_us: u64,
 }
 
 impl Accepting {
@@ -45,6 +49,7 @@ impl Accepting {
             paused_until_us: 0,
             logged_until_us: 0,
             hurried_until_us: 0,
+            crowd_logged_until_us: 0,
         }
     }
 
@@ -91,6 +96,14 @@ impl Edge {
                 let _told = sys::send(socket.as_fd(), &Refused::Overloaded.response());
             }
             Ok(socket) => {
+                let stream = TcpStream::from(socket);
+                let counted = self.count(chat, &stream);
+                let socket = OwnedFd::from(stream);
+                let Ok(counted) = counted else {
+                    // So far above what it may have that not even an answer is waited for.
+                    let _told = sys::send(socket.as_fd(), &Refused::Crowded.response());
+                    return;
+                };
                 self.stats.accepted += 1;
                 let handshaking = Handshaking {
                     bytes: Vec::new(),
@@ -98,6 +111,7 @@ impl Edge {
                 };
                 let state = State::Handshaking(Box::new(handshaking));
                 let index = self.slab.insert(socket, state);
+                self.keep_count(index, counted);
                 self.settle(index);
             }
             Err(error) => {
@@ -120,18 +134,107 @@ impl Edge {
         let room =
             stream.set_nonblocking(false).is_ok() && !self.accepting.ends && self.make_room(chat);
         self.stats.joined += 1;
+        let counted = self.count(chat, &stream);
         let handshaking = Handshaking {
             bytes: Vec::new(),
             deadline_us: after_ms(chat.now, limits::HANDSHAKE_MS_MAX),
         };
         let state = State::Handshaking(Box::new(handshaking));
         let index = self.slab.insert(OwnedFd::from(stream), state);
-        if room {
-            self.handshake(chat, index, read, 0);
-        } else {
-            self.refuse(chat, index, Refused::Overloaded);
+        match counted {
+            Err(TooMany) => self.refuse(chat, index, Refused::Crowded),
+            Ok(_) if !room => self.refuse(chat, index, Refused::Overloaded),
+            Ok(counted) => {
+                self.keep_count(index, counted);
+                self.handshake(chat, index, read, 0);
+            }
         }
         self.settle(index);
+    }
+
+    /// Counts a new socket for its address, unless that is a proxy of ours: it then tells later for whom it
+    /// connects. An address may have some sockets above its limit, so that they can be told of it.
+    fn count(&mut self, chat: &Chat, stream: &TcpStream) -> Result<Counted, TooMany> {
+        let peers = self.config.peers.clone();
+        if !peers.counts() {
+            return Ok(Counted::default());
+        }
+        // Without an address it is gone already.
+        match stream.peer_addr().map(|address| address.ip()) {
+            Ok(address) if !peers.trusts(address) => {
+                let limits = peers.limits();
+                let sockets_max = limits.per_address_max + limits.unauthenticated_max();
+                peers
+                    .add(address, sockets_max)
+                    .inspect_err(|_| self.note_crowd(chat, Some(address)))
+            }
+            Ok(_) | Err(_) => Ok(Counted::default()),
+        }
+    }
+
+    /// Remembers how the socket at this place is counted.
+    pub(super) fn keep_count(&mut self, index: u32, counted: Counted) {
+        let place = index as usize;
+        if self.counted.len() <= place {
+            self.counted.resize(place + 1, Counted::default());
+        }
+        let before = std::mem::replace(&mut self.counted[place], counted);
+        self.config.peers.remove(before);
+    }
+
+    /// The token of this connection was verified.
+    pub fn authenticated(&mut self, conn: ConnId) {
+        let place = conn.index as usize;
+        if self.slab[conn.index].generation == conn.generation
+            && let Some(counted) = self.counted.get_mut(place)
+        {
+            self.config.peers.authenticated(counted);
+        }
+    }
+
+    /// Whether the address that this upgrade comes from may have one more WebSocket.
+    pub(super) fn may_upgrade(&mut self, chat: &Chat, index: u32, head: &[u8]) -> bool {
+        let peers = self.config.peers.clone();
+        if !peers.counts() {
+            return true;
+        }
+        let counted = self
+            .counted
+            .get(index as usize)
+            .copied()
+            .unwrap_or_default();
+        if counted != Counted::default() {
+            let crowded = peers.is_crowded(counted);
+            if crowded {
+                self.note_crowd(chat, None);
+            }
+            return !crowded;
+        }
+        let limits = peers.limits();
+        let Some(address) = forwarded_for(head, &limits.trusted) else {
+            return true;
+        };
+        match peers.add(address, limits.per_address_max) {
+            Ok(counted) => self.keep_count(index, counted),
+            Err(TooMany) => {
+                self.note_crowd(chat, Some(address));
+                return false;
+            }
+        }
+        true
+    }
+
+    fn note_crowd(&mut self, chat: &Chat, address: Option<IpAddr>) {
+        self.stats.refused_crowded += 1;
+        if self.accepting.crowd_logged_until_us <= chat.now.mono_us {
+            self.accepting.crowd_logged_until_us = after_ms(chat.now, LOG_EVERY_MS);
+            let address = address.map(tracing::field::display);
+            tracing::warn!(
+                address,
+                "too many connections of one address; if it is a proxy of yours, name it in \
+                 CAFFIS_TRUSTED_PROXIES"
+            );
+        }
     }
 
     /// Whether another request may be in the making; gives up old ones if there are too many.

@@ -6,6 +6,8 @@
 //! Next: an upgraded stream goes to [`super::read`], another to the control plane.
 
 use crate::limits;
+use crate::protocol::network::{self, Network};
+use std::net::IpAddr;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server::{Request, create_response, write_response};
@@ -61,6 +63,8 @@ pub enum Refused {
     TooLarge,
     /// As many connections as there may be, or the node stops.
     Overloaded,
+    /// As many connections as one address may have.
+    Crowded,
 }
 
 impl Refused {
@@ -80,6 +84,11 @@ impl Refused {
                 "503 Service Unavailable",
                 "overloaded",
                 "Retry-After: 5\r\n",
+            ),
+            Refused::Crowded => (
+                "429 Too Many Requests",
+                "rate_limited",
+                "Retry-After: 30\r\n",
             ),
         };
         let (number, title) = status.split_once(' ').unwrap_or((status, ""));
@@ -127,6 +136,16 @@ pub fn read_head(bytes: &[u8], seen: usize, origins: &AllowedOrigins) -> Head {
         Err(Error::Capacity(_)) => Head::Refused(Refused::TooLarge),
         Err(_) => Head::Refused(Refused::BadRequest),
     }
+}
+
+/// For whom a proxy of ours made this request, which is whole.
+pub fn forwarded_for(bytes: &[u8], trusted: &[Network]) -> Option<IpAddr> {
+    let (_, request) = Request::try_parse(bytes).ok()??;
+    let mut lines = Vec::new();
+    for line in request.headers().get_all("x-forwarded-for") {
+        lines.push(line.to_str().ok()?);
+    }
+    network::forwarded_for(lines.into_iter(), trusted)
 }
 
 fn answer(request: &Request, origins: &AllowedOrigins) -> Result<Vec<u8>, Refused> {

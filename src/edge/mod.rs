@@ -15,6 +15,7 @@
 
 pub mod accept;
 pub mod handshake;
+pub mod peers;
 pub mod read;
 mod slab;
 pub mod stats;
@@ -24,6 +25,7 @@ use crate::chat::{ConnId, Effect, Input, Now, ShardCore};
 use crate::limits;
 use crate::sys::{Ring, RingSizes};
 use handshake::AllowedOrigins;
+use peers::{Counted, Peers};
 use slab::Slab;
 use stats::DriverStats;
 use std::io;
@@ -91,6 +93,8 @@ pub struct EdgeConfig {
     /// How many the node has: the one number that its shards share, because the kernel spreads
     /// connections over them unevenly.
     pub connections: Arc<AtomicUsize>,
+    /// How many each address has, on all shards together.
+    pub peers: Arc<Peers>,
     /// The control plane.
     pub handoff: Arc<Handoff>,
 }
@@ -121,6 +125,8 @@ pub struct Edge {
     /// Counters of the driver.
     pub stats: DriverStats,
     slab: Slab,
+    /// By place in the slab: how the socket is counted for its address.
+    counted: Vec<Counted>,
     accepting: accept::Accepting,
     /// Connections to be written at the end of the turn, each once.
     dirty: Vec<u32>,
@@ -145,6 +151,7 @@ impl Edge {
             ring: Ring::new(RING)?,
             stats: DriverStats::default(),
             slab: Slab::default(),
+            counted: Vec::new(),
             accepting: accept::Accepting::new(listener),
             dirty: Vec::new(),
             scratch: Vec::with_capacity(SEND_BYTES_MAX),

@@ -6,9 +6,11 @@
 //! Next: messages go into the core; pongs and closes to [`super::write`].
 
 use super::handshake::{Head, Refused, read_head};
+use super::peers::Counted;
 use super::slab::{Connection, ControlFrames, Ending, State};
 use super::{CLOSE_MS_MAX, CLOSING_MAX, CONTROL_BYTES_MAX, Chat, Edge, after_ms};
 use crate::chat::{ConnId, Input};
+use crate::limits;
 use crate::protocol::CloseCode;
 use crate::protocol::websocket::{self, Item, Reader, Stream};
 use crate::sys::{self, Event, Lent, Shutdown, Token};
@@ -80,7 +82,7 @@ impl Edge {
             State::Free => (),
             State::Dead => {
                 if !connection.receiving && !connection.polling {
-                    drop(self.slab.release(index));
+                    self.release(index);
                 }
             }
             State::Ending(ending) if ending.peer_ended => (),
@@ -97,6 +99,12 @@ impl Edge {
                 }
             }
         }
+    }
+
+    /// Frees a place, and closes its socket if that is still there.
+    fn release(&mut self, index: u32) {
+        self.keep_count(index, Counted::default());
+        drop(self.slab.release(index));
     }
 
     fn bytes(&mut self, chat: &mut Chat, index: u32, lent: &Lent) {
@@ -133,6 +141,14 @@ impl Edge {
                     >= self.config.connections_max =>
             {
                 self.refuse(chat, index, Refused::Overloaded);
+            }
+            Head::Upgrade { .. } if unauthenticated(chat) >= limits::UNAUTHENTICATED_MAX => {
+                self.refuse(chat, index, Refused::Overloaded);
+            }
+            Head::Upgrade { head_bytes, .. }
+                if !self.may_upgrade(chat, index, &bytes[..head_bytes]) =>
+            {
+                self.refuse(chat, index, Refused::Crowded);
             }
             Head::Upgrade {
                 head_bytes,
@@ -174,7 +190,7 @@ impl Edge {
         match handed {
             Ok(()) => {
                 self.stats.handed_off += 1;
-                drop(self.slab.release(index));
+                self.release(index);
             }
             Err(stream) => {
                 // The ring wants a blocking one.
@@ -272,6 +288,12 @@ impl Edge {
         }
         self.settle(index);
     }
+}
+
+/// WebSockets of this shard that are not ready.
+fn unauthenticated(chat: &Chat) -> u64 {
+    let stats = chat.core.stats();
+    stats.connections.saturating_sub(stats.sessions)
 }
 
 /// What the frames of one chunk ask of the driver.

@@ -40,6 +40,8 @@ driver_stats! {
         joined,
         /// Connections refused before they became WebSockets.
         refused,
+        /// Connections refused because their address had too many.
+        refused_crowded,
         /// Connections closed by us for breaking WebSocket itself.
         violations,
         /// Bytes received.

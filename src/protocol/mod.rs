@@ -7,6 +7,7 @@ pub mod asyncapi;
 pub mod error;
 pub mod event;
 pub mod ids;
+pub mod network;
 pub mod relay;
 pub mod reply;
 pub mod request;

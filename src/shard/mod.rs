@@ -22,6 +22,7 @@ use crate::chat::port::{Identify, Relay, RelaySink, Store};
 use crate::chat::stats::Stats;
 use crate::chat::{CoreConfig, ShardCore, ShardIx};
 use crate::edge::handshake::AllowedOrigins;
+use crate::edge::peers::{PeerLimits, Peers};
 use crate::edge::stats::DriverStats;
 use crate::edge::{Chat, Edge, EdgeConfig, Handoff, LOCKED_BYTES_MAX};
 use crate::limits;
@@ -77,6 +78,8 @@ pub struct ShardsConfig {
     pub origins: AllowedOrigins,
     /// WebSockets of the node; further upgrades are answered 503.
     pub connections_max: usize,
+    /// How many sockets of one address it takes.
+    pub peers: PeerLimits,
     /// The store.
     pub store: Arc<dyn Store>,
     /// The way to other nodes, if `core.peers` says that there is one.
@@ -260,6 +263,7 @@ pub fn start(config: ShardsConfig) -> Result<Shards, ShardError> {
     }
     let config = Arc::new(config);
     let connections = Arc::new(AtomicUsize::new(0));
+    let peers = Arc::new(Peers::new(config.peers.clone(), config.seed));
     let clock = Clock::start();
     let (ready, readies) = mpsc::channel();
     let mut running = Shards {
@@ -278,6 +282,7 @@ pub fn start(config: ShardsConfig) -> Result<Shards, ShardError> {
             news,
             remotes: remotes.clone(),
             connections: connections.clone(),
+            peers: peers.clone(),
         };
         let ready = ready.clone();
         let thread = std::thread::Builder::new()
@@ -350,6 +355,7 @@ struct Seat {
     news: Arc<News>,
     remotes: Remotes,
     connections: Arc<AtomicUsize>,
+    peers: Arc<Peers>,
 }
 
 impl Seat {
@@ -396,6 +402,7 @@ impl Seat {
             origins: config.origins.clone(),
             connections_max: config.connections_max,
             connections: self.connections,
+            peers: self.peers,
             handoff: config.handoff.clone(),
         };
         let edge = Edge::new(edge, self.listener)?;

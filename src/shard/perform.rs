@@ -177,6 +177,9 @@ impl Performer {
                 match effect {
                     Effect::Verify(conn, token) => {
                         let identity = self.identify.identify(&token, chat.now.unix);
+                        if identity.is_ok() {
+                            edge.authenticated(conn);
+                        }
                         chat.tell(Input::Verified(conn, identity));
                     }
                     Effect::Store(ticket, call) => self.call(chat, edge, ticket, call),

@@ -13,7 +13,11 @@ use std::time::Instant;
 
 #[test]
 fn connections_beyond_the_limit_are_told_to_come_back() {
-    let server = server::start(&[("CAFFIS_CONNECTIONS_MAX", "40")]).anywhere();
+    let settings = [
+        ("CAFFIS_CONNECTIONS_MAX", "40"),
+        ("CAFFIS_CONNECTIONS_PER_USER", "0"),
+    ];
+    let server = server::start(&settings).anywhere();
     let user = User::new("Ada");
     let mut clients: Vec<Client> = Vec::new();
     let answer = loop {

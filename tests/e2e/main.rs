@@ -16,6 +16,7 @@ mod support;
 mod bad_frames;
 mod bad_requests;
 mod crash;
+mod crowds;
 mod descriptors;
 mod drain;
 mod history;
