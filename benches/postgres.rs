@@ -232,4 +232,61 @@ fn main() {
             );
         }
     }
+    println!("\n| one room's last_seq, asked | p50 ms | CPU here, µs | CPU of the server, µs |");
+    println!("|---|---|---|---|");
+    let pids = || server_pids(server.folder());
+    let asked = [room(0)];
+    look(
+        "through the store: queue, thread, connection",
+        time,
+        pids,
+        || {
+            caller.call(StoreCall::Heads {
+                rooms: asked.to_vec(),
+                users: Vec::new(),
+            });
+        },
+    );
+    // What a connection on the asker's own thread would cost: the same statement without any hop.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let (client, connection) = runtime
+        .block_on(tokio_postgres::connect(
+            &server.url("postgres"),
+            tokio_postgres::NoTls,
+        ))
+        .expect("a connection");
+    let connection = runtime.spawn(connection);
+    let statement = "SELECT 0, room_id, last_seq FROM chat_rooms WHERE room_id = ANY ($1)";
+    let statement = runtime.block_on(client.prepare(statement)).expect("SQL");
+    let ids = vec![asked[0].0];
+    look("on the asker's own thread", time, pids, || {
+        let rows = runtime.block_on(client.query(&statement, &[&ids]));
+        assert_eq!(rows.expect("an answer").len(), 1);
+    });
+    drop(client);
+    runtime.block_on(connection).expect("ended").expect("well");
+}
+
+/// Does this again and again, one after the other, and prints a row.
+fn look(what: &str, time: Duration, pids: impl Fn() -> Vec<u32>, mut once: impl FnMut()) {
+    let (theirs, ours) = (pids(), [std::process::id()]);
+    let before = (cpu_ticks(&theirs), cpu_ticks(&ours), Instant::now());
+    let mut took = Vec::new();
+    while before.2.elapsed() < time {
+        let one = Instant::now();
+        once();
+        took.push(one.elapsed());
+    }
+    let cpu = (cpu_ticks(&theirs) - before.0, cpu_ticks(&ours) - before.1);
+    took.sort_unstable();
+    let us = |ticks: u64| ticks as f64 * 10_000.0 / took.len() as f64;
+    println!(
+        "| {what} | {:.3} | {:.1} | {:.1} |",
+        took[took.len() / 2].as_secs_f64() * 1e3,
+        us(cpu.1),
+        us(cpu.0),
+    );
 }

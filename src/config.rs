@@ -50,6 +50,8 @@ pub struct Config {
     pub sends_per_10s: u32,
     /// Commands of one connection in 10 s.
     pub commands_per_10s: u32,
+    /// Between the commits of a busy shard, µs; `None`: as suits the store.
+    pub batch_spacing_us: Option<u64>,
     /// Time of a drain, ms.
     pub drain_ms: u64,
     /// Connections taken at most; `None`: as many as open files allow.
@@ -282,6 +284,9 @@ impl Config {
                 limits::COMMANDS_PER_10S,
                 parse_number(1, 100_000_000),
             ),
+            batch_spacing_us: raw.take("batch_spacing_us", None, |text| {
+                parse_number(0, limits::BATCH_SPACING_US_MAX)(text).map(Some)
+            }),
             drain_ms: raw.take("drain_ms", 10_000, parse_number(0, 600_000)),
             connections_max: raw.take("connections_max", None, |text| {
                 parse_number::<usize>(1, 10_000_000)(text).map(Some)

@@ -128,9 +128,12 @@ pub const ROOM_IDLE_MS: u64 = 60_000;
 pub const BATCH_OPS_MAX: usize = 1_024;
 /// From so many writes a second on, a shard's batches are spaced.
 pub const SPACED_WRITES_PER_S: u64 = 250;
-/// Spaced batches begin at multiples of this, the same for all shards, µs: those that begin
-/// together share a commit where the store can. On average a write waits half of it.
+/// Spaced batches begin at multiples of this, the same for all shards, µs, unless set otherwise or the
+/// store is slower than that anyway: those that begin together share a commit where the store can. On
+/// average a write waits half of it.
 pub const BATCH_SPACING_US: u64 = 4_000;
+/// The longest spacing that can be set, µs.
+pub const BATCH_SPACING_US_MAX: u64 = 100_000;
 /// Writes a home shard may hold that are not in a batch yet. Above it: `overloaded`.
 pub const COMMIT_QUEUE_MAX: usize = 8_192;
 /// A write that got no answer from the store in this time is answered `unavailable`, ms.

@@ -24,7 +24,7 @@ use crate::relay::redis::RedisRelay;
 use crate::shard::{self, Handle, ShardError, Shards, ShardsConfig};
 use crate::store::postgres::{self, PostgresOptions, PostgresStore};
 use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
-use crate::{sys, telemetry};
+use crate::{limits, sys, telemetry};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -363,6 +363,11 @@ fn core_config(config: &Config, store: &dyn Store) -> CoreConfig {
         Database::Postgres(_) => Peers::Relay,
     };
     core.run = uuid::Uuid::new_v4().as_u64_pair().0;
+    core.batch_spacing_us = config.batch_spacing_us.unwrap_or(match &config.database {
+        Database::Sqlite(_) => limits::BATCH_SPACING_US,
+        // A commit takes longer than that by itself, so batches grow without waiting.
+        Database::Postgres(_) => 0,
+    });
     core.sends_per_10s = config.sends_per_10s;
     core.commands_per_10s = config.commands_per_10s;
     core.connections_per_user = config.connections_per_user;

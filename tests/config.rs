@@ -66,6 +66,7 @@ fn without_any_setting_it_is_a_development_node_on_loopback() {
     assert_eq!(config.origins, Origins::SameHostOrLoopback);
     assert!(config.demo_login);
     assert_eq!((config.sends_per_10s, config.commands_per_10s), (50, 200));
+    assert_eq!(config.batch_spacing_us, None);
     assert_eq!(config.drain_ms, 10_000);
     assert_eq!(config.connections_max, None);
     assert_eq!(config.connections_per_ip, 2_000);

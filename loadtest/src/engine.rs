@@ -140,6 +140,7 @@ pub struct Engine {
     random: Random,
     targets: Vec<SocketAddr>,
     path: String,
+    abandoned: Vec<TcpStream>,
     sources: Vec<Ipv4Addr>,
     next_source: usize,
     pub counts: EngineCounts,
@@ -169,6 +170,7 @@ impl Engine {
             random: Random::new(seed),
             targets: targets.to_vec(),
             path: path.to_owned(),
+            abandoned: Vec::new(),
             sources,
             next_source: 0,
             counts: EngineCounts::default(),
@@ -288,6 +290,29 @@ impl Engine {
     /// Ends the connection by FIN without a close frame, as an exiting process would.
     pub fn drop_silently(&mut self, id: ConnId) {
         self.release(id);
+    }
+
+    /// Leaves the connection as a client does that loses its network: it sends nothing more, not even
+    /// that it ends, and reads nothing. (Its kernel still acknowledges what fits into the socket.)
+    pub fn abandon(&mut self, id: ConnId) {
+        if let Some(conn) = self.release(id) {
+            self.abandoned.push(conn.stream);
+        }
+    }
+
+    /// How many abandoned connections the server has not ended yet. Those that it has are let go.
+    pub fn abandoned(&mut self) -> usize {
+        let buffer = &mut self.read_buffer;
+        self.abandoned.retain_mut(|stream| {
+            loop {
+                match stream.read(buffer) {
+                    Ok(0) => return false,
+                    Ok(_) => {}
+                    Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+                }
+            }
+        });
+        self.abandoned.len()
     }
 
     /// Stops or resumes reading: what arrives meanwhile stays in the socket.

@@ -74,8 +74,9 @@ CREATE TABLE messages (
 
 -- One message per (room, sender, client_msg_id), for good. The id comes first because clients make
 -- UUIDv7, which grow with time: inserts then meet on the index's last pages.
-CREATE UNIQUE INDEX messages_once ON messages (client_msg_id, sender_id, room_id)
-    WHERE client_msg_id IS NOT NULL;
+-- System messages have none and never meet; a condition that leaves them out would be parsed anew for
+-- every partition that a batch touches.
+CREATE UNIQUE INDEX messages_once ON messages (client_msg_id, sender_id, room_id);
 
 -- Messages that changed since they were created. The others are found by the primary key, so a send
 -- pays nothing for this index.

@@ -13,9 +13,13 @@
 
 -- Sends that are decided together: no two of one sender and room have the same id, and none answers
 -- another of them. Their rooms are locked.
+--
+-- Not `_careful`: when nothing is to be refused, they are stored without looking for duplicates; the
+-- index refuses one, with it the whole batch, and the program comes again, careful. To look costs more
+-- than all the rest: the plan of a join with `messages` opens every partition with every index.
 CREATE FUNCTION chat_send(
-    _now bigint, _base integer, _rooms uuid[], _senders uuid[], _ids uuid[], _hashes bytea[],
-    _replies bigint[], _texts text[]
+    _careful boolean, _now bigint, _base integer, _rooms uuid[], _senders uuid[], _ids uuid[],
+    _hashes bytea[], _replies bigint[], _texts text[]
 ) RETURNS TABLE (ix integer, outcome integer, seq bigint, ts bigint, event text)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
@@ -27,6 +31,39 @@ BEGIN
         FROM unnest(_rooms, _replies) WITH ORDINALITY AS a (room_id, reply, n)
         WHERE a.reply IS NOT NULL AND NOT EXISTS (
             SELECT FROM messages m WHERE m.room_id = a.room_id AND m.seq = a.reply);
+    END IF;
+    IF NOT _careful AND cardinality(_unanswered) = 0 THEN
+        RETURN QUERY
+        WITH asked AS MATERIALIZED (
+            SELECT a.*, greatest(_now, r.last_ts) AS ts,
+                r.last_seq + row_number() OVER (PARTITION BY a.room_id ORDER BY a.n) AS seq,
+                count(*) OVER () AS members
+            FROM unnest(_rooms, _senders, _ids, _hashes, _replies, _texts)
+                WITH ORDINALITY AS a (room_id, sender_id, id, hash, reply, body, n)
+            JOIN chat_rooms r ON r.room_id = a.room_id
+            JOIN room_participants p
+                ON p.room_id = a.room_id AND p.user_id = a.sender_id AND p.left_seq IS NULL
+        ), given AS MATERIALIZED (
+            SELECT a.* FROM asked a WHERE a.members = cardinality(_rooms)
+        ), stored AS (
+            INSERT INTO messages (room_id, seq, sender_id, kind, changed_seq, revision, created_at,
+                reply_to_seq, client_msg_id, body_hash, text)
+            SELECT g.room_id, g.seq, g.sender_id, 'text', g.seq, 1, g.ts, g.reply, g.id, g.hash, g.body
+            FROM given g
+        ), heads AS (
+            UPDATE chat_rooms r SET last_seq = g.seq, last_ts = g.ts
+            FROM (SELECT room_id, max(seq) AS seq, max(ts) AS ts FROM given GROUP BY room_id) g
+            WHERE r.room_id = g.room_id
+        ), marks AS (
+            UPDATE message_read_status s
+            SET read_seq = greatest(s.read_seq, g.seq), delivered_seq = greatest(s.delivered_seq, g.seq)
+            FROM (SELECT room_id, sender_id, max(seq) AS seq FROM given GROUP BY room_id, sender_id) g
+            WHERE s.room_id = g.room_id AND s.user_id = g.sender_id
+        )
+        SELECT _base + g.n::integer, 0, g.seq, g.ts, NULL FROM given g;
+        IF FOUND THEN
+            RETURN;
+        END IF;
     END IF;
     RETURN QUERY
     WITH asked AS MATERIALIZED (
@@ -334,9 +371,10 @@ END $$;
 -- decided together; the place in `_users` where the users it names end. `_locked_users`: all users that
 -- changes of members name, and who makes them.
 CREATE FUNCTION chat_commit(
-    _clock bigint, _kinds integer[], _run_ends integer[], _rooms uuid[], _actors uuid[], _ids uuid[],
-    _hashes bytea[], _replies bigint[], _texts text[], _user_ends integer[], _users uuid[],
-    _locked_users uuid[], _members_max integer, _rooms_max integer, _shown_max integer
+    _careful boolean, _clock bigint, _kinds integer[], _run_ends integer[], _rooms uuid[],
+    _actors uuid[], _ids uuid[], _hashes bytea[], _replies bigint[], _texts text[],
+    _user_ends integer[], _users uuid[], _locked_users uuid[], _members_max integer,
+    _rooms_max integer, _shown_max integer
 ) RETURNS TABLE (ix integer, outcome integer, seq bigint, ts bigint, event text)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
@@ -389,10 +427,12 @@ BEGIN
                 _end := coalesce(_at + _cut, _end);
             END IF;
             IF _at = 1 AND _end = _count THEN
-                RETURN QUERY SELECT * FROM chat_send(_now, 0, _rooms, _actors, _ids, _hashes, _replies, _texts);
+                RETURN QUERY SELECT * FROM chat_send(_careful, _now, 0, _rooms, _actors, _ids,
+                    _hashes, _replies, _texts);
             ELSE
-                RETURN QUERY SELECT * FROM chat_send(_now, _at - 1, _rooms[_at:_end], _actors[_at:_end],
-                    _ids[_at:_end], _hashes[_at:_end], _replies[_at:_end], _texts[_at:_end]);
+                RETURN QUERY SELECT * FROM chat_send(_careful, _now, _at - 1, _rooms[_at:_end],
+                    _actors[_at:_end], _ids[_at:_end], _hashes[_at:_end], _replies[_at:_end],
+                    _texts[_at:_end]);
             END IF;
             _at := _end + 1;
         ELSE

@@ -1,7 +1,7 @@
 //! The home shard's writes: whatever arrives while a batch is in flight is the next batch.
 //!
 //! A commit costs the same for one write and for twenty, so a shard that is busy spaces its batches:
-//! they begin at multiples of [`limits::BATCH_SPACING_US`], at which the batches of all shards meet.
+//! they begin at multiples of [`limits::BATCH_SPACING_US`] or what is set, at which the batches of all shards meet.
 //! A quiet shard never waits.
 //!
 //! Invariants: one batch is in flight at a time, so a room is in one batch at a time and a
@@ -159,7 +159,10 @@ impl Commits {
             return;
         }
         let now_us = ctx.now.mono_us;
-        let next_us = (self.submitted_us / limits::BATCH_SPACING_US + 1) * limits::BATCH_SPACING_US;
+        let spacing_us = ctx.config.batch_spacing_us;
+        // Not spaced: the next may begin at once.
+        let multiple = self.submitted_us.checked_div(spacing_us);
+        let next_us = multiple.map_or(0, |multiple| (multiple + 1) * spacing_us);
         if now_us < next_us
             && self.queue.len() < limits::BATCH_OPS_MAX
             && self.busy.is_at(ctx.config.spaced_writes_per_s, now_us)

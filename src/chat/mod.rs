@@ -143,6 +143,8 @@ pub struct CoreConfig {
     pub run: u64,
     /// See [`limits::SPACED_WRITES_PER_S`].
     pub spaced_writes_per_s: u64,
+    /// See [`limits::BATCH_SPACING_US`]; 0: batches are never spaced.
+    pub batch_spacing_us: u64,
     /// See [`limits::SENDS_PER_10S`].
     pub sends_per_10s: u32,
     /// See [`limits::COMMANDS_PER_10S`].
@@ -185,6 +187,7 @@ impl CoreConfig {
             peers: Peers::None,
             run: 0,
             spaced_writes_per_s: limits::SPACED_WRITES_PER_S,
+            batch_spacing_us: limits::BATCH_SPACING_US,
             sends_per_10s: limits::SENDS_PER_10S,
             commands_per_10s: limits::COMMANDS_PER_10S,
             connections_per_user: limits::CONNECTIONS_PER_USER,

@@ -163,6 +163,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "Commands that one connection may give in 10 s, sends included.",
     },
     Setting {
+        name: "batch_spacing_us",
+        kind: Kind::Integer,
+        default: "4000; 0 with PostgreSQL",
+        example: "4000",
+        help: "A busy shard begins its commits so far apart, µs: more saves CPU, less saves time. 0: as soon as the one before is done.",
+    },
+    Setting {
         name: "drain_ms",
         kind: Kind::Integer,
         default: "10000",

@@ -7,14 +7,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::common::{Ending, OutputArgs, ServerArgs, Workshop, settings, settle};
-use super::storm::{DropBy, storm};
+use super::storm::{forgotten, storm};
 use crate::backends::Statement;
 use crate::cluster::{Cluster, ClusterArgs};
 use crate::layout::Layout;
 use crate::measure::listen_overflows;
 use crate::progress::Progress;
 use crate::report::{Report, median};
-use crate::world::{SetupError, World};
+use crate::world::{DropBy, SetupError, World};
 
 #[derive(Args, Clone, Debug)]
 pub struct ClusterStormArgs {
@@ -102,6 +102,7 @@ pub fn run(args: &ClusterStormArgs, progress: Progress) -> Result<Ending, SetupE
                 args.statements_max
             ));
         }
+        failures.extend(forgotten(&mut world)?);
         rounds.push(seconds);
         statements.push(calls);
     }

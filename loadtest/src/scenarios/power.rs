@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::random::Random;
 use crate::report::Report;
 use crate::server::{Server, ServerPlan};
-use crate::world::{SetupError, World};
+use crate::world::{DropBy, SetupError, World};
 
 #[derive(Args, Clone, Debug)]
 pub struct PowerArgs {
@@ -94,7 +94,7 @@ pub fn run(args: &PowerArgs, progress: Progress) -> Result<Ending, SetupError> {
         server.kill(&mut workshop.janitor)?;
         world.end_load();
         let all = || (0..args.connections as u32).map(ClientIndex);
-        world.drop_clients(all(), true);
+        world.drop_clients(all(), DropBy::Reset);
         disk.finish_cut(&mut workshop.janitor)?;
         cuts_done = cut;
         world.restore(snapshot);

@@ -11,7 +11,7 @@ use crate::ids::ClientIndex;
 use crate::layout::Layout;
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::world::{Phase, SetupError, World};
+use crate::world::{DropBy, Phase, SetupError, World};
 
 #[derive(Args, Clone, Debug)]
 pub struct SlowArgs {
@@ -53,7 +53,7 @@ pub fn run(args: &SlowArgs, progress: Progress) -> Result<Ending, SetupError> {
     world.connect_wanted(Duration::from_secs(60))?;
     world.progress.stage("making rooms");
     world.make_rooms(Duration::from_secs(60))?;
-    world.drop_clients(std::iter::once(SLOW), false);
+    world.drop_clients(std::iter::once(SLOW), DropBy::Fin);
     world.progress.stage("writing what is missed");
     let messages = args.messages * args.rooms as u64;
     let rate = args.rate_per_writer * args.rooms as f64;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::common::{Ending, OutputArgs, ServerArgs, Workshop, settings, settle};
 use crate::ids::ClientIndex;
@@ -11,15 +11,7 @@ use crate::layout::Layout;
 use crate::measure::{CpuSample, Memory, listen_overflows};
 use crate::progress::Progress;
 use crate::report::{Report, median};
-use crate::world::{SetupError, World};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DropBy {
-    /// A reset, as a cut cable or a crashed client.
-    Reset,
-    /// The end of the stream, as an exiting process.
-    Fin,
-}
+use crate::world::{DropBy, SetupError, World};
 
 #[derive(Args, Clone, Debug)]
 pub struct StormArgs {
@@ -89,6 +81,7 @@ pub fn run(args: &StormArgs, progress: Progress) -> Result<Ending, SetupError> {
         if seconds > args.limit {
             failures.push(format!("storm {round} took {seconds:.2} s"));
         }
+        failures.extend(forgotten(&mut world)?);
     }
     let spent = CpuSample::of(server.pid()).map_err(SetupError)?.since(&cpu);
     let memory = Memory::of(server.pid()).map_err(SetupError)?;
@@ -114,6 +107,32 @@ pub fn run(args: &StormArgs, progress: Progress) -> Result<Ending, SetupError> {
     Ok(Ending::new(report, &world.state.checker.findings, failures))
 }
 
+/// Half-open connections have to be ended in this time, by the protocol.
+const HALF_OPEN_MAX: Duration = Duration::from_secs(35);
+
+/// Waits until the server has ended what clients left without a word; says so if it does not.
+pub(super) fn forgotten(world: &mut World) -> Result<Option<String>, SetupError> {
+    let left = world.abandoned();
+    if left == 0 {
+        return Ok(None);
+    }
+    let began_us = world.state.clock.now_us();
+    // Not earlier, because the storm itself took a while; and some room for a busy machine.
+    let limit = HALF_OPEN_MAX + Duration::from_secs(10);
+    while world.abandoned() > 0 {
+        let waited_us = world.state.clock.now_us() - began_us;
+        if Duration::from_micros(waited_us) > limit {
+            let left = world.abandoned();
+            return Ok(Some(format!("{left} half-open connections were kept")));
+        }
+        world.run_for(Duration::from_millis(200))?;
+    }
+    let seconds = (world.state.clock.now_us() - began_us) as f64 / 1e6;
+    let line = format!("{left} half-open connections were ended {seconds:.1} s after the storm");
+    world.progress.line(&line);
+    Ok(None)
+}
+
 /// One storm. Returns the seconds from the first `connect` until nobody lacks anything.
 pub(super) fn storm(
     world: &mut World,
@@ -123,7 +142,7 @@ pub(super) fn storm(
 ) -> Result<f64, SetupError> {
     let clients = world.state.clients.len() as u32;
     let all = || (0..clients).map(ClientIndex);
-    world.drop_clients(all(), drop_by == DropBy::Reset);
+    world.drop_clients(all(), drop_by);
     world.forget_newest(u64::from(missed));
     world.state.settings.connects_in_flight_max = usize::MAX;
     let began_us = world.state.clock.now_us();

@@ -4,7 +4,7 @@
 //! Invariants: a node that refused or dropped a connection gets no new one for a while, unless all
 //! are in that state; then the least loaded one is tried, as a balancer does that has nobody left.
 
-use super::{Phase, State, World};
+use super::{DropBy, Phase, State, World};
 use crate::clock::us;
 use crate::engine::Closed;
 use crate::ids::{ClientIndex, NodeIndex};
@@ -54,7 +54,7 @@ impl World {
                 moved.push(ClientIndex(index as u32));
             }
         }
-        self.drop_clients(moved.iter().copied(), false);
+        self.drop_clients(moved.iter().copied(), DropBy::Fin);
         self.want(moved.iter().copied());
         moved.len()
     }

@@ -36,6 +36,7 @@ use crate::stats::{NodeStats, Stats};
 pub use balance::Node;
 use readers::Reader;
 pub use sending::Load;
+pub use session::DropBy;
 
 /// How the clients of a run behave.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! Connections of the clients: connect, `auth` with `resume`, `ready`, reconnect by the class of the
 //! close code.
 
+use clap::ValueEnum;
 use uuid::Uuid;
 
 use super::{Client, Early, Phase, SetupError, State, Timer, World};
@@ -11,6 +12,17 @@ use crate::identity;
 use crate::ids::{ClientIndex, RoomIndex, Slot};
 use crate::limits::{CONNECT_DEADLINE, LIVED_LONG, RESUME_ROOMS_MAX, SILENCE_MAX};
 use crate::wire;
+
+/// How a client's connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DropBy {
+    /// A reset, as a cut cable or a crashed client.
+    Reset,
+    /// The end of the stream, as an exiting process.
+    Fin,
+    /// Without a word, as a phone that loses its network: the server has to notice by itself.
+    BlackHole,
+}
 
 /// What the class of a close code asks of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,21 +74,25 @@ impl World {
         self.want((0..clients).map(ClientIndex));
     }
 
-    /// Drops these clients' connections and lets them stay away. `by_reset`: as a cut cable would,
-    /// else as an exiting process.
-    pub fn drop_clients(&mut self, clients: impl Iterator<Item = ClientIndex>, by_reset: bool) {
+    /// Drops these clients' connections and lets them stay away.
+    pub fn drop_clients(&mut self, clients: impl Iterator<Item = ClientIndex>, by: DropBy) {
         for client in clients {
             let it = &mut self.state.clients[client.index()];
             it.is_wanted = false;
             if let Some(id) = it.conn {
-                if by_reset {
-                    self.engine.abort(id);
-                } else {
-                    self.engine.drop_silently(id);
+                match by {
+                    DropBy::Reset => self.engine.abort(id),
+                    DropBy::Fin => self.engine.drop_silently(id),
+                    DropBy::BlackHole => self.engine.abandon(id),
                 }
                 self.state.left(client);
             }
         }
+    }
+
+    /// How many connections were left without a word and are still held by the server.
+    pub fn abandoned(&mut self) -> usize {
+        self.engine.abandoned()
     }
 
     /// Nobody comes back any more once its connection ends.

@@ -1,6 +1,10 @@
 //! A batch of writes: encoded into the arrays of `chat_commit`, one round trip, and its rows as
 //! outcomes.
 //!
+//! Sends are stored without looking whether one of them is a retry: the unique index finds it, refuses
+//! the batch, and it comes again, *careful*. Retries come in storms, so the batches after it are careful
+//! at once, until [`CAREFUL_BATCHES`] in a row had none.
+//!
 //! Invariants: outcomes stand in the order of the writes, one each; a batch that the database refuses
 //! for its data is halved until the write that is to blame is alone.
 
@@ -21,7 +25,10 @@ use uuid::Uuid;
 
 /// The batch.
 pub(super) const COMMIT: &str = "SELECT ix, outcome, seq, ts, event
-     FROM chat_commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+     FROM chat_commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+
+/// Batches without a retry, after which none is expected.
+pub(super) const CAREFUL_BATCHES: u32 = 32;
 
 /// Decides these writes one after the other and commits them together.
 ///
@@ -38,7 +45,7 @@ pub(super) async fn commit(
     while let Some(part) = waiting.pop() {
         match tried(session, now, part).await {
             Ok(mut done) => outcomes.append(&mut done),
-            Err(Failure::Data(text)) => match part {
+            Err(Failure::Data(text) | Failure::Twice(text)) => match part {
                 [op] => {
                     tracing::error!(error = text, room = %op.room, "write failed");
                     outcomes.push(refuse(ErrorCode::Internal, "the write failed"));
@@ -64,18 +71,38 @@ async fn tried(
 ) -> Result<Vec<OpOutcome>, Failure> {
     let mut tries = 1;
     loop {
-        match once(session, now, ops).await {
+        let careful = session.careful.get();
+        match once(session, careful > 0, now, ops).await {
             Err(Failure::Conflict(text)) if tries < super::options::TRIES_MAX => {
                 tracing::warn!(error = text, "commit is tried again");
                 tries += 1;
             }
-            result => return result,
+            Err(Failure::Twice(_)) if careful == 0 => session.careful.set(CAREFUL_BATCHES),
+            Ok(outcomes) => {
+                let again = outcomes.iter().any(is_retry);
+                session.careful.set(if again {
+                    CAREFUL_BATCHES
+                } else {
+                    careful.saturating_sub(1)
+                });
+                return Ok(outcomes);
+            }
+            Err(failure) => return Err(failure),
         }
+    }
+}
+
+/// Whether the write's id was in the store before.
+fn is_retry(outcome: &OpOutcome) -> bool {
+    match outcome {
+        Ok(done) => matches!(&done.reply, OpReply::Sent(sent) if sent.duplicate),
+        Err(refusal) => refusal.code == ErrorCode::IdempotencyConflict,
     }
 }
 
 async fn once(
     session: &Session,
+    careful: bool,
     now: Option<UnixMs>,
     ops: &[&Op],
 ) -> Result<Vec<OpOutcome>, Failure> {
@@ -96,7 +123,7 @@ async fn once(
     }
     arrays.end_run();
     if !places.is_empty() {
-        for row in arrays.query(session, now).await? {
+        for row in arrays.query(session, careful, now).await? {
             let ix: i32 = get(&row, 0)?;
             let place = usize::try_from(ix - 1).ok().and_then(|ix| places.get(ix));
             let Some(place) = place.copied() else {
@@ -215,12 +242,18 @@ impl<'a> Arrays<'a> {
         self.run.clear();
     }
 
-    async fn query(&self, session: &Session, now: Option<UnixMs>) -> Result<Vec<Row>, Failure> {
+    async fn query(
+        &self,
+        session: &Session,
+        careful: bool,
+        now: Option<UnixMs>,
+    ) -> Result<Vec<Row>, Failure> {
         let locked_users: Vec<Uuid> = self.locked_users.iter().copied().collect();
         let rows = session
             .query(
                 COMMIT,
                 &[
+                    &careful,
                     &now.map(|now| int(now.0)),
                     &self.kinds,
                     &self.run_ends,

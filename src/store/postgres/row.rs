@@ -18,6 +18,8 @@ pub(super) enum Failure {
     /// The transaction was ended for the sake of another one: nothing of it stands, and it may be tried
     /// again.
     Conflict(String),
+    /// A unique index refused a row: nothing of it stands.
+    Twice(String),
     /// Something in one write, or our own fault: the others of its batch are not to suffer.
     Data(String),
 }
@@ -36,6 +38,9 @@ impl From<Error> for Failure {
         if *code == SqlState::T_R_DEADLOCK_DETECTED || *code == SqlState::T_R_SERIALIZATION_FAILURE
         {
             return Failure::Conflict(text);
+        }
+        if *code == SqlState::UNIQUE_VIOLATION {
+            return Failure::Twice(text);
         }
         // Classes: connection, invalid or read-only transaction, insufficient resources, object in
         // use (lock timeout), operator intervention (statement timeout, shutdown), system error,
@@ -64,9 +69,10 @@ fn is_io(error: &(dyn std::error::Error + 'static)) -> bool {
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> StoreError {
         match failure {
-            Failure::World(text) | Failure::Conflict(text) | Failure::Data(text) => {
-                StoreError::Unavailable(text)
-            }
+            Failure::World(text)
+            | Failure::Conflict(text)
+            | Failure::Twice(text)
+            | Failure::Data(text) => StoreError::Unavailable(text),
         }
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Session {
     statements: BTreeMap<&'static str, Statement>,
     about: About,
     epoch: Cell<Epoch>,
+    /// For how many batches more sends are stored only after a look for their duplicates.
+    pub careful: Cell<u32>,
     task: JoinHandle<()>,
     closed: Rc<Notify>,
 }
@@ -86,6 +88,7 @@ impl Session {
             client,
             statements: BTreeMap::new(),
             epoch: Cell::new(about.server.epoch(about.epoch_kept)),
+            careful: Cell::new(0),
             about,
             task,
             closed,
