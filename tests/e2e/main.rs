@@ -9,6 +9,10 @@
 
 #![cfg(all(feature = "server", not(feature = "echo")))]
 
+#[path = "../support/line.rs"]
+mod line;
+#[path = "../support/postgres.rs"]
+mod postgres;
 #[path = "../support/schema.rs"]
 mod schema;
 mod support;
@@ -17,6 +21,7 @@ mod bad_frames;
 mod bad_requests;
 mod crash;
 mod crowds;
+mod database_away;
 mod descriptors;
 mod drain;
 mod history;
