@@ -11,6 +11,7 @@
 
 #[path = "../support/line.rs"]
 mod line;
+#[allow(dead_code, reason = "each test binary uses its part")]
 #[path = "../support/postgres.rs"]
 mod postgres;
 #[path = "../support/schema.rs"]
