@@ -8,7 +8,6 @@
 #![allow(clippy::disallowed_methods)]
 
 #[path = "../tests/support/postgres.rs"]
-#[allow(dead_code)]
 mod postgres;
 
 use caffis_chat::chat::port::{
