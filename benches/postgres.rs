@@ -101,6 +101,7 @@ impl Caller {
                         client_msg_id: ClientMsgId(Uuid::from_u128(id)),
                         text: TEXT.to_owned(),
                         reply_to_seq: None,
+                        mentions: Vec::new(),
                     },
                 }
             })
@@ -119,7 +120,9 @@ fn cpu_ticks(pids: &[u32]) -> u64 {
         let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
         // Fields 14 and 15 are utime and stime; this begins with the third. Some are negative.
         let ticks = after.split_whitespace().skip(11).take(2);
-        ticks.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>()
+        ticks
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum::<u64>()
     };
     pids.iter().map(of).sum()
 }

@@ -60,6 +60,7 @@ const SEAM: &[&str] = &[
     "limits",
     "protocol",
     "chat::port",
+    "chat::access",
     "chat::sabotage",
     "chat::stats",
 ];
