@@ -15,6 +15,7 @@ mod support;
 
 mod bad_frames;
 mod bad_requests;
+mod changes;
 mod crash;
 mod descriptors;
 mod drain;
