@@ -100,6 +100,7 @@ impl Caller {
                         client_msg_id: ClientMsgId(Uuid::from_u128(id)),
                         text: TEXT.to_owned(),
                         reply_to_seq: None,
+                        mentions: Vec::new(),
                     },
                 }
             })

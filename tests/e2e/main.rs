@@ -19,6 +19,7 @@ mod support;
 
 mod bad_frames;
 mod bad_requests;
+mod changes;
 mod crash;
 mod crowds;
 mod database_away;
