@@ -8,7 +8,6 @@
 #![allow(clippy::disallowed_methods)]
 
 #[path = "../tests/support/postgres.rs"]
-#[allow(dead_code)]
 mod postgres;
 
 use caffis_chat::chat::port::{
@@ -101,6 +100,7 @@ impl Caller {
                         client_msg_id: ClientMsgId(Uuid::from_u128(id)),
                         text: TEXT.to_owned(),
                         reply_to_seq: None,
+                        mentions: Vec::new(),
                     },
                 }
             })

@@ -88,6 +88,7 @@ impl Fixture {
                     client_msg_id: ClientMsgId(Uuid::from_u128(id)),
                     text: TEXT.to_owned(),
                     reply_to_seq: None,
+                    mentions: Vec::new(),
                 },
             });
         }

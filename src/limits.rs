@@ -47,6 +47,14 @@ pub const ROOM_MEMBERS_SHOWN_MAX: usize = 100;
 pub const TEXT_CHARS_MAX: usize = 4_000;
 /// Characters of a room's title and of a user's name.
 pub const TITLE_CHARS_MAX: usize = 200;
+/// Users, or `all`, mentioned by one message.
+pub const MENTIONS_MAX: usize = 50;
+/// Different emojis on one message.
+pub const REACTION_EMOJIS_MAX: usize = 20;
+/// Different emojis of one user on one message.
+pub const REACTIONS_PER_USER_MAX: usize = 10;
+/// Pinned messages of one room.
+pub const PINS_MAX: usize = 50;
 /// Messages of one history page.
 pub const HISTORY_PAGE_MAX: usize = 100;
 /// Bytes of text in one history page; a page that reaches it ends there, with `has_more`.

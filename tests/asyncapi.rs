@@ -5,17 +5,18 @@
 mod schema;
 
 use caffis_chat::protocol::event::{
-    DURABLE_NAMES, Notice, PING_JSON, RoomAdded, RoomEvent, RoomEventBody, RoomGap, RoomRemoved,
-    ServerClosing, ServerDraining,
+    DURABLE_NAMES, MessageDeleted, MessagePinned, MessageUnpinned, Notice, PING_JSON,
+    ReactionUpdated, RoomAdded, RoomEvent, RoomEventBody, RoomGap, RoomRemoved, ServerClosing,
+    ServerDraining,
 };
 use caffis_chat::protocol::reply::{
-    self, Changed, History, Limits, NotRecovered, Ready, ReadyRoom, Refreshed, RoomCreated,
-    RoomGot, RoomsListed, Sent,
+    self, Changed, History, Limits, MessageChanged, NotRecovered, Ready, ReadyRoom, Refreshed,
+    RoomCreated, RoomGot, RoomsListed, Sent,
 };
 use caffis_chat::protocol::request::{Command, Request};
 use caffis_chat::protocol::view::{
-    ListedRoom, Member, MemberJoined, MemberLeft, MemberRoleChanged, Message, MessageKind,
-    Reaction, Role, Room, RoomKind, SystemEvent, Watermark,
+    All, ListedRoom, Member, MemberJoined, MemberLeft, MemberRoleChanged, Mention, Message,
+    MessageKind, Pin, Reaction, Role, Room, RoomKind, SystemEvent, Watermark,
 };
 use caffis_chat::protocol::{
     ClientMsgId, CloseCode, Epoch, ErrorCode, RoomId, UnixMs, UserId, asyncapi,
@@ -39,8 +40,14 @@ fn message(kind: MessageKind, event: Option<SystemEvent>) -> Message {
         event,
         attachments: Vec::new(),
         reply_to_seq: is_text.then_some(4),
-        mentions: vec![USER],
-        reactions: BTreeMap::from([("👍".to_owned(), Reaction { count: 2 })]),
+        mentions: vec![Mention::All(All::All), Mention::User(USER)],
+        reactions: BTreeMap::from([(
+            "👍".to_owned(),
+            Reaction {
+                count: 2,
+                mine: is_text.then_some(true),
+            },
+        )]),
         changed_seq: 5,
         revision: 1,
         edited_at: None,
@@ -65,6 +72,11 @@ fn room() -> Room {
         last_seq: 5,
         member_count: 1,
         members: vec![member],
+        pins: Some(vec![Pin {
+            message_seq: 4,
+            pinned_by: USER,
+            pinned_at: TS,
+        }]),
     }
 }
 
@@ -133,6 +145,13 @@ fn replies() -> Vec<(&'static str, String)> {
         room_id: ROOM,
         changed: false,
         seq: None,
+    };
+    let message_changed = MessageChanged {
+        room_id: ROOM,
+        message_seq: 5,
+        changed: true,
+        seq: 6,
+        revision: 2,
     };
     let sent = Sent {
         client_msg_id: ClientMsgId(Uuid::from_u128(3)),
@@ -205,7 +224,15 @@ fn replies() -> Vec<(&'static str, String)> {
         ("room.leave", reply::ack(1, &unchanged)),
         ("room.members.add", reply::ack(1, &changed)),
         ("room.members.remove", reply::ack(1, &changed)),
+        ("room.role.set", reply::ack(1, &changed)),
         ("message.send", reply::ack(1, &sent)),
+        ("message.edit", reply::ack(1, &message_changed)),
+        ("message.delete", reply::ack(1, &message_changed)),
+        ("reaction.add", reply::ack(1, &message_changed)),
+        ("reaction.remove", reply::ack(1, &message_changed)),
+        ("message.pin", reply::ack(1, &message_changed)),
+        ("message.unpin", reply::ack(1, &message_changed)),
+        ("message.report", reply::ack(1, &message_changed)),
         ("history.get", reply::ack(1, &history)),
     ]
 }
@@ -231,6 +258,30 @@ fn durable_events() -> Vec<String> {
         RoomEventBody::MemberRoleChanged(MemberRoleChanged {
             user_id: USER,
             role: Role::Admin,
+            actor_id: USER,
+        }),
+        RoomEventBody::MessageUpdated {
+            message_seq: 5,
+            message: Box::new(message(MessageKind::Text, None)),
+        },
+        RoomEventBody::MessageDeleted(MessageDeleted {
+            message_seq: 5,
+            actor_id: USER,
+            deleted_at: TS,
+        }),
+        RoomEventBody::ReactionUpdated(ReactionUpdated {
+            message_seq: 5,
+            user_id: USER,
+            emoji: "👍".to_owned(),
+            added: true,
+            count: 2,
+        }),
+        RoomEventBody::MessagePinned(MessagePinned {
+            message_seq: 5,
+            actor_id: USER,
+        }),
+        RoomEventBody::MessageUnpinned(MessageUnpinned {
+            message_seq: 5,
             actor_id: USER,
         }),
     ];
@@ -305,8 +356,40 @@ fn requests() -> Vec<(&'static str, String)> {
             "message.send",
             format!(
                 r#"{{"room_id":"{id}","client_msg_id":"{id}","kind":"text","text":"x",
-                   "reply_to_seq":1}}"#
+                   "reply_to_seq":1,"mentions":["all","{id}"]}}"#
             ),
+        ),
+        (
+            "room.role.set",
+            format!(r#"{{"room_id":"{id}","user_ids":["{id}"],"role":"admin"}}"#),
+        ),
+        (
+            "message.edit",
+            format!(r#"{{"room_id":"{id}","message_seq":5,"text":"x","expected_revision":1}}"#),
+        ),
+        (
+            "message.delete",
+            format!(r#"{{"room_id":"{id}","message_seq":5,"expected_revision":null}}"#),
+        ),
+        (
+            "reaction.add",
+            format!(r#"{{"room_id":"{id}","message_seq":5,"emoji":"👍"}}"#),
+        ),
+        (
+            "reaction.remove",
+            format!(r#"{{"room_id":"{id}","message_seq":5,"emoji":"👍"}}"#),
+        ),
+        (
+            "message.pin",
+            format!(r#"{{"room_id":"{id}","message_seq":5}}"#),
+        ),
+        (
+            "message.unpin",
+            format!(r#"{{"room_id":"{id}","message_seq":5}}"#),
+        ),
+        (
+            "message.report",
+            format!(r#"{{"room_id":"{id}","message_seq":5}}"#),
         ),
         (
             "history.get",

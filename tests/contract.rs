@@ -8,10 +8,14 @@
     clippy::disallowed_macros
 )]
 
+#[path = "contract/changes.rs"]
+mod changes;
 #[path = "contract/concurrent.rs"]
 mod concurrent;
 #[path = "contract/harness.rs"]
 mod harness;
+#[path = "contract/matrix.rs"]
+mod matrix;
 #[path = "contract/model.rs"]
 mod model;
 #[path = "contract/postgres.rs"]

@@ -65,6 +65,7 @@ const SEAM: &[&str] = &[
     "limits",
     "protocol",
     "chat::port",
+    "chat::access",
     "chat::sabotage",
     "chat::stats",
 ];

@@ -6,8 +6,9 @@
 --
 -- Locks. Whatever gives a `seq` or changes who is a member first locks the rows of its rooms in
 -- `chat_rooms`, in the order of their ids, then the rows of the users it counts in `chat_users`, in the
--- order of theirs, and only then looks. Rows of `messages`, `room_participants` and
--- `message_read_status` are written only by who holds the room's lock.
+-- order of theirs, and only then looks. Rows of `messages`, `room_events`,
+-- `message_reactions`, `room_pins`, `room_participants` and `message_read_status` are written only by who
+-- holds the room's lock.
 
 CREATE TABLE meta (
     one      smallint PRIMARY KEY CHECK (one = 1),
@@ -69,6 +70,10 @@ CREATE TABLE messages (
     -- For system messages: the type and data of the event.
     event         jsonb,
     text          text,
+    -- Who is named in it: an array of ids and "all"; NULL: nobody.
+    mentions      jsonb,
+    -- How often each emoji was put: an object of counts; NULL: none.
+    reactions     jsonb,
     PRIMARY KEY (room_id, seq)
 ) PARTITION BY HASH (room_id);
 
@@ -129,6 +134,85 @@ CREATE TABLE message_read_status (
     delivered_seq bigint NOT NULL,
     PRIMARY KEY (room_id, user_id)
 ) WITH (fillfactor = 50);
+
+-- Events that are no message of their own: changes of messages. One small row each, without text, so
+-- that no `seq` is missing when events are told again.
+CREATE TABLE room_events (
+    room_id     uuid NOT NULL,
+    seq         bigint NOT NULL,
+    ts          bigint NOT NULL,
+    message_seq bigint NOT NULL,
+    actor_id    uuid NOT NULL,
+    type        text NOT NULL,
+    -- What the columns do not say.
+    data        jsonb,
+    PRIMARY KEY (room_id, seq)
+) PARTITION BY HASH (room_id);
+
+CREATE TABLE room_events_p00 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 0);
+CREATE TABLE room_events_p01 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 1);
+CREATE TABLE room_events_p02 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 2);
+CREATE TABLE room_events_p03 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 3);
+CREATE TABLE room_events_p04 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 4);
+CREATE TABLE room_events_p05 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 5);
+CREATE TABLE room_events_p06 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 6);
+CREATE TABLE room_events_p07 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 7);
+CREATE TABLE room_events_p08 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 8);
+CREATE TABLE room_events_p09 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 9);
+CREATE TABLE room_events_p10 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 10);
+CREATE TABLE room_events_p11 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 11);
+CREATE TABLE room_events_p12 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 12);
+CREATE TABLE room_events_p13 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 13);
+CREATE TABLE room_events_p14 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 14);
+CREATE TABLE room_events_p15 PARTITION OF room_events FOR VALUES WITH (MODULUS 16, REMAINDER 15);
+
+-- Who put which emoji on what; counted in `messages.reactions`.
+CREATE TABLE message_reactions (
+    room_id     uuid NOT NULL,
+    message_seq bigint NOT NULL,
+    user_id     uuid NOT NULL,
+    emoji       text COLLATE "C" NOT NULL,
+    PRIMARY KEY (room_id, message_seq, user_id, emoji)
+) PARTITION BY HASH (room_id);
+
+CREATE TABLE message_reactions_p00 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 0);
+CREATE TABLE message_reactions_p01 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 1);
+CREATE TABLE message_reactions_p02 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 2);
+CREATE TABLE message_reactions_p03 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 3);
+CREATE TABLE message_reactions_p04 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 4);
+CREATE TABLE message_reactions_p05 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 5);
+CREATE TABLE message_reactions_p06 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 6);
+CREATE TABLE message_reactions_p07 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 7);
+CREATE TABLE message_reactions_p08 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 8);
+CREATE TABLE message_reactions_p09 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 9);
+CREATE TABLE message_reactions_p10 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 10);
+CREATE TABLE message_reactions_p11 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 11);
+CREATE TABLE message_reactions_p12 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 12);
+CREATE TABLE message_reactions_p13 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 13);
+CREATE TABLE message_reactions_p14 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 14);
+CREATE TABLE message_reactions_p15 PARTITION OF message_reactions FOR VALUES WITH (MODULUS 16, REMAINDER 15);
+
+-- Pinned messages.
+CREATE TABLE room_pins (
+    room_id     uuid NOT NULL,
+    message_seq bigint NOT NULL,
+    -- The event that pinned it.
+    pinned_seq  bigint NOT NULL,
+    pinned_by   uuid NOT NULL,
+    pinned_at   bigint NOT NULL,
+    PRIMARY KEY (room_id, message_seq)
+);
+
+-- Messages that users reported, for those who run the service.
+CREATE TABLE message_reports (
+    room_id     uuid NOT NULL,
+    message_seq bigint NOT NULL,
+    reporter_id uuid NOT NULL,
+    -- What the reporter saw.
+    revision    integer NOT NULL,
+    created_at  bigint NOT NULL,
+    PRIMARY KEY (room_id, message_seq, reporter_id)
+);
 
 -- Who wants to hear nothing of whom.
 CREATE TABLE user_relationships (

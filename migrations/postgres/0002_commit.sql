@@ -10,6 +10,7 @@
 --   5 one event of a change   6 nothing changed   7 room found   8 room found, as it was opened
 --   9 room opened   10 id used for another room   11 not the members of such a room
 --   12 unknown user   13 too many members   14 too many rooms   15 not allowed
+--   from 16 on: changes of messages, sends that mention, roles (0003)
 
 -- Sends that are decided together: no two of one sender and room have the same id, and none answers
 -- another of them. Their rooms are locked.
@@ -185,7 +186,7 @@ BEGIN
         ELSIF EXISTS (SELECT FROM room_participants p
                 WHERE p.room_id = _room AND p.user_id = _actor AND p.left_seq IS NULL) THEN
             outcome := 7;
-            event := chat_room_view(_room, _shown_max);
+            event := chat_whole_room(_room, _shown_max);
         ELSE
             -- Its creator, who is no member any more: told what they knew, and nothing newer.
             outcome := 8;
@@ -367,7 +368,8 @@ BEGIN
 END $$;
 
 -- The batch. Per write: its kind (0 send, 1 direct room, 2 group, 3 add, 4 remove or leave, 5 and 6 a
--- direct room and a group that are not well formed); for sends the last write of the stretch that is
+-- direct room and a group that are not well formed, 7 change of a message, 8 send that mentions and
+-- 9 roles, these with what is asked as JSON in `_texts`); for sends the last write of the stretch that is
 -- decided together; the place in `_users` where the users it names end. `_locked_users`: all users that
 -- changes of members name, and who makes them.
 CREATE FUNCTION chat_commit(
@@ -444,6 +446,15 @@ BEGIN
             ELSIF _kinds[_at] = 3 THEN
                 RETURN QUERY SELECT _at, c.* FROM chat_add(_now, _rooms[_at], _actors[_at], _named,
                     _members_max, _rooms_max) c;
+            ELSIF _kinds[_at] = 7 THEN
+                RETURN QUERY SELECT _at, c.* FROM chat_change(_now, _rooms[_at], _actors[_at],
+                    _texts[_at]::jsonb) c;
+            ELSIF _kinds[_at] = 8 THEN
+                RETURN QUERY SELECT _at, c.* FROM chat_mention(_now, _rooms[_at], _actors[_at],
+                    _ids[_at], _hashes[_at], _replies[_at], _texts[_at]::jsonb) c;
+            ELSIF _kinds[_at] = 9 THEN
+                RETURN QUERY SELECT _at, c.* FROM chat_role(_now, _rooms[_at], _actors[_at], _named,
+                    _texts[_at]::jsonb) c;
             ELSE
                 RETURN QUERY SELECT _at, c.* FROM chat_remove(_now, _rooms[_at], _actors[_at], _named) c;
             END IF;

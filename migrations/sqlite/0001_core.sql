@@ -25,7 +25,7 @@ CREATE TABLE chat_users (
 ) STRICT, WITHOUT ROWID;
 
 -- A room's newest event, and with it `last_seq` and the time of its last activity, is its last row
--- in `messages`: kept here as well, each send would dirty a page more.
+-- in `messages` or in `room_events`: kept here as well, each send would dirty a page more.
 CREATE TABLE chat_rooms (
     room_id      BLOB NOT NULL PRIMARY KEY CHECK (length(room_id) = 16),
     kind         TEXT NOT NULL CHECK (kind IN ('direct', 'group')),
@@ -58,6 +58,10 @@ CREATE TABLE messages (
     body_hash     BLOB,
     -- For system messages: the type and data of the event, as JSON.
     event         TEXT,
+    -- Who is named in it: a JSON array of ids and "all"; NULL: nobody.
+    mentions      TEXT,
+    -- How often each emoji was put: a JSON object of counts; NULL: none.
+    reactions     TEXT,
     text          TEXT,
     PRIMARY KEY (room_id, seq)
 ) STRICT, WITHOUT ROWID;
@@ -111,3 +115,48 @@ CREATE TABLE read_marks_pending (
     n     INTEGER PRIMARY KEY,
     marks BLOB NOT NULL
 ) STRICT;
+
+-- Events that are no message of their own: changes of messages. One small row each, without text, so
+-- that no `seq` is missing when events are told again. A room's newest row stays for good.
+CREATE TABLE room_events (
+    room_id     BLOB NOT NULL CHECK (length(room_id) = 16),
+    seq         INTEGER NOT NULL,
+    ts          INTEGER NOT NULL,
+    type        TEXT NOT NULL,
+    message_seq INTEGER NOT NULL,
+    actor_id    BLOB NOT NULL CHECK (length(actor_id) = 16),
+    -- What the columns do not say, as JSON.
+    data        TEXT,
+    PRIMARY KEY (room_id, seq)
+) STRICT, WITHOUT ROWID;
+
+-- Who put which emoji on what; counted in `messages.reactions`.
+CREATE TABLE message_reactions (
+    room_id     BLOB NOT NULL CHECK (length(room_id) = 16),
+    message_seq INTEGER NOT NULL,
+    user_id     BLOB NOT NULL CHECK (length(user_id) = 16),
+    emoji       TEXT NOT NULL,
+    PRIMARY KEY (room_id, message_seq, user_id, emoji)
+) STRICT, WITHOUT ROWID;
+
+-- Pinned messages.
+CREATE TABLE room_pins (
+    room_id     BLOB NOT NULL CHECK (length(room_id) = 16),
+    message_seq INTEGER NOT NULL,
+    -- The event that pinned it.
+    pinned_seq  INTEGER NOT NULL,
+    pinned_by   BLOB NOT NULL CHECK (length(pinned_by) = 16),
+    pinned_at   INTEGER NOT NULL,
+    PRIMARY KEY (room_id, message_seq)
+) STRICT, WITHOUT ROWID;
+
+-- Messages that users reported, for those who run the service.
+CREATE TABLE message_reports (
+    room_id     BLOB NOT NULL CHECK (length(room_id) = 16),
+    message_seq INTEGER NOT NULL,
+    reporter_id BLOB NOT NULL CHECK (length(reporter_id) = 16),
+    -- What the reporter saw.
+    revision    INTEGER NOT NULL,
+    created_at  INTEGER NOT NULL,
+    PRIMARY KEY (room_id, message_seq, reporter_id)
+) STRICT, WITHOUT ROWID;

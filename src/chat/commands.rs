@@ -6,8 +6,8 @@
 use super::bus::{Context, MeshMessage, Write};
 use super::commits::room_to_create;
 use super::port::{
-    HistoryPage, HistoryRead, Identity, IdentityError, ListRead, Op, OpKind, Refusal, StoreAnswer,
-    StoreCall, StoreError,
+    HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MessageChange, Op, OpKind,
+    Refusal, StoreAnswer, StoreCall, StoreError,
 };
 use super::session::{Read, State};
 use super::sessions::{Call, Sessions, may_begin};
@@ -16,9 +16,10 @@ use super::{ConnId, Effect};
 use crate::limits;
 use crate::protocol::reply::{self, Refreshed, RoomGot, RoomsListed};
 use crate::protocol::request::{
-    Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, SendKind,
+    Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, RoomRoleSet, SendKind,
 };
-use crate::protocol::view::RoomKind;
+use crate::protocol::text::Text;
+use crate::protocol::view::{Role, RoomKind};
 use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, UserId};
 
 /// A request that was refused here.
@@ -107,10 +108,23 @@ impl Sessions {
                     _ => self.write(conn, id, user, room, OpKind::RemoveMembers { users }, ctx),
                 })
             }
+            Ok(Command::RoomRoleSet(set)) => {
+                role_of(set).and_then(|(room, kind)| self.write(conn, id, user, room, kind, ctx))
+            }
             Ok(Command::MessageSend(send)) => {
                 let room = send.room_id;
                 send_of(send).and_then(|kind| self.write(conn, id, user, room, kind, ctx))
             }
+            Ok(
+                change @ (Command::MessageEdit(_)
+                | Command::MessageDelete(_)
+                | Command::ReactionAdd(_)
+                | Command::ReactionRemove(_)
+                | Command::MessagePin(_)
+                | Command::MessageUnpin(_)
+                | Command::MessageReport(_)),
+            ) => change_of(change)
+                .and_then(|(room, kind)| self.write(conn, id, user, room, kind, ctx)),
         };
         if let Err((code, message)) = result {
             self.refuse(conn, id, code, message, ctx);
@@ -374,7 +388,29 @@ fn page_of(get: &HistoryGet) -> Result<HistoryPage, Refused> {
 
 fn send_of(send: MessageSend) -> Result<OpKind, Refused> {
     let SendKind::Text = send.kind;
-    let text = send.text.unwrap_or_default().into_string();
+    let text = text_of(send.text.unwrap_or_default())?;
+    let MessageSend {
+        client_msg_id,
+        reply_to_seq,
+        mut mentions,
+        ..
+    } = send;
+    mentions.sort_unstable();
+    mentions.dedup();
+    if mentions.len() > limits::MENTIONS_MAX {
+        return Err((ErrorCode::TooLarge, "too many mentions in one message"));
+    }
+    Ok(OpKind::Send {
+        client_msg_id,
+        text,
+        reply_to_seq,
+        mentions,
+    })
+}
+
+/// The text of a message, as it was typed: docs/decisions/0013.
+fn text_of(text: Text) -> Result<String, Refused> {
+    let text = text.into_string();
     if text.trim().is_empty() {
         return Err((ErrorCode::BadRequest, "`text` is empty"));
     }
@@ -384,16 +420,48 @@ fn send_of(send: MessageSend) -> Result<OpKind, Refused> {
             "`text` is longer than `limits.text_chars`",
         ));
     }
-    let MessageSend {
-        client_msg_id,
-        reply_to_seq,
-        ..
-    } = send;
-    Ok(OpKind::Send {
-        client_msg_id,
-        text,
-        reply_to_seq,
-    })
+    Ok(text)
+}
+
+/// The change that one of the requests about a single message asks for.
+fn change_of(command: Command) -> Result<(RoomId, OpKind), Refused> {
+    let (room, seq, change) = match command {
+        Command::MessageEdit(edit) => {
+            let change = MessageChange::Edit {
+                text: text_of(edit.text)?,
+                expected_revision: edit.expected_revision,
+            };
+            (edit.room_id, edit.message_seq, change)
+        }
+        Command::MessageDelete(delete) => {
+            let expected_revision = delete.expected_revision;
+            let change = MessageChange::Delete { expected_revision };
+            (delete.room_id, delete.message_seq, change)
+        }
+        Command::ReactionAdd(reaction) => {
+            let emoji = emoji_of(&reaction.emoji)?;
+            let change = MessageChange::AddReaction { emoji };
+            (reaction.room_id, reaction.message_seq, change)
+        }
+        Command::ReactionRemove(reaction) => {
+            let emoji = emoji_of(&reaction.emoji)?;
+            let change = MessageChange::RemoveReaction { emoji };
+            (reaction.room_id, reaction.message_seq, change)
+        }
+        Command::MessagePin(named) => (named.room_id, named.message_seq, MessageChange::Pin),
+        Command::MessageUnpin(named) => (named.room_id, named.message_seq, MessageChange::Unpin),
+        Command::MessageReport(named) => (named.room_id, named.message_seq, MessageChange::Report),
+        _ => return Err((ErrorCode::UnknownType, "no change of a message")),
+    };
+    Ok((room, OpKind::ChangeMessage { seq, change }))
+}
+
+/// The full spelling of an emoji, by which it is counted.
+fn emoji_of(emoji: &str) -> Result<String, Refused> {
+    match emojis::get(emoji) {
+        Some(emoji) => Ok(emoji.as_str().to_owned()),
+        None => Err((ErrorCode::BadRequest, "`emoji` is not one emoji")),
+    }
 }
 
 fn create_of(actor: UserId, create: RoomCreate) -> Result<(RoomId, OpKind), Refused> {
@@ -437,6 +505,20 @@ fn members_of(members: RoomMembers) -> Result<(RoomId, Vec<UserId>), Refused> {
         true => Err((ErrorCode::BadRequest, "`user_ids` is empty")),
         false => Ok((members.room_id, users)),
     }
+}
+
+fn role_of(set: RoomRoleSet) -> Result<(RoomId, OpKind), Refused> {
+    let RoomRoleSet {
+        room_id,
+        user_ids,
+        role,
+    } = set;
+    let members = RoomMembers { room_id, user_ids };
+    let (room, users) = members_of(members)?;
+    if role == Role::Owner && users.len() > 1 {
+        return Err((ErrorCode::BadRequest, "a group has one owner"));
+    }
+    Ok((room, OpKind::SetRole { users, role }))
 }
 
 fn sorted(mut users: Vec<UserId>) -> Result<Vec<UserId>, Refused> {

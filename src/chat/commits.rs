@@ -304,6 +304,7 @@ fn acknowledge(write: &Write, done: OpReply, ctx: &mut Context<'_>) {
     let json = match done {
         OpReply::Sent(sent) => reply::ack(id, &sent),
         OpReply::Room { room, created } => reply::ack(id, &RoomCreated { room, created }),
+        OpReply::Message(changed) => reply::ack(id, &changed),
         OpReply::Changed(seq) => {
             let changed = Changed {
                 room_id: write.op.room,

@@ -1,6 +1,7 @@
 //! The rules of chat as a pure state machine: [`core::ShardCore::step`] reads no clock, does no
 //! I/O, never fails and never waits. The very same code runs in production and in the simulator.
 
+pub mod access;
 pub mod bus;
 pub mod commands;
 pub mod commits;

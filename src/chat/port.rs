@@ -5,8 +5,8 @@
 //! says nothing about the outcome of a commit: it may stand all the same.
 
 use crate::protocol::event::RoomEvent;
-use crate::protocol::reply::{History, Sent};
-use crate::protocol::view::{ListedRoom, Role, Room, RoomKind, Watermark};
+use crate::protocol::reply::{History, MessageChanged, Sent};
+use crate::protocol::view::{ListedRoom, Mention, Role, Room, RoomKind, Watermark};
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 
 /// What a shard asks of the store. Nine kinds of call, each on one consistent snapshot.
@@ -127,7 +127,8 @@ pub enum OpKind {
     /// A message. Order of decisions: duplicate (same body: the first `seq` and
     /// `duplicate: true`; another body: `idempotency_conflict`), room and membership
     /// (`forbidden`; `forbidden` also where there is no such room), `reply_to_seq` names a message
-    /// of this room (`not_found`).
+    /// of this room (`not_found`), the sender may mention all (`forbidden`), who is mentioned is a
+    /// member (`not_found`).
     Send {
         /// The sender's name for it.
         client_msg_id: ClientMsgId,
@@ -135,6 +136,19 @@ pub enum OpKind {
         text: String,
         /// The message it answers.
         reply_to_seq: Option<Seq>,
+        /// Who is named in it, sorted, without repeats, at most [`crate::limits::MENTIONS_MAX`].
+        mentions: Vec<Mention>,
+    },
+    /// Changes a message. Order of decisions: membership (`forbidden`, also where there is no such
+    /// room), the message (`not_found`), whether this member may do that to it
+    /// ([`super::access`], `forbidden`; nobody changes a system message), then as
+    /// [`MessageChange`] says. What changed is one event, whose `seq` is the message's new
+    /// `changed_seq`.
+    ChangeMessage {
+        /// Which message.
+        seq: Seq,
+        /// What is done to it.
+        change: MessageChange,
     },
     /// Adds to a group, by its owner or an admin (`forbidden` otherwise, and in a direct room).
     /// One `member.joined` per user who was not a member; unknown users are `not_found`; more
@@ -150,10 +164,59 @@ pub enum OpKind {
         /// Who, sorted, without repeats.
         users: Vec<UserId>,
     },
+    /// Gives members of a group another role, by its owner (`forbidden` otherwise, and to take the
+    /// owner's role away). Who is no member is `not_found`. One `member.role_changed` per user who
+    /// had another; whoever makes another the owner becomes admin, as the last event. All or none.
+    SetRole {
+        /// Who, sorted, without repeats; one if it is to be the owner.
+        users: Vec<UserId>,
+        /// The role.
+        role: Role,
+    },
     /// Leaves a group; `forbidden` in a direct room. When the owner leaves, the longest-serving
     /// admin, else member, becomes owner (`member.role_changed` after `member.left`). By one who
     /// is no member: `changed: false` if the room is a group they once were in, else `forbidden`.
     Leave,
+}
+
+/// What is done to a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MessageChange {
+    /// Another text. Of a deleted message: `gone`; the text that it has: nothing changed; another
+    /// revision than expected: `revision_conflict`.
+    Edit {
+        /// The text.
+        text: String,
+        /// The revision it must have.
+        expected_revision: Option<u32>,
+    },
+    /// Makes it a tombstone: text, mentions, reactions and pin are gone, the hash of its body stays,
+    /// so that a retried send stays a duplicate. Of a deleted message: nothing changed; another
+    /// revision than expected: `revision_conflict`.
+    Delete {
+        /// The revision it must have.
+        expected_revision: Option<u32>,
+    },
+    /// Puts an emoji on it. Of a deleted message: `gone`; if it is there: nothing changed; more than
+    /// [`crate::limits::REACTIONS_PER_USER_MAX`] of this user or
+    /// [`crate::limits::REACTION_EMOJIS_MAX`] in all: `too_large`.
+    AddReaction {
+        /// The emoji, spelt in full.
+        emoji: String,
+    },
+    /// Takes it back. If it is not there: nothing changed.
+    RemoveReaction {
+        /// The emoji, spelt in full.
+        emoji: String,
+    },
+    /// Pins it. Of a deleted message: `gone`; if it is pinned: nothing changed; more than
+    /// [`crate::limits::PINS_MAX`]: `too_large`.
+    Pin,
+    /// Unpins it. If it is not pinned: nothing changed.
+    Unpin,
+    /// Notes that this user reports it, which is no event. Of a deleted message: `gone`; a second
+    /// time: nothing changed.
+    Report,
 }
 
 /// What became of one write.
@@ -180,6 +243,8 @@ pub enum OpReply {
         /// Whether it is new.
         created: bool,
     },
+    /// To [`OpKind::ChangeMessage`].
+    Message(MessageChanged),
     /// To the others: the last event of the change, or `None` if nothing changed.
     Changed(Option<Seq>),
 }

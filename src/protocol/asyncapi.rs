@@ -8,7 +8,8 @@ use super::error::{CloseCode, ErrorCode};
 use super::event::{DURABLE_NAMES, Notice, RoomEventBody};
 use super::ids::{JSON_INTEGER_MAX, RoomId, Seq};
 use super::reply::{
-    Changed, ErrorBody, History, Ready, Refreshed, RoomCreated, RoomGot, RoomsListed, Sent,
+    Changed, ErrorBody, History, MessageChanged, Ready, Refreshed, RoomCreated, RoomGot,
+    RoomsListed, Sent,
 };
 use super::request::Command;
 use super::time::UnixMs;
@@ -198,6 +199,7 @@ fn reply_schema(name: &str, generator: &mut SchemaGenerator) -> Schema {
         "RoomCreated" => generator.subschema_for::<RoomCreated>(),
         "RoomGot" => generator.subschema_for::<RoomGot>(),
         "Changed" => generator.subschema_for::<Changed>(),
+        "MessageChanged" => generator.subschema_for::<MessageChanged>(),
         "Sent" => generator.subschema_for::<Sent>(),
         "History" => generator.subschema_for::<History>(),
         unknown => panic!("the reply {unknown} has no schema here"),
@@ -301,6 +303,7 @@ fn tidy(object: &mut Map<String, Value>) {
 
 /// The bounds that descriptions name.
 const LIMITS_IN_TEXT: &[(&str, usize)] = &[
+    ("MENTIONS_MAX", limits::MENTIONS_MAX),
     ("READY_ROOMS_MAX", limits::READY_ROOMS_MAX),
     (
         "READY_WATERMARK_MEMBERS_MAX",

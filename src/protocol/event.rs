@@ -44,6 +44,65 @@ pub enum RoomEventBody {
     MemberLeft(MemberLeft),
     /// `member.role_changed`.
     MemberRoleChanged(MemberRoleChanged),
+    /// `message.updated`: an edit.
+    MessageUpdated {
+        /// Which message.
+        message_seq: Seq,
+        /// The message in its current state: told again later, it may be newer than the event.
+        message: Box<Message>,
+    },
+    /// `message.deleted`.
+    MessageDeleted(MessageDeleted),
+    /// `reaction.updated`.
+    ReactionUpdated(ReactionUpdated),
+    /// `message.pinned`.
+    MessagePinned(MessagePinned),
+    /// `message.unpinned`.
+    MessageUnpinned(MessageUnpinned),
+}
+
+/// A message became a tombstone: its text, mentions, reactions and pin are gone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct MessageDeleted {
+    /// Which message.
+    pub message_seq: Seq,
+    /// Who did it.
+    pub actor_id: UserId,
+    /// When; `deleted_at` of the message.
+    pub deleted_at: UnixMs,
+}
+
+/// An emoji was put on a message, or taken back.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct ReactionUpdated {
+    /// Which message.
+    pub message_seq: Seq,
+    /// Who did it.
+    pub user_id: UserId,
+    /// The emoji, spelt in full.
+    pub emoji: String,
+    /// Put, or taken back.
+    pub added: bool,
+    /// How many users put it, as of this event.
+    pub count: u32,
+}
+
+/// A message was pinned.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct MessagePinned {
+    /// Which message.
+    pub message_seq: Seq,
+    /// Who did it.
+    pub actor_id: UserId,
+}
+
+/// A message is no longer pinned.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct MessageUnpinned {
+    /// Which message.
+    pub message_seq: Seq,
+    /// Who did it.
+    pub actor_id: UserId,
 }
 
 impl RoomEventBody {
@@ -55,6 +114,27 @@ impl RoomEventBody {
             RoomEventBody::MemberJoined(_) => "member.joined",
             RoomEventBody::MemberLeft(_) => "member.left",
             RoomEventBody::MemberRoleChanged(_) => "member.role_changed",
+            RoomEventBody::MessageUpdated { .. } => "message.updated",
+            RoomEventBody::MessageDeleted(_) => "message.deleted",
+            RoomEventBody::ReactionUpdated(_) => "reaction.updated",
+            RoomEventBody::MessagePinned(_) => "message.pinned",
+            RoomEventBody::MessageUnpinned(_) => "message.unpinned",
+        }
+    }
+
+    /// The message that it creates or shows anew.
+    pub fn message(&self) -> Option<&Message> {
+        match self {
+            RoomEventBody::MessageCreated { message }
+            | RoomEventBody::MessageUpdated { message, .. } => Some(message),
+            RoomEventBody::RoomCreated { .. }
+            | RoomEventBody::MemberJoined(_)
+            | RoomEventBody::MemberLeft(_)
+            | RoomEventBody::MemberRoleChanged(_)
+            | RoomEventBody::MessageDeleted(_)
+            | RoomEventBody::ReactionUpdated(_)
+            | RoomEventBody::MessagePinned(_)
+            | RoomEventBody::MessageUnpinned(_) => None,
         }
     }
 }
@@ -171,6 +251,11 @@ pub const DURABLE_NAMES: &[&str] = &[
     "member.joined",
     "member.left",
     "member.role_changed",
+    "message.updated",
+    "message.deleted",
+    "reaction.updated",
+    "message.pinned",
+    "message.unpinned",
 ];
 
 /// Whether this event changes who is subscribed, and how.
@@ -213,7 +298,12 @@ impl RoomEvent {
             RoomEventBody::MemberLeft(left) => Some(Membership::Left(left.user_id)),
             RoomEventBody::MessageCreated { .. }
             | RoomEventBody::RoomCreated { .. }
-            | RoomEventBody::MemberRoleChanged(_) => None,
+            | RoomEventBody::MemberRoleChanged(_)
+            | RoomEventBody::MessageUpdated { .. }
+            | RoomEventBody::MessageDeleted(_)
+            | RoomEventBody::ReactionUpdated(_)
+            | RoomEventBody::MessagePinned(_)
+            | RoomEventBody::MessageUnpinned(_) => None,
         }
     }
 }

@@ -214,6 +214,21 @@ pub struct Changed {
     pub seq: Option<Seq>,
 }
 
+/// `data` of the ack of a change of one message.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct MessageChanged {
+    /// The room.
+    pub room_id: RoomId,
+    /// The message.
+    pub message_seq: Seq,
+    /// Whether there was anything to change.
+    pub changed: bool,
+    /// The last event that changed the message: that of this change, or an earlier one.
+    pub seq: Seq,
+    /// The message's revision after it.
+    pub revision: u32,
+}
+
 /// `data` of the ack of `room.create`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RoomCreated {

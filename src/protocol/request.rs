@@ -6,7 +6,7 @@
 use super::error::ErrorCode;
 use super::ids::{ClientMsgId, JSON_INTEGER_MAX, RequestId, RoomId, Seq, UserId};
 use super::text::Text;
-use super::view::RoomKind;
+use super::view::{Mention, Role, RoomKind};
 use crate::limits;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -174,8 +174,24 @@ requests! {
     "room.members.add" => RoomMembersAdd(RoomMembers) reply "Changed",
     /// Removes members from a group.
     "room.members.remove" => RoomMembersRemove(RoomMembers) reply "Changed",
+    /// Gives members of a group another role.
+    "room.role.set" => RoomRoleSet(RoomRoleSet) reply "Changed",
     /// Sends a message.
     "message.send" => MessageSend(MessageSend) reply "Sent",
+    /// Gives one's own message another text.
+    "message.edit" => MessageEdit(MessageEdit) reply "MessageChanged",
+    /// Makes a message a tombstone: its author, or an owner or admin of the group.
+    "message.delete" => MessageDelete(MessageDelete) reply "MessageChanged",
+    /// Puts an emoji on a message.
+    "reaction.add" => ReactionAdd(ReactionChange) reply "MessageChanged",
+    /// Takes it back.
+    "reaction.remove" => ReactionRemove(ReactionChange) reply "MessageChanged",
+    /// Pins a message: in a group its owner or an admin.
+    "message.pin" => MessagePin(MessageNamed) reply "MessageChanged",
+    /// Pins it no longer.
+    "message.unpin" => MessageUnpin(MessageNamed) reply "MessageChanged",
+    /// Tells those who run the service of a message, once.
+    "message.report" => MessageReport(MessageNamed) reply "MessageChanged",
     /// A page of a room's messages in their current state.
     "history.get" => HistoryGet(HistoryGet) reply "History",
 }
@@ -297,6 +313,17 @@ pub struct RoomMembers {
     pub user_ids: Vec<UserId>,
 }
 
+/// Members to give another role.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomRoleSet {
+    /// The room.
+    pub room_id: RoomId,
+    /// Who, at most [`crate::limits::USERS_PER_REQUEST_MAX`]; one if it is to be the owner.
+    pub user_ids: Vec<UserId>,
+    /// The role. Who makes another the owner becomes admin.
+    pub role: Role,
+}
+
 /// A message to send.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct MessageSend {
@@ -312,6 +339,55 @@ pub struct MessageSend {
     /// The message it answers.
     #[serde(default)]
     pub reply_to_seq: Option<Seq>,
+    /// Members named in it, at most [`crate::limits::MENTIONS_MAX`]; `"all"` only by an owner or admin.
+    #[serde(default)]
+    pub mentions: Vec<Mention>,
+}
+
+/// A message's new text.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct MessageEdit {
+    /// The room.
+    pub room_id: RoomId,
+    /// The message.
+    pub message_seq: Seq,
+    /// The text.
+    pub text: Text,
+    /// Only if the message has this revision; otherwise `revision_conflict`.
+    #[serde(default)]
+    pub expected_revision: Option<u32>,
+}
+
+/// A message to delete.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct MessageDelete {
+    /// The room.
+    pub room_id: RoomId,
+    /// The message.
+    pub message_seq: Seq,
+    /// Only if the message has this revision; otherwise `revision_conflict`.
+    #[serde(default)]
+    pub expected_revision: Option<u32>,
+}
+
+/// An emoji to put on a message, or to take back.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ReactionChange {
+    /// The room.
+    pub room_id: RoomId,
+    /// The message.
+    pub message_seq: Seq,
+    /// One emoji; a spelling without its variation selector is taken for the full one.
+    pub emoji: Text,
+}
+
+/// A message.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct MessageNamed {
+    /// The room.
+    pub room_id: RoomId,
+    /// The message.
+    pub message_seq: Seq,
 }
 
 /// What can be sent so far; the other kinds of the protocol need files.

@@ -111,8 +111,8 @@ pub struct Message {
     pub attachments: Vec<Attachment>,
     /// The message this one answers.
     pub reply_to_seq: Option<Seq>,
-    /// Users named in it.
-    pub mentions: Vec<UserId>,
+    /// Who is named in it.
+    pub mentions: Vec<Mention>,
     /// How often each emoji was put.
     pub reactions: BTreeMap<String, Reaction>,
     /// The last event that changed it.
@@ -188,12 +188,48 @@ pub struct Attachment {
     pub upload_id: String,
 }
 
-/// How often an emoji was put on a message. In replies it will say `mine` too; an event holds
-/// nothing that depends on who receives it.
-#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+/// How often an emoji was put on a message.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, JsonSchema)]
 pub struct Reaction {
     /// How many users put it.
     pub count: u32,
+    /// Whether the user who asks is one of them; only in replies, since an event holds nothing that
+    /// depends on who receives it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mine: Option<bool>,
+}
+
+/// Who is named in a message: a member's id, or `"all"`.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(untagged)]
+pub enum Mention {
+    /// Every member.
+    All(All),
+    /// One of them.
+    User(UserId),
+}
+
+/// The word for every member.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema,
+)]
+pub enum All {
+    /// `"all"`.
+    #[serde(rename = "all")]
+    All,
+}
+
+/// A message that the room keeps in sight.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct Pin {
+    /// The message.
+    pub message_seq: Seq,
+    /// Who pinned it.
+    pub pinned_by: UserId,
+    /// When.
+    pub pinned_at: UnixMs,
 }
 
 /// A member as shown in a room.
@@ -228,6 +264,9 @@ pub struct Room {
     pub member_count: u32,
     /// The longest-serving of them, at most [`crate::limits::ROOM_MEMBERS_SHOWN_MAX`].
     pub members: Vec<Member>,
+    /// Its pinned messages, the last pinned first; not in `rooms.list`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pins: Option<Vec<Pin>>,
 }
 
 /// A room in the list of a user.

@@ -4,7 +4,9 @@
 use crate::chat::port::{HistoryRead, OpDone, OpReply, Refusal};
 use crate::protocol::event::{RoomEvent, RoomEventBody};
 use crate::protocol::reply::Sent;
-use crate::protocol::view::{Member, Message, MessageKind, Role, Room, RoomKind, SystemEvent};
+use crate::protocol::view::{
+    Member, Mention, Message, MessageKind, Role, Room, RoomKind, SystemEvent,
+};
 use crate::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
@@ -25,11 +27,22 @@ pub(super) fn int(number: u64) -> i64 {
 pub(super) type BodyHash = [u8; 16];
 
 /// The hash of a send.
-pub(super) fn send_hash(key: &[u8; 32], text: &str, reply_to_seq: Option<Seq>) -> BodyHash {
+pub(super) fn send_hash(
+    key: &[u8; 32],
+    text: &str,
+    reply_to_seq: Option<Seq>,
+    mentions: &[Mention],
+) -> BodyHash {
     body_hash(key, |hash| {
         hash.text(MessageKind::Text.name());
         hash.text(text);
         hash.number(reply_to_seq.unwrap_or(0));
+        for mention in mentions {
+            match mention {
+                Mention::All(_) => hash.text("all"),
+                Mention::User(user) => hash.user(*user),
+            }
+        }
     })
 }
 
@@ -80,6 +93,7 @@ pub(super) fn text_message(
     client_msg_id: ClientMsgId,
     text: String,
     reply_to_seq: Option<Seq>,
+    mentions: Vec<Mention>,
     seq: Seq,
     ts: UnixMs,
 ) -> Message {
@@ -92,7 +106,7 @@ pub(super) fn text_message(
         event: None,
         attachments: Vec::new(),
         reply_to_seq,
-        mentions: Vec::new(),
+        mentions,
         reactions: std::collections::BTreeMap::new(),
         changed_seq: seq,
         revision: 1,
@@ -204,7 +218,7 @@ impl Taken {
 
     /// Takes the message into account, if it fits; the first one always fits.
     pub fn takes(&mut self, message: &Message, read: &HistoryRead) -> bool {
-        let bytes = self.bytes + message.text.as_ref().map_or(0, String::len);
+        let bytes = self.bytes + weight(message);
         let fits = self.messages < read.limit && (bytes <= read.bytes_max || self.messages == 0);
         if fits {
             self.messages += 1;
@@ -213,6 +227,17 @@ impl Taken {
         fits
     }
 }
+
+/// Bytes a message takes in a page, but for what each has alike.
+fn weight(message: &Message) -> usize {
+    let text = message.text.as_ref().map_or(0, String::len);
+    text + message.mentions.len() * MENTION_BYTES + message.reactions.len() * REACTION_BYTES
+}
+
+/// `"…",` with a user's id.
+const MENTION_BYTES: usize = 39;
+/// `"…":{"count":10000,"mine":false},` with an emoji of seven characters, as the longest are.
+const REACTION_BYTES: usize = 64;
 
 /// The durable event that created a message, whose `event` is kept as this JSON.
 pub(super) fn event_of(
@@ -322,6 +347,7 @@ impl OpenedAs {
             last_seq: OPENED_SEQ,
             member_count: self.member_count,
             members: self.members.into_iter().map(member).collect(),
+            pins: Some(Vec::new()),
         }
     }
 }

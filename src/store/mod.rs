@@ -10,6 +10,7 @@
     clippy::disallowed_macros
 )]
 
+mod changes;
 mod common;
 pub mod postgres;
 pub mod sqlite;

@@ -2,7 +2,7 @@
 
 use crate::postgres_server as postgres;
 use caffis_chat::chat::port::*;
-use caffis_chat::protocol::view::{Role, RoomKind};
+use caffis_chat::protocol::view::{All, Mention, Message, Role, RoomKind};
 use caffis_chat::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use caffis_chat::store::postgres::{PostgresOptions, PostgresStore};
 use caffis_chat::store::sqlite::{SqliteOptions, SqliteStore};
@@ -202,6 +202,28 @@ impl Backend {
         })
     }
 
+    /// The whole history as this user is shown it.
+    pub fn history(&self, room: RoomId, n: u128, page: HistoryPage) -> Vec<Message> {
+        let read = HistoryRead {
+            room,
+            user: user(n),
+            page,
+            limit: usize::MAX,
+            bytes_max: usize::MAX,
+        };
+        let StoreAnswer::History(history) = self.call(StoreCall::History(read)) else {
+            panic!("not the answer to a history");
+        };
+        history.expect("a page").messages
+    }
+
+    /// A message as this user is shown it.
+    pub fn message(&self, room: RoomId, n: u128, seq: Seq) -> Message {
+        let messages = self.history(room, n, HistoryPage::Newest);
+        let message = messages.into_iter().find(|message| message.seq == seq);
+        message.expect("a message")
+    }
+
     pub fn open_room(&self, room: RoomId) -> Option<OpenedRoom> {
         let StoreAnswer::OpenRooms(mut rooms) = self.call(StoreCall::OpenRooms(vec![room])) else {
             panic!("not the answer to open rooms");
@@ -328,6 +350,7 @@ pub fn send(room: RoomId, sender: u128, id: u128, text: &str) -> Op {
             client_msg_id: ClientMsgId(Uuid::from_u128(id)),
             text: text.to_owned(),
             reply_to_seq: None,
+            mentions: Vec::new(),
         },
     }
 }
@@ -340,7 +363,79 @@ pub fn reply_to(room: RoomId, sender: u128, id: u128, seq: Seq) -> Op {
             client_msg_id: ClientMsgId(Uuid::from_u128(id)),
             text: "a reply".to_owned(),
             reply_to_seq: Some(seq),
+            mentions: Vec::new(),
         },
+    }
+}
+
+/// A message that names these; 0 is everybody.
+pub fn mentioning(
+    room: RoomId,
+    sender: u128,
+    id: u128,
+    text: &str,
+    whom: impl IntoIterator<Item = u128>,
+) -> Op {
+    let mention = |n| match n {
+        0 => Mention::All(All::All),
+        n => Mention::User(user(n)),
+    };
+    let mut named: Vec<Mention> = whom.into_iter().map(mention).collect();
+    named.sort_unstable();
+    named.dedup();
+    let mut op = send(room, sender, id, text);
+    if let OpKind::Send { mentions, .. } = &mut op.kind {
+        *mentions = named;
+    }
+    op
+}
+
+/// A change of one message.
+pub fn change(room: RoomId, actor: u128, seq: Seq, change: MessageChange) -> Op {
+    Op {
+        actor: user(actor),
+        room,
+        kind: OpKind::ChangeMessage { seq, change },
+    }
+}
+
+pub fn edit(room: RoomId, actor: u128, seq: Seq, text: &str) -> Op {
+    let edit = MessageChange::Edit {
+        text: text.to_owned(),
+        expected_revision: None,
+    };
+    change(room, actor, seq, edit)
+}
+
+pub fn delete(room: RoomId, actor: u128, seq: Seq) -> Op {
+    let expected_revision = None;
+    change(
+        room,
+        actor,
+        seq,
+        MessageChange::Delete { expected_revision },
+    )
+}
+
+pub fn react(room: RoomId, actor: u128, seq: Seq, emoji: &str) -> Op {
+    let emoji = emoji.to_owned();
+    change(room, actor, seq, MessageChange::AddReaction { emoji })
+}
+
+pub fn unreact(room: RoomId, actor: u128, seq: Seq, emoji: &str) -> Op {
+    let emoji = emoji.to_owned();
+    change(room, actor, seq, MessageChange::RemoveReaction { emoji })
+}
+
+pub fn pin(room: RoomId, actor: u128, seq: Seq) -> Op {
+    change(room, actor, seq, MessageChange::Pin)
+}
+
+/// Whether a message changed, its `changed_seq` and its revision.
+pub fn message_changed(done: &OpDone) -> (bool, Seq, u32) {
+    match &done.reply {
+        OpReply::Message(message) => (message.changed, message.seq, message.revision),
+        _ => panic!("not the reply to a change of a message"),
     }
 }
 
@@ -360,6 +455,17 @@ pub fn remove(room: RoomId, actor: u128, whom: impl IntoIterator<Item = u128>) -
     }
 }
 
+pub fn set_role(room: RoomId, actor: u128, whom: impl IntoIterator<Item = u128>, role: Role) -> Op {
+    Op {
+        actor: user(actor),
+        room,
+        kind: OpKind::SetRole {
+            users: users(whom),
+            role,
+        },
+    }
+}
+
 pub fn leave(room: RoomId, actor: u128) -> Op {
     Op {
         actor: user(actor),
@@ -372,7 +478,7 @@ pub fn leave(room: RoomId, actor: u128) -> Op {
 pub fn sent(done: &OpDone) -> (Seq, bool) {
     match &done.reply {
         OpReply::Sent(sent) => (sent.seq, sent.duplicate),
-        OpReply::Room { .. } | OpReply::Changed(_) => panic!("not the reply to a send"),
+        _ => panic!("not the reply to a send"),
     }
 }
 
@@ -380,7 +486,7 @@ pub fn sent(done: &OpDone) -> (Seq, bool) {
 pub fn ts_of_send(done: &OpDone) -> UnixMs {
     match &done.reply {
         OpReply::Sent(sent) => sent.ts,
-        OpReply::Room { .. } | OpReply::Changed(_) => panic!("not the reply to a send"),
+        _ => panic!("not the reply to a send"),
     }
 }
 
@@ -388,7 +494,7 @@ pub fn ts_of_send(done: &OpDone) -> UnixMs {
 pub fn changed(done: &OpDone) -> Option<Seq> {
     match &done.reply {
         OpReply::Changed(seq) => *seq,
-        OpReply::Room { .. } | OpReply::Sent(_) => panic!("not the reply to a change"),
+        _ => panic!("not the reply to a change"),
     }
 }
 
@@ -396,7 +502,7 @@ pub fn changed(done: &OpDone) -> Option<Seq> {
 pub fn created(done: &OpDone) -> (&caffis_chat::protocol::view::Room, bool) {
     match &done.reply {
         OpReply::Room { room, created } => (room, *created),
-        OpReply::Sent(_) | OpReply::Changed(_) => panic!("not the reply to a creation"),
+        _ => panic!("not the reply to a creation"),
     }
 }
 

@@ -3,12 +3,14 @@
 use crate::harness::*;
 use caffis_chat::chat::port::*;
 use caffis_chat::limits;
-use caffis_chat::protocol::event::{RoomEvent, RoomEventBody};
-use caffis_chat::protocol::reply::{History, Sent};
+use caffis_chat::protocol::event::{
+    MessageDeleted, MessagePinned, MessageUnpinned, ReactionUpdated, RoomEvent, RoomEventBody,
+};
+use caffis_chat::protocol::reply::{History, MessageChanged, Sent};
 use caffis_chat::protocol::view::*;
 use caffis_chat::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
 pub struct Model {
@@ -22,11 +24,18 @@ pub struct ModelRoom {
     first_members: Vec<UserId>,
     created_at: UnixMs,
     pub events: Vec<RoomEvent>,
-    /// Who caused each event.
-    actors: Vec<UserId>,
     members: BTreeMap<UserId, ModelMember>,
     former: Vec<UserId>,
     read: BTreeMap<UserId, Seq>,
+    /// All messages in their current state.
+    messages: BTreeMap<Seq, Message>,
+    /// What each message of a person was sent as.
+    bodies: BTreeMap<Seq, OpKind>,
+    /// Who put which emoji on what.
+    reactions: BTreeSet<(Seq, UserId, String)>,
+    /// By the event that pinned it.
+    pins: BTreeMap<Seq, Pin>,
+    reports: BTreeSet<(Seq, UserId)>,
 }
 
 #[derive(Clone, Copy)]
@@ -49,9 +58,12 @@ impl Model {
                 client_msg_id,
                 text,
                 reply_to_seq,
-            } => self.send(now, op, *client_msg_id, text, *reply_to_seq),
+                mentions,
+            } => self.send(now, op, *client_msg_id, text, *reply_to_seq, mentions),
+            OpKind::ChangeMessage { seq, change } => self.change(now, op, *seq, change),
             OpKind::AddMembers { users } => self.add(now, op, users),
             OpKind::RemoveMembers { users } => self.remove(now, op, users),
+            OpKind::SetRole { users, role } => self.set_role(now, op, users, *role),
             OpKind::Leave => self.remove(now, op, &[op.actor]),
         }
     }
@@ -94,10 +106,14 @@ impl Model {
             first_members: others.to_vec(),
             created_at: now,
             events: Vec::new(),
-            actors: Vec::new(),
             members: BTreeMap::new(),
             former: Vec::new(),
             read: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            bodies: BTreeMap::new(),
+            reactions: BTreeSet::new(),
+            pins: BTreeMap::new(),
+            reports: BTreeSet::new(),
         };
         for user in others.iter().chain([&op.actor]) {
             let is_owner = *user == op.actor && kind == RoomKind::Group;
@@ -130,6 +146,7 @@ impl Model {
         client_msg_id: ClientMsgId,
         text: &str,
         reply_to_seq: Option<Seq>,
+        mentions: &[Mention],
     ) -> Outcome {
         let room = self.rooms.get_mut(&op.room).ok_or(ErrorCode::Forbidden)?;
         let sent = |seq, ts, duplicate| {
@@ -141,15 +158,11 @@ impl Model {
                 duplicate,
             })
         };
-        for event in &room.events {
-            if let RoomEventBody::MessageCreated { message } = &event.body
-                && message.sender_id == op.actor
-                && message.client_msg_id == Some(client_msg_id)
-            {
-                return if message.text.as_deref() == Some(text)
-                    && message.reply_to_seq == reply_to_seq
-                {
-                    Ok((sent(event.seq, event.ts, true), Vec::new()))
+        for message in room.messages.values() {
+            if message.sender_id == op.actor && message.client_msg_id == Some(client_msg_id) {
+                let first = format!("{:?}", room.bodies[&message.seq]);
+                return if first == format!("{:?}", op.kind) {
+                    Ok((sent(message.seq, message.created_at, true), Vec::new()))
                 } else {
                     Err(ErrorCode::IdempotencyConflict)
                 };
@@ -158,21 +171,166 @@ impl Model {
         if !room.members.contains_key(&op.actor) {
             return Err(ErrorCode::Forbidden);
         }
-        if reply_to_seq.is_some_and(|seq| seq == 0 || seq > room.events.len() as u64) {
+        if reply_to_seq.is_some_and(|seq| !room.messages.contains_key(&seq)) {
             return Err(ErrorCode::NotFound);
+        }
+        for mention in mentions {
+            match mention {
+                Mention::All(_) if room.members[&op.actor].role == Role::Member => {
+                    return Err(ErrorCode::Forbidden);
+                }
+                Mention::User(user) if !room.members.contains_key(user) => {
+                    return Err(ErrorCode::NotFound);
+                }
+                Mention::All(_) | Mention::User(_) => (),
+            }
         }
         let next = room.events.len() as u64 + 1;
         room.read.insert(op.actor, next);
+        room.bodies.insert(next, op.kind.clone());
         let event = self.event(now, op, |ts| RoomEventBody::MessageCreated {
             message: Box::new(Message {
                 client_msg_id: Some(client_msg_id),
                 kind: MessageKind::Text,
                 text: Some(text.to_owned()),
                 reply_to_seq,
+                mentions: mentions.to_vec(),
                 ..system_message(next, op.actor, ts)
             }),
         });
         Ok((sent(event.seq, event.ts, false), vec![event]))
+    }
+
+    fn change(&mut self, now: UnixMs, op: &Op, seq: Seq, change: &MessageChange) -> Outcome {
+        let room = self.rooms.get_mut(&op.room).ok_or(ErrorCode::Forbidden)?;
+        let member = room.members.get(&op.actor).ok_or(ErrorCode::Forbidden)?;
+        let role = member.role;
+        let message = room.messages.get(&seq).ok_or(ErrorCode::NotFound)?.clone();
+        let (is_own, leads) = (message.sender_id == op.actor, role != Role::Member);
+        let may = match change {
+            MessageChange::Edit { .. } => is_own,
+            MessageChange::Delete { .. } => is_own || leads,
+            MessageChange::Pin | MessageChange::Unpin => leads || room.kind == RoomKind::Direct,
+            MessageChange::AddReaction { .. }
+            | MessageChange::RemoveReaction { .. }
+            | MessageChange::Report => true,
+        };
+        if !may || message.kind == MessageKind::System {
+            return Err(ErrorCode::Forbidden);
+        }
+        let reply = |message: &Message, changed| {
+            OpReply::Message(MessageChanged {
+                room_id: op.room,
+                message_seq: seq,
+                changed,
+                seq: message.changed_seq,
+                revision: message.revision,
+            })
+        };
+        let own = |emoji: &String| (seq, op.actor, emoji.clone());
+        let pinned = room.pins.iter().find(|(_, pin)| pin.message_seq == seq);
+        let pinned = pinned.map(|(event, _)| *event);
+        let holds = match change {
+            MessageChange::Edit { text, .. } => message.text.as_ref() == Some(text),
+            MessageChange::Delete { .. } => message.deleted_at.is_some(),
+            MessageChange::AddReaction { emoji } => room.reactions.contains(&own(emoji)),
+            MessageChange::RemoveReaction { emoji } => !room.reactions.contains(&own(emoji)),
+            MessageChange::Pin => pinned.is_some(),
+            MessageChange::Unpin => pinned.is_none(),
+            MessageChange::Report => {
+                message.deleted_at.is_none() && !room.reports.insert((seq, op.actor))
+            }
+        };
+        if holds {
+            return Ok((reply(&message, false), Vec::new()));
+        }
+        if message.deleted_at.is_some() {
+            return Err(ErrorCode::Gone);
+        }
+        if let MessageChange::Edit {
+            expected_revision, ..
+        }
+        | MessageChange::Delete { expected_revision } = change
+            && expected_revision.is_some_and(|expected| expected != message.revision)
+        {
+            return Err(ErrorCode::RevisionConflict);
+        }
+        if *change == MessageChange::Report {
+            return Ok((reply(&message, true), Vec::new()));
+        }
+        let (next, message_seq, actor_id) = (room.events.len() as Seq + 1, seq, op.actor);
+        let ts = room.events.last().map_or(now, |event| event.ts.max(now));
+        let message = room.messages.get_mut(&seq).expect("looked up above");
+        message.changed_seq = next;
+        let mut react = |emoji: &String, added: bool| {
+            let reaction = message.reactions.entry(emoji.clone()).or_default();
+            reaction.count = if added {
+                room.reactions.insert(own(emoji));
+                reaction.count + 1
+            } else {
+                room.reactions.remove(&own(emoji));
+                reaction.count - 1
+            };
+            let count = reaction.count;
+            message.reactions.retain(|_, reaction| reaction.count > 0);
+            RoomEventBody::ReactionUpdated(ReactionUpdated {
+                message_seq,
+                user_id: op.actor,
+                emoji: emoji.clone(),
+                added,
+                count,
+            })
+        };
+        let body = match change {
+            MessageChange::Edit { text, .. } => {
+                message.text = Some(text.clone());
+                message.revision += 1;
+                message.edited_at = Some(ts);
+                let message = Box::new(message.clone());
+                RoomEventBody::MessageUpdated {
+                    message_seq,
+                    message,
+                }
+            }
+            MessageChange::Delete { .. } => {
+                message.text = None;
+                message.mentions.clear();
+                message.reactions.clear();
+                message.deleted_at = Some(ts);
+                room.reactions.retain(|(of, ..)| *of != seq);
+                room.pins.retain(|_, pin| pin.message_seq != seq);
+                RoomEventBody::MessageDeleted(MessageDeleted {
+                    message_seq,
+                    actor_id,
+                    deleted_at: ts,
+                })
+            }
+            MessageChange::AddReaction { emoji } => react(emoji, true),
+            MessageChange::RemoveReaction { emoji } => react(emoji, false),
+            MessageChange::Pin => {
+                let pin = Pin {
+                    message_seq,
+                    pinned_by: actor_id,
+                    pinned_at: ts,
+                };
+                room.pins.insert(next, pin);
+                RoomEventBody::MessagePinned(MessagePinned {
+                    message_seq,
+                    actor_id,
+                })
+            }
+            MessageChange::Unpin => {
+                room.pins.retain(|_, pin| pin.message_seq != seq);
+                RoomEventBody::MessageUnpinned(MessageUnpinned {
+                    message_seq,
+                    actor_id,
+                })
+            }
+            MessageChange::Report => panic!("is no event"),
+        };
+        let reply = reply(&room.messages[&seq], true);
+        let event = self.event(now, op, |_| body);
+        Ok((reply, vec![event]))
     }
 
     fn add(&mut self, now: UnixMs, op: &Op, users: &[UserId]) -> Outcome {
@@ -272,6 +430,41 @@ impl Model {
         ))
     }
 
+    fn set_role(&mut self, now: UnixMs, op: &Op, users: &[UserId], role: Role) -> Outcome {
+        let room = self.rooms.get(&op.room).ok_or(ErrorCode::Forbidden)?;
+        let own = room.members.get(&op.actor).map(|member| member.role);
+        if own != Some(Role::Owner) {
+            return Err(ErrorCode::Forbidden);
+        }
+        if !users.iter().all(|user| room.members.contains_key(user)) {
+            return Err(ErrorCode::NotFound);
+        }
+        let mut given: Vec<(UserId, Role)> = users.iter().map(|user| (*user, role)).collect();
+        given.retain(|(user, role)| room.members[user].role != *role);
+        if given.iter().any(|(user, _)| *user == op.actor) {
+            return Err(ErrorCode::Forbidden);
+        }
+        if role == Role::Owner && !given.is_empty() {
+            given.push((op.actor, Role::Admin));
+        }
+        let mut events = Vec::new();
+        for (user_id, role) in given {
+            let room = self.rooms.get_mut(&op.room).expect("looked up above");
+            room.members.get_mut(&user_id).expect("a member").role = role;
+            let actor_id = op.actor;
+            let changed = MemberRoleChanged {
+                user_id,
+                role,
+                actor_id,
+            };
+            events.push(self.event(now, op, |_| RoomEventBody::MemberRoleChanged(changed)));
+        }
+        Ok((
+            OpReply::Changed(events.last().map(|event| event.seq)),
+            events,
+        ))
+    }
+
     fn event(
         &mut self,
         now: UnixMs,
@@ -286,8 +479,29 @@ impl Model {
             ts,
             body: body(ts),
         };
+        let told = match &event.body {
+            RoomEventBody::MessageCreated { message } => Err(Some(Message::clone(message))),
+            RoomEventBody::RoomCreated { .. } => {
+                let actor_id = op.actor;
+                Ok(SystemEvent::RoomCreated { actor_id })
+            }
+            RoomEventBody::MemberJoined(joined) => Ok(SystemEvent::MemberJoined(joined.clone())),
+            RoomEventBody::MemberLeft(left) => Ok(SystemEvent::MemberLeft(left.clone())),
+            RoomEventBody::MemberRoleChanged(changed) => {
+                Ok(SystemEvent::MemberRoleChanged(changed.clone()))
+            }
+            _ => Err(None),
+        };
+        let message = match told {
+            Ok(told) => Some(Message {
+                event: Some(told),
+                ..system_message(event.seq, op.actor, event.ts)
+            }),
+            Err(message) => message,
+        };
+        room.messages
+            .extend(message.map(|message| (message.seq, message)));
         room.events.push(event.clone());
-        room.actors.push(op.actor);
         event
     }
 
@@ -315,6 +529,7 @@ impl Model {
             last_seq: room.events.len() as u64,
             member_count: room.members.len() as u32,
             members: members.into_iter().map(member).collect(),
+            pins: Some(room.pins.values().rev().cloned().collect()),
         }
     }
 
@@ -344,15 +559,18 @@ impl Model {
 
     pub fn unread(&self, room: RoomId, user: UserId) -> u32 {
         let read_seq = self.rooms[&room].read[&user];
-        let messages = self.messages(room);
+        let messages = self.messages(room, user);
         let unread = messages.iter().filter(|message| {
-            message.seq > read_seq && message.kind == MessageKind::Text && message.sender_id != user
+            message.seq > read_seq
+                && message.kind == MessageKind::Text
+                && message.sender_id != user
+                && message.deleted_at.is_none()
         });
         (unread.count() as u32).min(limits::UNREAD_MAX)
     }
 
-    pub fn last_message(&self, room: RoomId) -> Option<Message> {
-        let mut messages = self.messages(room);
+    pub fn last_message(&self, room: RoomId, user: UserId) -> Option<Message> {
+        let mut messages = self.messages(room, user);
         messages.retain(|message| message.kind == MessageKind::Text);
         messages.pop()
     }
@@ -363,14 +581,24 @@ impl Model {
         };
         let stretch = room.events.iter();
         let stretch = stretch.filter(|event| read.after < event.seq && event.seq <= read.to);
-        let mut stretch: Vec<RoomEvent> = stretch.cloned().collect();
+        // Told again, a message is in its current state.
+        let now = |event: &RoomEvent| {
+            let mut event = event.clone();
+            if let RoomEventBody::MessageCreated { message }
+            | RoomEventBody::MessageUpdated { message, .. } = &mut event.body
+            {
+                **message = room.messages[&message.seq].clone();
+            }
+            event
+        };
+        let mut stretch: Vec<RoomEvent> = stretch.map(now).collect();
         if read.newest {
             stretch.reverse();
         }
         let mut bytes = 0;
         let fits = stretch.iter().take(read.events_max).take_while(|event| {
             let is_first = bytes == 0 && event.seq == stretch[0].seq;
-            if let RoomEventBody::MessageCreated { message } = &event.body {
+            if let Some(message) = event.body.message() {
                 bytes += message.text.as_ref().map_or(0, String::len);
             }
             is_first || bytes <= read.bytes_max
@@ -381,40 +609,36 @@ impl Model {
         stretch
     }
 
-    /// All messages of a room, by `seq`; nothing can be changed yet.
-    fn messages(&self, room: RoomId) -> Vec<Message> {
+    /// All messages of a room, by `seq`, as this user is shown them.
+    fn messages(&self, room: RoomId, user: UserId) -> Vec<Message> {
         let room = &self.rooms[&room];
-        let events = room.events.iter().zip(&room.actors);
-        let message = |(event, actor): (&RoomEvent, &UserId)| {
-            let told = match &event.body {
-                RoomEventBody::MessageCreated { message } => return Message::clone(message),
-                RoomEventBody::RoomCreated { .. } => SystemEvent::RoomCreated { actor_id: *actor },
-                RoomEventBody::MemberJoined(joined) => SystemEvent::MemberJoined(joined.clone()),
-                RoomEventBody::MemberLeft(left) => SystemEvent::MemberLeft(left.clone()),
-                RoomEventBody::MemberRoleChanged(changed) => {
-                    SystemEvent::MemberRoleChanged(changed.clone())
-                }
-            };
-            Message {
-                event: Some(told),
-                ..system_message(event.seq, *actor, event.ts)
+        let mut messages: Vec<Message> = room.messages.values().cloned().collect();
+        for message in &mut messages {
+            for (emoji, reaction) in &mut message.reactions {
+                let own = (message.seq, user, emoji.clone());
+                reaction.mine = Some(room.reactions.contains(&own));
             }
-        };
-        events.map(message).collect()
+        }
+        messages
     }
 
     pub fn history(&self, read: &HistoryRead) -> Result<History, ErrorCode> {
         self.read_seq(read.room, read.user)
             .ok_or(ErrorCode::Forbidden)?;
-        let all = self.messages(read.room);
-        let last_seq = all.len() as Seq;
+        let all = self.messages(read.room, read.user);
+        let last_seq = self.rooms[&read.room].events.len() as Seq;
         let older = |before: Seq| all.iter().rev().filter(move |message| message.seq < before);
         let newer = |after: Seq| all.iter().filter(move |message| message.seq > after);
         // In the order in which messages are taken into the page.
         let wanted: Vec<&Message> = match read.page {
             HistoryPage::Newest => older(Seq::MAX).collect(),
             HistoryPage::Before(seq) => older(seq).collect(),
-            HistoryPage::After(seq) => newer(seq).collect(),
+            HistoryPage::After(seq) => {
+                let mut changed: Vec<&Message> = all.iter().collect();
+                changed.retain(|message| message.changed_seq > seq);
+                changed.sort_by_key(|message| message.changed_seq);
+                changed
+            }
             HistoryPage::Around(seq) => {
                 let mut sides = [older(seq + 1).collect::<Vec<_>>(), newer(seq).collect()];
                 let mut wanted = Vec::new();
@@ -432,6 +656,7 @@ impl Model {
         let mut taken = 0;
         for message in &wanted {
             bytes += message.text.as_ref().map_or(0, String::len);
+            bytes += 39 * message.mentions.len() + 64 * message.reactions.len();
             if taken == read.limit || (taken > 0 && bytes > read.bytes_max) {
                 break;
             }
@@ -439,9 +664,12 @@ impl Model {
         }
         let has_more = taken < wanted.len();
         let mut messages: Vec<Message> = wanted[..taken].iter().copied().cloned().collect();
-        messages.sort_by_key(|message| message.seq);
+        match read.page {
+            HistoryPage::After(_) => (),
+            _ => messages.sort_by_key(|message| message.seq),
+        }
         let next_after_seq = match read.page {
-            HistoryPage::After(_) if has_more => messages.last().map(|message| message.seq),
+            HistoryPage::After(_) if has_more => messages.last().map(|message| message.changed_seq),
             HistoryPage::After(_) => Some(last_seq),
             HistoryPage::Newest | HistoryPage::Before(_) | HistoryPage::Around(_) => None,
         };

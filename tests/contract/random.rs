@@ -4,6 +4,7 @@ use crate::harness::*;
 use crate::model::{self, Model};
 use caffis_chat::chat::port::*;
 use caffis_chat::limits;
+use caffis_chat::protocol::view::Role;
 use caffis_chat::protocol::{RoomId, UnixMs, UserId};
 
 /// Users who exist; 7 and 8 never signed in.
@@ -61,7 +62,17 @@ fn run(seed: u64, mut backend: Backend) {
         }
     }
     for (room, expected) in &model.rooms {
-        assert_eq!(backend.all_events(*room).events, expected.events);
+        let all = EventsRead {
+            room: *room,
+            after: 0,
+            to: u64::MAX,
+            events_max: usize::MAX,
+            bytes_max: usize::MAX,
+            newest: false,
+        };
+        let found = backend.events(all).events;
+        assert_eq!(found, model.events(&all));
+        assert_eq!(found.len(), expected.events.len());
         let mut members = backend.open_room(*room).expect("a room").members;
         members.sort_unstable();
         assert_eq!(members, model.roles(*room));
@@ -108,7 +119,14 @@ fn op(random: &mut Random, model: &Model) -> Op {
         },
         12..22 => add(room, actor, some_users(random)),
         22..28 => remove(room, actor, some_users(random)),
-        28..33 => leave(room, actor),
+        28..31 => leave(room, actor),
+        31..33 => {
+            let role = random.pick(&[Role::Admin, Role::Admin, Role::Member, Role::Owner]);
+            let mut whom = some_users(random);
+            whom.push(known_user(random));
+            whom.truncate(if role == Role::Owner { 1 } else { 4 });
+            set_role(room, actor, whom, role)
+        }
         // Few ids and few texts, so that retries and conflicts are met.
         33..40 => {
             let id = u128::from(random.below(8));
@@ -118,10 +136,44 @@ fn op(random: &mut Random, model: &Model) -> Op {
             let seq = random.below(12);
             reply_to(room, actor, u128::from(random.below(1 << 40)), seq)
         }
+        50..78 => {
+            let last_seq = model.rooms.get(&room).map_or(0, |room| room.events.len());
+            // Often the newest, of which something was changed already.
+            let seq = match random.chance(50) {
+                true => random.below(last_seq as u64 + 2),
+                false => (last_seq as u64).saturating_sub(random.below(4)),
+            };
+            change(room, actor, seq, some_change(random))
+        }
+        78..83 => {
+            let mut named = some_users(random);
+            if random.chance(20) {
+                named.push(0);
+            }
+            let id = u128::from(random.below(1 << 40));
+            mentioning(room, actor, id, "named", named)
+        }
         _ => {
             let text = "x".repeat(random.below(40) as usize);
             send(room, actor, u128::from(random.below(1 << 40)), &text)
         }
+    }
+}
+
+fn some_change(random: &mut Random) -> MessageChange {
+    let expected_revision = random.chance(30).then(|| 1 + random.below(2) as u32);
+    let emoji = random.pick(&["👍", "❤️", "👨‍👩‍👧‍👦"]).to_owned();
+    match random.below(16) {
+        0..5 => MessageChange::Edit {
+            text: random.pick(&["", "edited", "edited again"]).to_owned(),
+            expected_revision,
+        },
+        5 => MessageChange::Delete { expected_revision },
+        6..10 => MessageChange::AddReaction { emoji },
+        10..12 => MessageChange::RemoveReaction { emoji },
+        12..14 => MessageChange::Pin,
+        14 => MessageChange::Unpin,
+        _ => MessageChange::Report,
     }
 }
 
@@ -221,10 +273,12 @@ fn compare_rooms(backend: &Backend, model: &Model, n: u128, random: &mut Random)
     assert!(listed.iter().map(|listed| listed.room.room_id).eq(expected));
     for listed in listed {
         let room = listed.room.room_id;
-        assert_eq!(listed.room, model.view(room, 8));
+        let mut expected = model.view(room, 8);
+        expected.pins = None;
+        assert_eq!(listed.room, expected);
         assert_eq!(listed.unread, model.unread(room, user));
         assert_eq!(Some(listed.read_seq), model.read_seq(room, user));
-        assert_eq!(listed.last_message, model.last_message(room));
+        assert_eq!(listed.last_message, model.last_message(room, user));
     }
 
     let room = any_room(random, model);

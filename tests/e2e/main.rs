@@ -11,7 +11,6 @@
 
 #[path = "../support/line.rs"]
 mod line;
-#[allow(dead_code, reason = "each test binary uses its part")]
 #[path = "../support/postgres.rs"]
 mod postgres;
 #[path = "../support/schema.rs"]
@@ -20,6 +19,7 @@ mod support;
 
 mod bad_frames;
 mod bad_requests;
+mod changes;
 mod crash;
 mod crowds;
 mod database_away;

@@ -17,6 +17,10 @@ pub struct Truth {
     pub acked: BTreeMap<(RoomId, UserId, Uuid), Seq>,
     /// The place at which each message was seen.
     pub placed: BTreeMap<(RoomId, UserId, Uuid), Seq>,
+    /// Each state of each message: by room, `seq` and `changed_seq`.
+    pub states: BTreeMap<(RoomId, Seq, Seq), String>,
+    /// Events that were acknowledged as changes, and of which message.
+    pub changed: BTreeMap<(RoomId, Seq), Seq>,
     /// The node that wrote each event, where it is known.
     pub origin: BTreeMap<(RoomId, Seq), usize>,
     /// Live events that were heard at another node than wrote them.
@@ -28,10 +32,7 @@ pub struct Truth {
 impl Truth {
     /// Somebody was shown this event.
     fn event(&mut self, room: RoomId, seq: Seq, event: &Value) -> Result<(), String> {
-        let mut shown = event.clone();
-        // Both name the room; nothing else may differ between any two recipients.
-        shown["room_id"] = json!(room);
-        let shown = shown.to_string();
+        let shown = same_for_all(room, event);
         match self.events.get(&(room, seq)) {
             None => {
                 self.events.insert((room, seq), shown);
@@ -41,8 +42,12 @@ impl Truth {
                 return Err(format!("two events at {room}/{seq}:\n  {known}\n  {shown}"));
             }
         }
-        if event["type"] == "message.created" {
-            self.message(room, &event["data"]["message"])?;
+        let message = &event["data"]["message"];
+        if !message.is_null() {
+            if message["changed_seq"].as_u64() < Some(seq) {
+                return Err(format!("a message before its own event: {event}"));
+            }
+            self.message(room, message)?;
         }
         Ok(())
     }
@@ -59,6 +64,7 @@ impl Truth {
         else {
             return Err(format!("not a message: {message}"));
         };
+        self.state(room, seq, message)?;
         let Some(id) = uuid_of(&message["client_msg_id"]) else {
             return Ok(());
         };
@@ -70,6 +76,45 @@ impl Truth {
             _ => Ok(()),
         }
     }
+}
+
+impl Truth {
+    /// At one `changed_seq` a message is the same for everybody.
+    fn state(&mut self, room: RoomId, seq: Seq, message: &Value) -> Result<(), String> {
+        let Some(changed_seq) = message["changed_seq"].as_u64() else {
+            return Err(format!("a message without changed_seq: {message}"));
+        };
+        let mut shown = message.clone();
+        for (_, reaction) in shown["reactions"].as_object_mut().into_iter().flatten() {
+            *reaction = reaction["count"].take();
+        }
+        let shown = shown.to_string();
+        let known = self
+            .states
+            .entry((room, seq, changed_seq))
+            .or_insert_with(|| shown.clone());
+        match *known == shown {
+            true => Ok(()),
+            false => Err(format!(
+                "two states of {room}/{seq} at {changed_seq}:\n  {known}\n  {shown}"
+            )),
+        }
+    }
+}
+
+/// What no two recipients of an event are told differently: all but the room's spelling, and the
+/// state of a message, which may be a later one when the event is told again.
+pub fn same_for_all(room: RoomId, event: &Value) -> String {
+    let mut shown = event.clone();
+    shown["room_id"] = json!(room);
+    if let Some(message) = shown["data"].get_mut("message") {
+        *message = json!([
+            message["seq"],
+            message["sender_id"],
+            message["client_msg_id"]
+        ]);
+    }
+    shown.to_string()
 }
 
 fn uuid_of(value: &Value) -> Option<Uuid> {
@@ -93,6 +138,97 @@ pub struct View {
     pub live: Seq,
     /// Catching up by `history.get` from here.
     pub catching_up: Option<Seq>,
+    /// The messages it was shown, by `seq`.
+    pub messages: BTreeMap<Seq, Shown>,
+    /// Live events without a whole message that came while it was catching up: the pages may be older
+    /// than they are and newer than what they change, so they are applied after them.
+    later: Vec<Value>,
+}
+
+/// A message as a client has it.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Shown {
+    pub changed_seq: Seq,
+    pub text: Option<String>,
+    pub deleted: bool,
+    pub reactions: BTreeMap<String, u64>,
+}
+
+impl Shown {
+    /// A whole message.
+    pub fn of(message: &Value) -> Shown {
+        let reactions = message["reactions"].as_object().into_iter().flatten();
+        Shown {
+            changed_seq: message["changed_seq"].as_u64().unwrap_or(0),
+            text: message["text"].as_str().map(str::to_owned),
+            deleted: !message["deleted_at"].is_null(),
+            reactions: reactions
+                .map(|(emoji, it)| (emoji.clone(), it["count"].as_u64().unwrap_or(0)))
+                .collect(),
+        }
+    }
+}
+
+impl View {
+    /// A whole message, in an event or in a page.
+    fn show(&mut self, message: &Value) {
+        let seq = message["seq"].as_u64().unwrap_or(0);
+        let shown = Shown::of(message);
+        let held = self.messages.entry(seq).or_default();
+        if shown.changed_seq > held.changed_seq {
+            *held = shown;
+        }
+    }
+
+    /// An event that is neither old nor ahead of what was caught up.
+    fn apply(&mut self, event: &Value) {
+        let data = &event["data"];
+        if !data["message"].is_null() {
+            return self.show(&data["message"]);
+        }
+        let seq = event["seq"].as_u64().unwrap_or(0);
+        let held = data["message_seq"]
+            .as_u64()
+            .and_then(|seq| self.messages.get_mut(&seq));
+        let Some(held) = held.filter(|held| held.changed_seq < seq) else {
+            return;
+        };
+        held.changed_seq = seq;
+        match event["type"].as_str() {
+            Some("message.deleted") => {
+                *held = Shown {
+                    changed_seq: seq,
+                    deleted: true,
+                    ..Shown::default()
+                };
+            }
+            Some("reaction.updated") => {
+                let emoji = data["emoji"].as_str().unwrap_or_default().to_owned();
+                match data["count"].as_u64() {
+                    Some(count) if count > 0 => held.reactions.insert(emoji, count),
+                    _ => held.reactions.remove(&emoji),
+                };
+            }
+            _ => (),
+        }
+    }
+
+    /// Whole messages at once, other live events when everything before them is there.
+    fn live_event(&mut self, event: &Value) {
+        if self.catching_up.is_some() && event["data"]["message"].is_null() {
+            self.later.push(event.clone());
+        } else {
+            self.apply(event);
+        }
+    }
+
+    fn caught_up(&mut self, next: Seq) {
+        self.catching_up = None;
+        self.position = self.position.max(next).max(self.live);
+        for event in std::mem::take(&mut self.later) {
+            self.apply(&event);
+        }
+    }
 }
 
 /// A socket as both ends see it.
@@ -116,6 +252,7 @@ enum Asked {
     Auth,
     Send(RoomId, Uuid),
     History(RoomId),
+    Change,
     Other,
 }
 
@@ -213,6 +350,11 @@ impl Client {
         self.ask(kind, data, Asked::Other);
     }
 
+    /// Asks for a change of one message, whose outcome may stay open.
+    pub fn change(&mut self, kind: &str, data: Value) {
+        self.ask(kind, data, Asked::Change);
+    }
+
     fn history(&mut self, room: RoomId, after: Seq) {
         let data = json!({"room_id": room, "after_seq": after, "limit": 10});
         self.ask("history.get", data, Asked::History(room));
@@ -280,6 +422,10 @@ impl Client {
             let known = self.rooms.contains_key(&id);
             let view = self.rooms.entry(id).or_default();
             view.catching_up = None;
+            view.later.clear();
+            if !same_epoch {
+                view.messages.clear();
+            }
             let recovered = room["recovered"] == true;
             if recovered && !same_epoch || room["reason"] == "epoch_changed" && same_epoch {
                 return Err(format!("the epoch is the same: {same_epoch}, but {room}"));
@@ -307,6 +453,7 @@ impl Client {
                 if ahead || room["reason"] == "epoch_changed" {
                     // Nothing of what it knows is sure.
                     view.position = 0;
+                    view.messages.clear();
                 }
                 view.live = last_seq;
                 view.catching_up = Some(view.position);
@@ -354,6 +501,9 @@ impl Client {
             Asked::History(room) => {
                 for message in data["messages"].as_array().into_iter().flatten() {
                     truth.message(room, message)?;
+                    if let Some(view) = self.rooms.get_mut(&room) {
+                        view.show(message);
+                    }
                 }
                 let next = data["next_after_seq"].as_u64().ok_or("next_after_seq")?;
                 let more = data["has_more"] == true;
@@ -364,12 +514,23 @@ impl Client {
                     return Ok(());
                 }
                 if more {
+                    // Not yet a position to resume from: what was changed before it, and again after
+                    // it, comes with a later page only.
                     view.catching_up = Some(next);
-                    view.position = view.position.max(next);
                     self.history(room, next);
                 } else {
-                    view.catching_up = None;
-                    view.position = view.position.max(next).max(view.live);
+                    view.caught_up(next);
+                }
+            }
+            Asked::Change => {
+                let room = room_of(&data["room_id"])?;
+                let (Some(message), Some(seq)) =
+                    (data["message_seq"].as_u64(), data["seq"].as_u64())
+                else {
+                    return Err(format!("no ack of a change: {frame}"));
+                };
+                if data["changed"] == true && seq > message {
+                    truth.changed.insert((room, seq), message);
                 }
             }
             Asked::Auth | Asked::Other => (),
@@ -393,6 +554,7 @@ impl Client {
             }
             // A retry comes later, with the same id.
             (_, "unavailable" | "overloaded" | "rate_limited") => Ok(()),
+            (Some(Asked::Change), "gone" | "revision_conflict" | "too_large") => Ok(()),
             (_, "forbidden" | "not_found") => Ok(()),
             (asked, code) => Err(format!("{code} to {asked:?}: {frame}")),
         }
@@ -409,7 +571,7 @@ impl Client {
             .values()
             .filter_map(|asked| match asked {
                 Asked::History(room) => Some(*room),
-                Asked::Auth | Asked::Send(..) | Asked::Other => None,
+                Asked::Auth | Asked::Send(..) | Asked::Change | Asked::Other => None,
             })
             .collect();
         let under_way: BTreeSet<Uuid> = wire
@@ -417,7 +579,7 @@ impl Client {
             .values()
             .filter_map(|asked| match asked {
                 Asked::Send(_, id) => Some(*id),
-                Asked::Auth | Asked::History(_) | Asked::Other => None,
+                Asked::Auth | Asked::History(_) | Asked::Change | Asked::Other => None,
             })
             .collect();
         let missing: Vec<(RoomId, Seq)> = self
@@ -456,6 +618,9 @@ impl Client {
             ));
         }
         view.live = seq;
+        if seq > view.position {
+            view.live_event(frame);
+        }
         if view.catching_up.is_none() && seq > view.position {
             if seq != view.position + 1 {
                 return Err(format!(

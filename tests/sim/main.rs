@@ -105,6 +105,7 @@ fn seeds_are_clean() {
             ("moves", total.moves),
             ("late writes", total.late_writes),
             ("crossed", total.crossed),
+            ("changed", total.changed),
             ("added across", total.added_across),
             ("relay sent", total.relay_sent),
             ("relay lost", total.relay_lost),

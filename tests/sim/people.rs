@@ -1,4 +1,5 @@
-//! What the people do: they come, go, write, make rooms, and change who is in them.
+//! What the people do: they come, go, write, change what was written, make rooms, and change who is in
+//! them.
 
 use crate::client::Pending;
 use crate::world::World;
@@ -79,6 +80,8 @@ impl World {
                 ),
             };
             self.clients[place].request(kind, data);
+        } else if self.rng.permille(150) {
+            self.change_a_message(place, room);
         } else if self.rng.permille(50) && !self.clients[place].done.is_empty() {
             // A retry of what was acknowledged long ago.
             self.report.duplicates += 1;
@@ -97,5 +100,34 @@ impl World {
             client.pending.push(pending);
         }
         Ok(())
+    }
+
+    /// Of what was said lately, by whomever: much of it is refused.
+    fn change_a_message(&mut self, place: usize, room: RoomId) {
+        let position = self.clients[place].rooms[&room].position;
+        let back = self.rng.below(12) as u64;
+        let mut data = json!({"room_id": room, "message_seq": position.saturating_sub(back)});
+        let kind = match self.rng.below(20) {
+            0..9 => {
+                data["text"] = json!(format!("edited {}", self.rng.below(3)));
+                if self.rng.permille(200) {
+                    data["expected_revision"] = json!(1 + self.rng.below(2));
+                }
+                "message.edit"
+            }
+            9 => "message.delete",
+            10..15 => {
+                data["emoji"] = json!(["👍", "❤", "👩🏽‍🚀"][self.rng.below(3)]);
+                "reaction.add"
+            }
+            15..17 => {
+                data["emoji"] = json!(["👍", "❤️", "👩🏽‍🚀"][self.rng.below(3)]);
+                "reaction.remove"
+            }
+            17 => "message.pin",
+            18 => "message.unpin",
+            _ => "message.report",
+        };
+        self.clients[place].change(kind, data);
     }
 }

@@ -36,6 +36,8 @@ report! {
     replayed,
     gate_fetches,
     duplicates,
+    /// Messages that clients held at the end and that were changed.
+    changed,
     /// Live events that a client heard of another node than wrote them.
     crossed,
     /// The same of `room.added`.

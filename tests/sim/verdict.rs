@@ -1,6 +1,7 @@
 //! Whether what was promised was kept: in the step in which it could first be seen, and at the end,
 //! when all nodes, all clients and the store must agree.
 
+use crate::client::{Shown, same_for_all};
 use crate::world::World;
 use caffis_chat::chat::Peers;
 use caffis_chat::chat::port::{StoreAnswer, StoreCall};
@@ -203,13 +204,21 @@ impl World {
                 ts = event.ts;
                 let json: serde_json::Value =
                     serde_json::from_str(&event.to_json()).map_err(|error| error.to_string())?;
-                let text = json.to_string();
+                let text = same_for_all(room, &json);
+                if let Some(message) = self.truth.changed.get(&(room, seq))
+                    && json["data"]["message_seq"] != *message
+                {
+                    return Err(format!("a change of {message} at {room}/{seq}: {json}"));
+                }
                 if let Some(shown) = self.truth.events.get(&(room, seq))
                     && *shown != text
                 {
                     return Err(format!(
                         "stored at {room}/{seq}:\n  {json}\n  shown: {shown}"
                     ));
+                }
+                if json["type"] != "message.created" {
+                    continue;
                 }
                 let message = &json["data"]["message"];
                 let id = message["client_msg_id"]
@@ -241,7 +250,45 @@ impl World {
                 ));
             }
         }
+        self.compare_shown()?;
         self.compare_follows()
+    }
+
+    /// What clients hold of messages is what the store has of them, however they came to hold it.
+    fn compare_shown(&mut self) -> Result<(), String> {
+        if self.lost_epoch == Some(self.store.epoch()) {
+            // What was lost and made up for before anybody looked cannot be noticed.
+            return Ok(());
+        }
+        let mut current: BTreeMap<(RoomId, Seq), Shown> = BTreeMap::new();
+        for (room, _) in self.last_seqs() {
+            for event in self.events(room, 0, Seq::MAX)? {
+                if let Some(message) = event.body.message() {
+                    let json = serde_json::to_value(message).map_err(|error| error.to_string())?;
+                    current.insert((room, message.seq), Shown::of(&json));
+                }
+            }
+        }
+        let mut changed = 0;
+        for client in &self.clients {
+            for (room, view) in &client.rooms {
+                for (seq, shown) in &view.messages {
+                    // System messages come by pages only, and never change.
+                    let Some(current) = current.get(&(*room, *seq)) else {
+                        continue;
+                    };
+                    changed += u64::from(shown.changed_seq > *seq);
+                    if shown != current {
+                        return Err(format!(
+                            "{} holds {room}/{seq} as {shown:?}, not {current:?}",
+                            client.user
+                        ));
+                    }
+                }
+            }
+        }
+        self.report.changed += changed;
+        Ok(())
     }
 
     /// A node follows the buckets of the rooms that it holds, and no other.

@@ -1,6 +1,7 @@
 //! A private PostgreSQL server: a folder and a port of its own, gone when the test program ends.
 //!
 //! It runs as it comes, so with `fsync`: what is proved on it holds for a server that nobody tuned.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

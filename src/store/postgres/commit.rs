@@ -8,17 +8,20 @@
 //! Invariants: outcomes stand in the order of the writes, one each; a batch that the database refuses
 //! for its data is halved until the write that is to blame is alone.
 
+use super::changes;
 use super::row::{Failure, get, room_view, uint};
 use super::session::Session;
-use crate::chat::port::{Op, OpDone, OpKind, OpOutcome, OpReply, StoreError};
+use crate::chat::port::{MessageChange, Op, OpDone, OpKind, OpOutcome, OpReply, StoreError};
 use crate::limits;
 use crate::protocol::event::{RoomEvent, RoomEventBody};
 use crate::protocol::reply::Sent;
 use crate::protocol::view::{RoomKind, SystemEvent};
 use crate::protocol::{ClientMsgId, ErrorCode, RoomId, UnixMs, UserId};
+use crate::store::changes::not_a_member;
 use crate::store::common::{
     from_json, int, is_well_formed, refuse, room_hash, send_hash, sent, system_body, text_message,
 };
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -140,11 +143,19 @@ async fn once(
 
 fn has_zero(op: &Op) -> bool {
     match &op.kind {
-        OpKind::Send { text, .. } => text.as_bytes().contains(&0),
+        OpKind::Send { text, .. }
+        | OpKind::ChangeMessage {
+            change: MessageChange::Edit { text, .. },
+            ..
+        } => text.as_bytes().contains(&0),
         OpKind::CreateRoom { title, .. } => title
             .as_ref()
             .is_some_and(|title| title.as_bytes().contains(&0)),
-        OpKind::AddMembers { .. } | OpKind::RemoveMembers { .. } | OpKind::Leave => false,
+        OpKind::ChangeMessage { .. }
+        | OpKind::AddMembers { .. }
+        | OpKind::RemoveMembers { .. }
+        | OpKind::SetRole { .. }
+        | OpKind::Leave => false,
     }
 }
 
@@ -158,7 +169,7 @@ struct Arrays<'a> {
     ids: Vec<Option<Uuid>>,
     hashes: Vec<Option<Vec<u8>>>,
     replies: Vec<Option<i64>>,
-    texts: Vec<Option<&'a str>>,
+    texts: Vec<Option<Cow<'a, str>>>,
     user_ends: Vec<i32>,
     users: Vec<Uuid>,
     locked_users: BTreeSet<Uuid>,
@@ -174,17 +185,34 @@ impl<'a> Arrays<'a> {
                 client_msg_id,
                 text,
                 reply_to_seq,
-            } => {
+                mentions,
+            } if mentions.is_empty() => {
                 let key = (op.room, op.actor, *client_msg_id);
                 if !self.run.insert(key) {
                     self.end_run();
                     self.run.insert(key);
                 }
                 id = Some(client_msg_id.0);
-                hash = Some(send_hash(hash_key, text, *reply_to_seq).to_vec());
+                hash = Some(send_hash(hash_key, text, *reply_to_seq, &[]).to_vec());
                 reply = reply_to_seq.map(int);
-                body = Some(text.as_str());
+                body = Some(Cow::Borrowed(text.as_str()));
                 0
+            }
+            OpKind::Send {
+                client_msg_id,
+                text,
+                reply_to_seq,
+                mentions,
+            } => {
+                id = Some(client_msg_id.0);
+                hash = Some(send_hash(hash_key, text, *reply_to_seq, mentions).to_vec());
+                reply = reply_to_seq.map(int);
+                body = Some(Cow::Owned(changes::mention_json(text, mentions)));
+                8
+            }
+            OpKind::ChangeMessage { seq, change } => {
+                body = Some(Cow::Owned(changes::change_json(*seq, change)));
+                7
             }
             OpKind::CreateRoom {
                 kind,
@@ -192,7 +220,7 @@ impl<'a> Arrays<'a> {
                 members,
             } => {
                 hash = Some(room_hash(hash_key, *kind, title.as_deref(), members).to_vec());
-                body = title.as_deref();
+                body = title.as_deref().map(Cow::Borrowed);
                 self.name(op.actor, members);
                 let malformed = !is_well_formed(op.room, op.actor, *kind, members);
                 match kind {
@@ -207,6 +235,12 @@ impl<'a> Arrays<'a> {
             OpKind::RemoveMembers { users } => {
                 self.name(op.actor, users);
                 4
+            }
+            OpKind::SetRole { users, role } => {
+                // Nothing of the users themselves changes, so none is locked.
+                self.users.extend(users.iter().map(|user| user.0));
+                body = Some(Cow::Owned(changes::role_json(*role)));
+                9
             }
             OpKind::Leave => {
                 self.name(op.actor, &[op.actor]);
@@ -285,7 +319,7 @@ fn decode(op: &Op, row: &Row, outcome: &mut Option<OpOutcome>) -> Result<(), Fai
             ErrorCode::IdempotencyConflict,
             "this client_msg_id was used for another message",
         ),
-        3 => refuse(ErrorCode::Forbidden, "not a member of this room"),
+        3 => Err(not_a_member()),
         4 => refuse(
             ErrorCode::NotFound,
             "reply_to_seq names no message of this room",
@@ -333,6 +367,7 @@ fn decode(op: &Op, row: &Row, outcome: &mut Option<OpOutcome>) -> Result<(), Fai
         // The same words whatever the reason: whether there is such a room is told to its members
         // only.
         15 => refuse(ErrorCode::Forbidden, "not allowed in this room"),
+        16.. => changes::decode(op, row, code)?,
         _ => return Err(Failure::Data(format!("outcome {code} is unknown"))),
     });
     Ok(())
@@ -343,6 +378,7 @@ fn decode_send(op: &Op, row: &Row, duplicate: bool) -> Result<OpDone, Failure> {
         client_msg_id,
         text,
         reply_to_seq,
+        mentions,
     } = &op.kind
     else {
         return Err(Failure::Data("sent, without a send".to_owned()));
@@ -365,6 +401,7 @@ fn decode_send(op: &Op, row: &Row, duplicate: bool) -> Result<OpDone, Failure> {
         *client_msg_id,
         text.clone(),
         *reply_to_seq,
+        mentions.clone(),
         seq,
         ts,
     );

@@ -1,7 +1,7 @@
 //! Pages of a room's history for its members: messages in their current state, with the right to see
 //! them and the room's newest event in the same statement.
 
-use super::row::{Failure, get, message, message_columns, uint};
+use super::row::{Failure, get, message_columns, message_for_user, own_reactions, uint};
 use super::session::Session;
 use crate::chat::port::{HistoryPage, HistoryRead, Refusal};
 use crate::protocol::reply::History;
@@ -15,6 +15,8 @@ macro_rules! page_of {
     ($messages:expr) => {
         concat!(
             "SELECT h.is_member, h.last_seq, m.side, ",
+            own_reactions!("$2"),
+            ", ",
             message_columns!(),
             " FROM (SELECT
                      EXISTS (SELECT FROM room_participants
@@ -152,7 +154,7 @@ fn page(rows: &[Row], side: i32, read: &HistoryRead) -> Result<(Vec<Message>, bo
         if get::<Option<i32>>(row, 2)? != Some(side) {
             continue;
         }
-        let message = message(row, 3)?;
+        let message = message_for_user(row, 3)?;
         if !taken.takes(&message, read) {
             return Ok((messages, true));
         }

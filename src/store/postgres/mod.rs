@@ -9,10 +9,11 @@
 //! only after its transaction is committed. The database is the only sequencer: nothing is remembered
 //! here that another node may change.
 //!
-//! In the order in which a call meets them: `threads`, `lanes`, then `commit` (writes) or `read`,
+//! In the order in which a call meets them: `threads`, `lanes`, then `commit` and `changes` (writes) or `read`,
 //! `history`, `rooms` (reads), on the rows of `row`, over a `session` that `options` and `tls` describe
 //! and `schema` keeps at the newest version.
 
+mod changes;
 mod commit;
 mod history;
 mod lanes;

@@ -10,9 +10,12 @@ use crate::chat::port::{
     EventsPage, EventsRead, OpenedRoom, Refusal, RoomForUser, StoreAnswer, StoreCall,
 };
 use crate::limits;
-use crate::protocol::{ErrorCode, RoomId, Seq, UserId};
+use crate::protocol::event::RoomEvent;
+use crate::protocol::{ErrorCode, RoomId, Seq, UnixMs, UserId};
+use crate::store::changes::KeptChange;
 use crate::store::common::{event_of, int, refuse};
 use std::collections::BTreeMap;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 /// All statements that read.
@@ -119,28 +122,44 @@ async fn open_rooms(
     Ok(rooms.iter().map(|room| found.get(room).cloned()).collect())
 }
 
+/// The events of a stretch: two stretches, each in order by its primary key, merged. Of the messages
+/// that were changed only edits show one, in its current state.
 macro_rules! events {
     ($order:literal) => {
         concat!(
-            "SELECT h.last_seq, ",
+            "SELECT h.last_seq, m.at, m.ts, m.type, m.message_seq, m.actor_id, m.data, ",
             message_columns!(),
             " FROM (SELECT coalesce((SELECT last_seq FROM chat_rooms WHERE room_id = $1), 0)
                      AS last_seq) h
              LEFT JOIN LATERAL (
                  SELECT w.* FROM (
                      SELECT t.*,
-                         sum(coalesce(octet_length(t.text), 0)) OVER (ORDER BY t.seq ",
+                         sum(coalesce(octet_length(t.text), 0)) OVER (ORDER BY t.at ",
             $order,
-            ") AS bytes, row_number() OVER (ORDER BY t.seq ",
+            ") AS bytes, row_number() OVER (ORDER BY t.at ",
             $order,
             ") AS n
-                     FROM (SELECT * FROM messages
-                         WHERE room_id = $1 AND seq > $2 AND seq <= $3
-                         ORDER BY seq ",
+                     FROM (SELECT * FROM (
+                         (SELECT c.seq AS at, NULL::bigint AS ts, NULL::text AS type,
+                             NULL::bigint AS message_seq, NULL::uuid AS actor_id, NULL::text AS data,
+                             c.*
+                         FROM messages c WHERE c.room_id = $1 AND c.seq > $2 AND c.seq <= $3
+                         ORDER BY c.seq ",
+            $order,
+            " LIMIT $4)
+                         UNION ALL
+                         (SELECT e.seq, e.ts, e.type, e.message_seq, e.actor_id, e.data::text, c.*
+                         FROM room_events e
+                         LEFT JOIN messages c ON e.type = 'message.updated'
+                             AND c.room_id = e.room_id AND c.seq = e.message_seq
+                         WHERE e.room_id = $1 AND e.seq > $2 AND e.seq <= $3
+                         ORDER BY e.seq ",
+            $order,
+            " LIMIT $4)) b ORDER BY b.at ",
             $order,
             " LIMIT $4) t
                  ) w WHERE w.bytes <= $5 OR w.n = 1
-             ) m ON true ORDER BY m.seq"
+             ) m ON true ORDER BY m.at"
         )
     };
 }
@@ -148,7 +167,8 @@ macro_rules! events {
 const EVENTS: &str = events!("ASC");
 const EVENTS_NEWEST: &str = events!("DESC");
 
-/// The durable events of a stretch, rebuilt from the messages they created.
+/// The durable events of a stretch, rebuilt from the messages they created and what is kept of
+/// changes.
 async fn events(session: &Session, read: &EventsRead) -> Result<EventsPage, Failure> {
     let sql = if read.newest { EVENTS_NEWEST } else { EVENTS };
     let rows = session
@@ -171,16 +191,37 @@ async fn events(session: &Session, read: &EventsRead) -> Result<EventsPage, Fail
     for row in &rows {
         page.last_seq = uint(row, 0)?;
         if get::<Option<i64>>(row, 1)?.is_some() {
-            let json = event_json(row, 1)?.unwrap_or_default();
-            let event = event_of(read.room, message(row, 1)?, json);
-            page.events.push(event.map_err(Failure::Data)?);
+            page.events.push(event(read.room, row)?);
         }
     }
     Ok(page)
 }
 
+/// The event of a row of [`events`].
+fn event(room: RoomId, row: &Row) -> Result<RoomEvent, Failure> {
+    /// Where the message stands.
+    const MESSAGE: usize = 7;
+    let Some(name) = get::<Option<&str>>(row, 3)? else {
+        let json = event_json(row, MESSAGE)?.unwrap_or_default();
+        return event_of(room, message(row, MESSAGE)?, json).map_err(Failure::Data);
+    };
+    let change = KeptChange {
+        seq: uint(row, 1)?,
+        ts: UnixMs(uint(row, 2)?),
+        name,
+        message_seq: uint(row, 4)?,
+        actor: user_id(row, 5)?,
+        data: get(row, 6)?,
+        message: match get::<Option<i64>>(row, MESSAGE)? {
+            Some(_) => Some(message(row, MESSAGE)?),
+            None => None,
+        },
+    };
+    change.event(room).map_err(Failure::Data)
+}
+
 const GET_ROOMS: &str = "SELECT a.room_id, p.user_id IS NOT NULL, coalesce(s.read_seq, 0),
-         CASE WHEN p.user_id IS NOT NULL THEN chat_room_view(a.room_id, $3) END
+         CASE WHEN p.user_id IS NOT NULL THEN chat_whole_room(a.room_id, $3) END
      FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS a (room_id, user_id, n)
      LEFT JOIN room_participants p
          ON p.room_id = a.room_id AND p.user_id = a.user_id AND p.left_seq IS NULL

@@ -2,7 +2,8 @@
 
 use super::options::LISTED_MEMBERS_MAX;
 use super::row::{
-    Failure, get, message, message_columns, room_id, room_kind, room_view, uint, watermarks,
+    Failure, get, message_columns, message_for_user, own_reactions, room_id, room_kind, room_view,
+    uint, watermarks,
 };
 use super::session::Session;
 use crate::chat::port::{
@@ -211,6 +212,8 @@ pub(super) const LIST: &str = concat!(
          CASE WHEN r.read_seq < r.last_seq THEN ",
     unread!("r.room_id", "r.read_seq", "$1", "$6"),
     " ELSE 0 END, ",
+    own_reactions!("$1"),
+    ", ",
     message_columns!(),
     " FROM (
          SELECT r.room_id, r.last_ts, r.last_seq, coalesce(s.read_seq, 0) AS read_seq
@@ -264,8 +267,8 @@ pub(super) async fn list(
     for row in rows.iter().take(read.limit) {
         let room = room_id(row, 0)?;
         last = Some((Reverse(UnixMs(uint(row, 1)?)), room));
-        let last_message = match get::<Option<i64>>(row, 5)? {
-            Some(_) => Some(message(row, 5)?),
+        let last_message = match get::<Option<i64>>(row, 6)? {
+            Some(_) => Some(message_for_user(row, 5)?),
             None => None,
         };
         page.rooms.push(ListedRoom {

@@ -1,8 +1,11 @@
 //! Rows as values, and failures as what follows from them.
 
 use crate::chat::port::StoreError;
-use crate::protocol::view::{Member, Message, MessageKind, Role, Room, RoomKind, Watermark};
+use crate::protocol::view::{
+    Member, Mention, Message, MessageKind, Pin, Reaction, Role, Room, RoomKind, Watermark,
+};
 use crate::protocol::{ClientMsgId, RoomId, Seq, UnixMs, UserId};
+use crate::store::changes::{mark_mine, mentions, reactions};
 use crate::store::common::from_json;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -137,13 +140,36 @@ fn named<T>(row: &Row, column: usize, from_name: impl Fn(&str) -> Option<T>) -> 
 macro_rules! message_columns {
     () => {
         "m.seq, m.sender_id, m.kind, m.changed_seq, m.revision, m.created_at, m.edited_at, \
-         m.deleted_at, m.reply_to_seq, m.client_msg_id, m.event::text, m.text"
+         m.deleted_at, m.reply_to_seq, m.client_msg_id, m.event::text, m.text, m.mentions::text, \
+         m.reactions::text"
     };
 }
 pub(super) use message_columns;
 
 /// Where in [`message_columns`] the event stands.
 const EVENT_COLUMN: usize = 10;
+
+/// The emojis that this user put on the message called `m`; NULL if nobody put any.
+macro_rules! own_reactions {
+    ($user:literal) => {
+        concat!(
+            "CASE WHEN m.reactions IS NOT NULL THEN (SELECT array_agg(x.emoji)
+                 FROM message_reactions x WHERE x.room_id = m.room_id AND x.message_seq = m.seq
+                     AND x.user_id = ",
+            $user,
+            ") END"
+        )
+    };
+}
+pub(super) use own_reactions;
+
+/// A message in its current state, after a column of [`own_reactions`].
+pub(super) fn message_for_user(row: &Row, first: usize) -> Result<Message, Failure> {
+    let mine: Option<Vec<String>> = get(row, first)?;
+    let mut message = message(row, first + 1)?;
+    mark_mine(&mut message, &mine.unwrap_or_default());
+    Ok(message)
+}
 
 /// A message in its current state, from this column on.
 pub(super) fn message(row: &Row, first: usize) -> Result<Message, Failure> {
@@ -162,8 +188,8 @@ pub(super) fn message(row: &Row, first: usize) -> Result<Message, Failure> {
         event,
         attachments: Vec::new(),
         reply_to_seq: uint_or_null(row, first + 8)?,
-        mentions: Vec::new(),
-        reactions: BTreeMap::new(),
+        mentions: mentions(get(row, first + 12)?).map_err(Failure::Data)?,
+        reactions: reactions(get(row, first + 13)?).map_err(Failure::Data)?,
         changed_seq: uint(row, first + 3)?,
         revision: revision.unsigned_abs(),
         edited_at: uint_or_null(row, first + 6)?.map(UnixMs),
@@ -198,7 +224,7 @@ pub(super) fn watermarks(bytes: &[u8]) -> Result<Vec<Watermark>, Failure> {
         .ok_or_else(|| Failure::Data("a watermark is cut".to_owned()))
 }
 
-/// A room as `chat_room_view` tells it.
+/// A room as `chat_room_view` or `chat_whole_room` tells it.
 #[derive(Deserialize)]
 struct RoomView {
     kind: RoomKind,
@@ -207,6 +233,16 @@ struct RoomView {
     last_seq: Seq,
     member_count: u32,
     members: Vec<MemberView>,
+    /// Of `chat_whole_room`.
+    #[serde(default)]
+    pins: Option<Vec<PinView>>,
+}
+
+#[derive(Deserialize)]
+struct PinView {
+    message_seq: Seq,
+    pinned_by: UserId,
+    pinned_at: u64,
 }
 
 #[derive(Deserialize)]
@@ -218,7 +254,7 @@ struct MemberView {
     delivered_seq: Seq,
 }
 
-/// A room, from the JSON of `chat_room_view`.
+/// A room, from such JSON.
 pub(super) fn room_view(room_id: RoomId, json: &str) -> Result<Room, Failure> {
     let view: RoomView = from_json(json).map_err(Failure::Data)?;
     let member = |member: MemberView| Member {
@@ -228,6 +264,11 @@ pub(super) fn room_view(room_id: RoomId, json: &str) -> Result<Room, Failure> {
         read_seq: member.read_seq,
         delivered_seq: member.delivered_seq,
     };
+    let pin = |pin: PinView| Pin {
+        message_seq: pin.message_seq,
+        pinned_by: pin.pinned_by,
+        pinned_at: UnixMs(pin.pinned_at),
+    };
     Ok(Room {
         room_id,
         kind: view.kind,
@@ -236,5 +277,59 @@ pub(super) fn room_view(room_id: RoomId, json: &str) -> Result<Room, Failure> {
         last_seq: view.last_seq,
         member_count: view.member_count,
         members: view.members.into_iter().map(member).collect(),
+        pins: view.pins.map(|pins| pins.into_iter().map(pin).collect()),
     })
+}
+
+/// What `chat_change` tells of a message.
+#[derive(Deserialize)]
+pub(super) struct ChangedRow {
+    pub changed_seq: Seq,
+    pub revision: u32,
+    /// How often the emoji of a reaction is there now.
+    pub count: Option<u32>,
+    /// After an edit.
+    pub message: Option<MessageRow>,
+}
+
+/// A message of a person, as its row is told as JSON.
+#[derive(Deserialize)]
+pub(super) struct MessageRow {
+    seq: Seq,
+    sender_id: UserId,
+    client_msg_id: Option<Uuid>,
+    text: Option<String>,
+    reply_to_seq: Option<Seq>,
+    mentions: Option<Vec<Mention>>,
+    reactions: Option<BTreeMap<String, u32>>,
+    changed_seq: Seq,
+    revision: u32,
+    edited_at: Option<u64>,
+    deleted_at: Option<u64>,
+    created_at: u64,
+}
+
+impl MessageRow {
+    /// The message.
+    pub fn into_message(self) -> Message {
+        let reaction = |(emoji, count)| (emoji, Reaction { count, mine: None });
+        let reactions = self.reactions.unwrap_or_default();
+        Message {
+            seq: self.seq,
+            sender_id: self.sender_id,
+            client_msg_id: self.client_msg_id.map(ClientMsgId),
+            kind: MessageKind::Text,
+            text: self.text,
+            event: None,
+            attachments: Vec::new(),
+            reply_to_seq: self.reply_to_seq,
+            mentions: self.mentions.unwrap_or_default(),
+            reactions: reactions.into_iter().map(reaction).collect(),
+            changed_seq: self.changed_seq,
+            revision: self.revision,
+            edited_at: self.edited_at.map(UnixMs),
+            deleted_at: self.deleted_at.map(UnixMs),
+            created_at: UnixMs(self.created_at),
+        }
+    }
 }

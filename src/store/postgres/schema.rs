@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Error};
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0001_core.sql"),
     include_str!("../../../migrations/postgres/0002_commit.sql"),
+    include_str!("../../../migrations/postgres/0003_changes.sql"),
 ];
 
 /// Key of the advisory lock under which migrations run: "CafCmigr".

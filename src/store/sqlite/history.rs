@@ -5,7 +5,8 @@ use super::row::{Failure, int, message, message_columns, refuse};
 use crate::chat::port::{HistoryPage, HistoryRead, Refusal};
 use crate::protocol::reply::History;
 use crate::protocol::view::Message;
-use crate::protocol::{ErrorCode, Seq};
+use crate::protocol::{ErrorCode, RoomId, Seq, UserId};
+use crate::store::changes::mark_mine;
 use crate::store::common::{Taken, middle_out};
 use rusqlite::{Connection, ToSql, params};
 
@@ -122,11 +123,34 @@ fn page(
     let mut taken = Taken::none();
     let mut messages = Vec::new();
     while let Some(row) = rows.next()? {
-        let message = message(row)?;
+        let mut message = message(row)?;
+        own_reactions(connection, read.room, read.user, &mut message)?;
         if !taken.takes(&message, read) {
             return Ok((messages, true));
         }
         messages.push(message);
     }
     Ok((messages, false))
+}
+
+/// Marks which reactions on a message are those of this user.
+pub(super) fn own_reactions(
+    connection: &Connection,
+    room: RoomId,
+    user: UserId,
+    message: &mut Message,
+) -> Result<(), Failure> {
+    if message.reactions.is_empty() {
+        return Ok(());
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT emoji FROM message_reactions
+         WHERE room_id = ?1 AND message_seq = ?2 AND user_id = ?3",
+    )?;
+    let rows = statement.query_map(
+        params![room.0.as_bytes(), int(message.seq), user.0.as_bytes()],
+        |row| row.get(0),
+    )?;
+    mark_mine(message, &rows.collect::<Result<Vec<String>, _>>()?);
+    Ok(())
 }

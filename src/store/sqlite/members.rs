@@ -4,9 +4,10 @@
 //! joining and leaving is one event with a `seq` of its own; a group with members has one owner.
 
 use super::marks;
-use super::read::{room_as_opened, room_view};
+use super::read::{room_as_opened, whole_room};
 use super::row::{Failure, int, refuse, user_id};
 use super::write::{Batch, Head, Seat};
+use crate::chat::access::{self, Action};
 use crate::chat::port::{OpDone, OpOutcome, OpReply};
 use crate::limits;
 use crate::protocol::event::{RoomEvent, RoomEventBody};
@@ -14,6 +15,7 @@ use crate::protocol::view::{
     Member, MemberJoined, MemberLeft, MemberRoleChanged, Role, Room, RoomKind, SystemEvent,
 };
 use crate::protocol::{ErrorCode, RoomId, Seq, UserId};
+use crate::store::changes;
 use crate::store::common::{OPENED_SEQ, Opened, is_well_formed, room_hash};
 use rusqlite::{OptionalExtension, params};
 
@@ -73,6 +75,7 @@ impl Batch<'_> {
             last_seq: OPENED_SEQ,
             member_count: users.len() as u32,
             members,
+            pins: Some(Vec::new()),
         };
         self.connection
             .prepare_cached(
@@ -134,12 +137,7 @@ impl Batch<'_> {
         let view = if self.seat(room, actor)?.role.is_some() {
             self.finish()?;
             self.seen.refresh(self.connection)?;
-            room_view(
-                self.connection,
-                &self.seen,
-                room,
-                limits::ROOM_MEMBERS_SHOWN_MAX,
-            )?
+            whole_room(self.connection, &self.seen, room)?
         } else {
             // Its creator, who is no member any more: told what they knew, and nothing newer.
             room_as_opened(self.connection, room)?
@@ -162,10 +160,11 @@ impl Batch<'_> {
         actor: UserId,
         users: &[UserId],
     ) -> Result<OpOutcome, Failure> {
-        let Some(head) = self.group(room)? else {
+        let Some(head) = self.head(room)?.copied() else {
             return Ok(forbidden());
         };
-        if self.seat(room, actor)?.role < Some(Role::Admin) {
+        let role = self.seat(room, actor)?.role;
+        if !role.is_some_and(|role| access::may(role, head.kind, Action::AddMembers)) {
             return Ok(forbidden());
         }
         let mut joining = Vec::new();
@@ -214,11 +213,13 @@ impl Batch<'_> {
         if users == [actor] {
             return self.leave(room, actor);
         }
-        if self.group(room)?.is_none() {
+        let Some(kind) = self.head(room)?.map(|head| head.kind) else {
             return Ok(forbidden());
-        }
-        let own_role = self.seat(room, actor)?.role;
-        if own_role < Some(Role::Admin) {
+        };
+        let Some(own_role) = self.seat(room, actor)?.role else {
+            return Ok(forbidden());
+        };
+        if !access::may(own_role, kind, Action::RemoveMembers) {
             return Ok(forbidden());
         }
         let mut leaving = Vec::new();
@@ -226,7 +227,7 @@ impl Batch<'_> {
             let Some(role) = self.seat(room, *user)?.role else {
                 continue;
             };
-            if own_role <= Some(role) {
+            if !access::may_remove(own_role, role) {
                 return Ok(forbidden());
             }
             leaving.push(*user);
@@ -238,34 +239,29 @@ impl Batch<'_> {
         // Oneself last: after it there are no rights left to remove others by.
         if users.contains(&actor) {
             events.push(self.part(room, actor, actor)?);
-            events.extend(self.succeed(room, actor, own_role)?);
+            events.extend(self.succeed(room, actor, Some(own_role))?);
         }
         Ok(Ok(changed(events)))
     }
 
     pub(super) fn leave(&mut self, room: RoomId, user: UserId) -> Result<OpOutcome, Failure> {
-        if self.group(room)?.is_none() {
+        let Some(kind) = self.head(room)?.map(|head| head.kind) else {
             return Ok(forbidden());
-        }
+        };
         let seat = *self.seat(room, user)?;
-        if seat.role.is_none() {
-            return Ok(if seat.known {
+        let Some(role) = seat.role else {
+            return Ok(if seat.known && kind == RoomKind::Group {
                 Ok(changed(Vec::new()))
             } else {
                 forbidden()
             });
+        };
+        if !access::may(role, kind, Action::Leave) {
+            return Ok(forbidden());
         }
         let mut events = vec![self.part(room, user, user)?];
         events.extend(self.succeed(room, user, seat.role)?);
         Ok(Ok(changed(events)))
-    }
-
-    /// The room, if there is such a group.
-    fn group(&mut self, room: RoomId) -> Result<Option<Head>, Failure> {
-        Ok(self
-            .head(room)?
-            .copied()
-            .filter(|head| head.kind == RoomKind::Group))
     }
 
     /// Makes a user a member from this `seq` on.
@@ -352,24 +348,71 @@ impl Batch<'_> {
                 None => return Ok(None),
             }
         };
+        self.give_role(room, left, heir, Role::Owner).map(Some)
+    }
+
+    pub(super) fn set_role(
+        &mut self,
+        room: RoomId,
+        actor: UserId,
+        users: &[UserId],
+        role: Role,
+    ) -> Result<OpOutcome, Failure> {
+        let Some(kind) = self.head(room)?.map(|head| head.kind) else {
+            return Ok(forbidden());
+        };
+        let Some(own_role) = self.seat(room, actor)?.role else {
+            return Ok(forbidden());
+        };
+        if !access::may(own_role, kind, Action::SetRole) {
+            return Ok(forbidden());
+        }
+        let mut others = Vec::new();
+        for user in users {
+            match self.seat(room, *user)?.role {
+                None => return Ok(Err(changes::no_member())),
+                Some(old) if old != role => others.push((*user, old)),
+                Some(_) => (),
+            }
+        }
+        // An owner is made by another, never unmade.
+        if others.iter().any(|(_, old)| *old == Role::Owner) {
+            return Ok(forbidden());
+        }
+        let mut events = Vec::with_capacity(others.len() + 1);
+        for (user, _) in others {
+            events.push(self.give_role(room, actor, user, role)?);
+        }
+        if role == Role::Owner && !events.is_empty() {
+            events.push(self.give_role(room, actor, actor, Role::Admin)?);
+        }
+        Ok(Ok(changed(events)))
+    }
+
+    fn give_role(
+        &mut self,
+        room: RoomId,
+        actor: UserId,
+        user: UserId,
+        role: Role,
+    ) -> Result<RoomEvent, Failure> {
         self.connection
             .prepare_cached(
-                "UPDATE room_participants SET role = 'owner' WHERE room_id = ?1 AND user_id = ?2",
+                "UPDATE room_participants SET role = ?3 WHERE room_id = ?1 AND user_id = ?2",
             )?
-            .execute([room.0.as_bytes(), heir.0.as_bytes()])?;
-        self.seat(room, heir)?.role = Some(Role::Owner);
+            .execute(params![room.0.as_bytes(), user.0.as_bytes(), role.name()])?;
+        self.seat(room, user)?.role = Some(role);
         let role_changed = MemberRoleChanged {
-            user_id: heir,
-            role: Role::Owner,
-            actor_id: left,
+            user_id: user,
+            role,
+            actor_id: actor,
         };
         self.system(
             room,
-            left,
+            actor,
             &SystemEvent::MemberRoleChanged(role_changed.clone()),
             RoomEventBody::MemberRoleChanged(role_changed),
         )
-        .map(Some)
     }
 
     fn rooms_changed(&self, user: UserId, by: i64) -> Result<(), Failure> {

@@ -9,7 +9,7 @@
 //! processes away from it. A call is answered exactly once. An outcome is told only after its
 //! transaction is on disk.
 //!
-//! In the order in which a call meets them: `threads`, `db`, then `write` and `members` (writes) or
+//! In the order in which a call meets them: `threads`, `db`, then `write`, `members` and `messages` (writes) or
 //! `read`, `history`, `rooms` (reads), on the rows of `row` and the tables of `schema`.
 
 mod backup;
@@ -17,6 +17,7 @@ mod db;
 mod history;
 mod marks;
 mod members;
+mod messages;
 mod options;
 mod read;
 mod rooms;

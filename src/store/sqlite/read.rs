@@ -1,13 +1,15 @@
 //! Reads of rooms: for their home shard, for those who look at one, and as they were opened.
 
 use super::marks::Marks;
-use super::row::{Failure, event, int, message_columns, role, room_kind, uint, user_id};
+use super::row::{
+    Failure, created_columns, event, int, message_columns, role, room_kind, uint, user_id,
+};
 use crate::chat::port::{
     EventsPage, EventsRead, OpenedRoom, Refusal, RoomForUser, StoreAnswer, StoreCall,
 };
 use crate::limits;
 use crate::protocol::event::RoomEventBody;
-use crate::protocol::view::{Member, Room};
+use crate::protocol::view::{Member, Pin, Room};
 use crate::protocol::{ErrorCode, RoomId, Seq, UnixMs, UserId};
 use rusqlite::{Connection, params};
 
@@ -130,19 +132,47 @@ fn open_room(connection: &Connection, room: RoomId) -> Result<Option<OpenedRoom>
 }
 
 /// `seq` and time of the newest event of a room; zeros if there is no such room. Every durable event
-/// so far is the creation of a row of `messages`, so the room's row need not be written by a send.
+/// is a row of `messages` or of `room_events`, so the room's row need not be written by a send.
 pub(super) fn newest(connection: &Connection, room: RoomId) -> Result<(Seq, UnixMs), Failure> {
-    let mut statement = connection.prepare_cached(
-        "SELECT seq, created_at FROM messages WHERE room_id = ?1 ORDER BY seq DESC LIMIT 1",
-    )?;
-    let mut rows = statement.query([room.0.as_bytes()])?;
-    match rows.next()? {
-        Some(row) => Ok((uint(row, 0)?, UnixMs(uint(row, 1)?))),
-        None => Ok((0, UnixMs(0))),
-    }
+    let last = |sql: &str| -> Result<(Seq, UnixMs), Failure> {
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query([room.0.as_bytes()])?;
+        match rows.next()? {
+            Some(row) => Ok((uint(row, 0)?, UnixMs(uint(row, 1)?))),
+            None => Ok((0, UnixMs(0))),
+        }
+    };
+    let created =
+        last("SELECT seq, created_at FROM messages WHERE room_id = ?1 ORDER BY seq DESC LIMIT 1")?;
+    let changed =
+        last("SELECT seq, ts FROM room_events WHERE room_id = ?1 ORDER BY seq DESC LIMIT 1")?;
+    Ok(created.max(changed))
 }
 
-/// The durable events of a stretch, rebuilt from the messages they created.
+/// The events of a stretch: two stretches, each in order by its primary key, merged. Of the messages
+/// that were changed only edits show one, in its current state.
+macro_rules! events {
+    ($order:literal) => {
+        concat!(
+            "SELECT ",
+            created_columns!(),
+            " FROM messages WHERE room_id = ?1 AND seq > ?2 AND seq <= ?3
+             UNION ALL
+             SELECT m.seq, m.sender_id, m.kind, m.changed_seq, m.revision, m.created_at, m.edited_at,
+                 m.deleted_at, m.reply_to_seq, m.client_msg_id, m.event, m.text, m.mentions, m.reactions,
+                 e.seq AS at, e.ts, e.type, e.message_seq, e.actor_id, e.data
+             FROM room_events e
+             LEFT JOIN messages m ON e.type = 'message.updated' AND m.room_id = e.room_id
+                 AND m.seq = e.message_seq
+             WHERE e.room_id = ?1 AND e.seq > ?2 AND e.seq <= ?3
+             ORDER BY at ",
+            $order
+        )
+    };
+}
+
+/// The durable events of a stretch, rebuilt from the messages they created and what is kept of
+/// changes.
 fn events(connection: &Connection, read: &EventsRead) -> Result<EventsPage, Failure> {
     let mut page = EventsPage {
         events: Vec::new(),
@@ -150,17 +180,9 @@ fn events(connection: &Connection, read: &EventsRead) -> Result<EventsPage, Fail
         floor: 0,
     };
     let mut statement = connection.prepare_cached(if read.newest {
-        concat!(
-            "SELECT ",
-            message_columns!(),
-            " FROM messages WHERE room_id = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq DESC"
-        )
+        events!("DESC")
     } else {
-        concat!(
-            "SELECT ",
-            message_columns!(),
-            " FROM messages WHERE room_id = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq"
-        )
+        events!("ASC")
     })?;
     let mut rows = statement.query(params![
         read.room.0.as_bytes(),
@@ -173,15 +195,11 @@ fn events(connection: &Connection, read: &EventsRead) -> Result<EventsPage, Fail
             break;
         };
         let event = event(read.room, row)?;
-        bytes += match &event.body {
-            RoomEventBody::MessageCreated { message } => {
-                message.text.as_ref().map_or(0, String::len)
-            }
-            RoomEventBody::RoomCreated { .. }
-            | RoomEventBody::MemberJoined(_)
-            | RoomEventBody::MemberLeft(_)
-            | RoomEventBody::MemberRoleChanged(_) => 0,
-        };
+        let text = event
+            .body
+            .message()
+            .and_then(|message| message.text.as_ref());
+        bytes += text.map_or(0, String::len);
         if bytes > read.bytes_max && !page.events.is_empty() {
             break;
         }
@@ -237,10 +255,42 @@ fn room_for_user(
         ));
     }
     let read_seq = read_seq(connection, marks, room, user)?;
-    match room_view(connection, marks, room, limits::ROOM_MEMBERS_SHOWN_MAX)? {
+    match whole_room(connection, marks, room)? {
         Some(room) => Ok(Ok(RoomForUser { room, read_seq })),
         None => Err(Failure::Data("a room is gone".to_owned())),
     }
+}
+
+/// The pinned messages of a room, the last pinned first.
+fn pins(connection: &Connection, room: RoomId) -> Result<Vec<Pin>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT message_seq, pinned_by, pinned_at FROM room_pins WHERE room_id = ?1
+         ORDER BY pinned_seq DESC",
+    )?;
+    let mut rows = statement.query([room.0.as_bytes()])?;
+    let mut pins = Vec::new();
+    while let Some(row) = rows.next()? {
+        pins.push(Pin {
+            message_seq: uint(row, 0)?,
+            pinned_by: user_id(row, 1)?,
+            pinned_at: UnixMs(uint(row, 2)?),
+        });
+    }
+    Ok(pins)
+}
+
+/// A room with all that is shown of one.
+pub(super) fn whole_room(
+    connection: &Connection,
+    marks: &Marks,
+    room: RoomId,
+) -> Result<Option<Room>, Failure> {
+    let view = room_view(connection, marks, room, limits::ROOM_MEMBERS_SHOWN_MAX)?;
+    let Some(mut view) = view else {
+        return Ok(None);
+    };
+    view.pins = Some(pins(connection, room)?);
+    Ok(Some(view))
 }
 
 /// A room with its longest-serving members.
@@ -266,6 +316,7 @@ pub(super) fn room_view(
         last_seq: newest(connection, room)?.0,
         member_count: row.get(3)?,
         members: Vec::new(),
+        pins: None,
     };
     each_member(connection, marks, room, members_max, |member| {
         view.members.push(member);
@@ -321,9 +372,6 @@ pub(super) fn room_as_opened(
     )?;
     Ok(first.events.into_iter().find_map(|event| match event.body {
         RoomEventBody::RoomCreated { room } => Some(*room),
-        RoomEventBody::MessageCreated { .. }
-        | RoomEventBody::MemberJoined(_)
-        | RoomEventBody::MemberLeft(_)
-        | RoomEventBody::MemberRoleChanged(_) => None,
+        _ => None,
     }))
 }

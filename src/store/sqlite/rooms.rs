@@ -1,5 +1,6 @@
 //! The rooms of a user: for signing in, and as a list.
 
+use super::history::own_reactions;
 use super::marks::Marks;
 use super::options::LISTED_MEMBERS_MAX;
 use super::read::{each_member, newest, room_view};
@@ -228,7 +229,7 @@ pub(super) fn list(
             room: view,
             read_seq: room.read_seq,
             unread: unread(connection, read.user, room)?,
-            last_message: last_message(connection, room.room)?,
+            last_message: last_message(connection, room.room, read.user)?,
         });
     }
     if end < rooms.len() && end > begin {
@@ -238,7 +239,11 @@ pub(super) fn list(
 }
 
 /// The newest message that a person wrote.
-fn last_message(connection: &Connection, room: RoomId) -> Result<Option<Message>, Failure> {
+fn last_message(
+    connection: &Connection,
+    room: RoomId,
+    user: UserId,
+) -> Result<Option<Message>, Failure> {
     let mut statement = connection.prepare_cached(concat!(
         "SELECT ",
         message_columns!(),
@@ -246,7 +251,11 @@ fn last_message(connection: &Connection, room: RoomId) -> Result<Option<Message>
     ))?;
     let mut rows = statement.query([room.0.as_bytes()])?;
     match rows.next()? {
-        Some(row) => message(row).map(Some),
+        Some(row) => {
+            let mut message = message(row)?;
+            own_reactions(connection, room, user, &mut message)?;
+            Ok(Some(message))
+        }
         None => Ok(None),
     }
 }

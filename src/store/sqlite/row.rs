@@ -4,10 +4,10 @@ use crate::chat::port::StoreError;
 use crate::protocol::event::RoomEvent;
 use crate::protocol::view::{Message, MessageKind, Role, RoomKind, SystemEvent};
 use crate::protocol::{ClientMsgId, RoomId, UnixMs, UserId};
+use crate::store::changes::{KeptChange, mentions, reactions};
 use crate::store::common::{event_of, from_json};
 pub(super) use crate::store::common::{int, refuse};
 use rusqlite::Row;
-use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Why a statement failed. A refusal is none of these.
@@ -109,17 +109,27 @@ fn named<T>(
 macro_rules! message_columns {
     () => {
         "seq, sender_id, kind, changed_seq, revision, created_at, edited_at, deleted_at, \
-         reply_to_seq, client_msg_id, event, text"
+         reply_to_seq, client_msg_id, event, text, mentions, reactions"
     };
 }
 pub(super) use message_columns;
 
+/// How many columns [`message_columns`] has.
+pub(super) const MESSAGE_COLUMNS: usize = 14;
+
+/// A text, if there is one.
+pub(super) fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<Option<&'a str>, Failure> {
+    let value = row.get_ref(column)?;
+    value
+        .as_str_or_null()
+        .map_err(|error| Failure::Data(error.to_string()))
+}
+
 /// A message in its current state.
 pub(super) fn message(row: &Row<'_>) -> Result<Message, Failure> {
-    let event: Option<SystemEvent> = match row.get_ref(10)?.as_str_or_null() {
-        Ok(Some(json)) => Some(from_json(json).map_err(Failure::Data)?),
-        Ok(None) => None,
-        Err(error) => return Err(Failure::Data(error.to_string())),
+    let event: Option<SystemEvent> = match text(row, 10)? {
+        Some(json) => Some(from_json(json).map_err(Failure::Data)?),
+        None => None,
     };
     let client_msg_id: Option<[u8; 16]> = row.get(9)?;
     Ok(Message {
@@ -131,8 +141,8 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, Failure> {
         event,
         attachments: Vec::new(),
         reply_to_seq: uint_or_null(row, 8)?,
-        mentions: Vec::new(),
-        reactions: BTreeMap::new(),
+        mentions: mentions(text(row, 12)?).map_err(Failure::Data)?,
+        reactions: reactions(text(row, 13)?).map_err(Failure::Data)?,
         changed_seq: uint(row, 3)?,
         revision: row.get(4)?,
         edited_at: uint_or_null(row, 6)?.map(UnixMs),
@@ -141,9 +151,35 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, Failure> {
     })
 }
 
-/// The durable event that created the message of this row.
+/// What [`event`] reads of a message that was created.
+macro_rules! created_columns {
+    () => {
+        concat!(
+            message_columns!(),
+            ", seq AS at, NULL AS ts, NULL AS type, NULL AS message_seq, NULL AS actor_id, NULL AS data"
+        )
+    };
+}
+pub(super) use created_columns;
+
+/// The durable event of this row: [`created_columns`], or the same of a change.
 pub(super) fn event(room_id: RoomId, row: &Row<'_>) -> Result<RoomEvent, Failure> {
-    let message = message(row)?;
-    let json = row.get_ref(10)?.as_str().unwrap_or_default();
-    event_of(room_id, message, json).map_err(Failure::Data)
+    const FIRST: usize = MESSAGE_COLUMNS;
+    let Some(name) = text(row, FIRST + 2)? else {
+        let json = text(row, 10)?.unwrap_or_default();
+        return event_of(room_id, message(row)?, json).map_err(Failure::Data);
+    };
+    let change = KeptChange {
+        seq: uint(row, FIRST)?,
+        ts: UnixMs(uint(row, FIRST + 1)?),
+        name,
+        message_seq: uint(row, FIRST + 3)?,
+        actor: user_id(row, FIRST + 4)?,
+        data: text(row, FIRST + 5)?,
+        message: match uint_or_null(row, 0)? {
+            Some(_) => Some(message(row)?),
+            None => None,
+        },
+    };
+    change.event(room_id).map_err(Failure::Data)
 }

@@ -11,12 +11,14 @@
 use super::marks::{Marks, MarksWriter};
 use super::read::newest;
 use super::row::{Failure, int, refuse, role, room_kind, uint};
-use crate::chat::port::{Op, OpDone, OpKind, OpOutcome, OpReply};
+use crate::chat::access::{self, Action};
+use crate::chat::port::{Op, OpDone, OpKind, OpOutcome, OpReply, Refusal};
 use crate::chat::sabotage::{Sabotage, Sabotaged};
 use crate::protocol::event::{RoomEvent, RoomEventBody};
 use crate::protocol::reply::Sent;
-use crate::protocol::view::{Role, RoomKind};
+use crate::protocol::view::{Mention, Role, RoomKind};
 use crate::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
+use crate::store::changes;
 use crate::store::common::{BodyHash, send_hash, sent, text_message, to_json};
 use rusqlite::{Connection, params};
 use serde::Serialize;
@@ -62,6 +64,22 @@ pub(super) struct Seat {
     pub read_seq: Option<Seq>,
 }
 
+/// The body of a send.
+#[derive(Clone, Copy)]
+pub(super) struct Body<'b> {
+    text: &'b str,
+    reply_to_seq: Option<Seq>,
+    mentions: &'b [Mention],
+}
+
+/// Mentions as a row keeps them: none are NULL.
+fn kept_mentions(mentions: &[Mention]) -> Result<Option<String>, Failure> {
+    match mentions {
+        [] => Ok(None),
+        _ => to_json(&mentions).map(Some).map_err(Failure::Data),
+    }
+}
+
 impl<'a> Batch<'a> {
     /// For the transaction that is open on this connection.
     pub fn new(
@@ -97,9 +115,21 @@ impl<'a> Batch<'a> {
                 client_msg_id,
                 text,
                 reply_to_seq,
-            } => self.send(op.room, op.actor, *client_msg_id, text, *reply_to_seq),
+                mentions,
+            } => {
+                let body = Body {
+                    text,
+                    reply_to_seq: *reply_to_seq,
+                    mentions,
+                };
+                self.send(op.room, op.actor, *client_msg_id, body)
+            }
+            OpKind::ChangeMessage { seq, change } => {
+                self.change_message(op.room, op.actor, *seq, change)
+            }
             OpKind::AddMembers { users } => self.add_members(op.room, op.actor, users),
             OpKind::RemoveMembers { users } => self.remove_members(op.room, op.actor, users),
+            OpKind::SetRole { users, role } => self.set_role(op.room, op.actor, users, *role),
             OpKind::Leave => self.leave(op.room, op.actor),
         }
     }
@@ -109,17 +139,25 @@ impl<'a> Batch<'a> {
         room: RoomId,
         sender: UserId,
         client_msg_id: ClientMsgId,
-        text: &str,
-        reply_to_seq: Option<Seq>,
+        body: Body<'_>,
     ) -> Result<OpOutcome, Failure> {
+        let Body {
+            text,
+            reply_to_seq,
+            mentions,
+        } = body;
         assert!(!text.as_bytes().contains(&0), "parsing refuses U+0000");
-        let body_hash = send_hash(self.hash_key, text, reply_to_seq);
+        let body_hash = send_hash(self.hash_key, text, reply_to_seq, mentions);
         let is_member = self.head(room)?.is_some() && self.seat(room, sender)?.role.is_some();
         let answers_something = match reply_to_seq {
             Some(seq) => is_member && self.has_message(room, seq)?,
             None => true,
         };
-        if is_member && answers_something {
+        let wrong_mention = match is_member && answers_something {
+            true => self.wrong_mention(room, sender, mentions)?,
+            false => None,
+        };
+        if is_member && answers_something && wrong_mention.is_none() {
             // The unique index recognises a retry, which costs a first send nothing. The retry of
             // one that would be refused by now is looked up below.
             let (seq, ts) = self.next(room)?;
@@ -127,8 +165,9 @@ impl<'a> Batch<'a> {
                 .connection
                 .prepare_cached(
                     "INSERT OR IGNORE INTO messages (room_id, seq, sender_id, kind, changed_seq,
-                         revision, created_at, reply_to_seq, client_msg_id, body_hash, text)
-                     VALUES (?1, ?2, ?3, 'text', ?2, 1, ?4, ?5, ?6, ?7, ?8)",
+                         revision, created_at, reply_to_seq, client_msg_id, body_hash, text,
+                         mentions)
+                     VALUES (?1, ?2, ?3, 'text', ?2, 1, ?4, ?5, ?6, ?7, ?8, ?9)",
                 )?
                 .execute(params![
                     room.0.as_bytes(),
@@ -139,17 +178,23 @@ impl<'a> Batch<'a> {
                     client_msg_id.0.as_bytes(),
                     body_hash,
                     text,
+                    kept_mentions(mentions)?,
                 ])?;
             if inserted == 1 {
                 self.give(room, seq, ts);
                 self.seat(room, sender)?.read_seq = Some(seq);
                 let text = text.to_owned();
-                let message = text_message(sender, client_msg_id, text, reply_to_seq, seq, ts);
+                let mentions = mentions.to_vec();
+                let message =
+                    text_message(sender, client_msg_id, text, reply_to_seq, mentions, seq, ts);
                 return Ok(Ok(sent(room, client_msg_id, message)));
             }
         }
-        match self.sent_before(room, sender, client_msg_id)? {
-            Some((seq, ts, first)) if first == body_hash => Ok(Ok(OpDone {
+        match (
+            self.sent_before(room, sender, client_msg_id)?,
+            wrong_mention,
+        ) {
+            (Some((seq, ts, first)), _) if first == body_hash => Ok(Ok(OpDone {
                 reply: OpReply::Sent(Sent {
                     client_msg_id,
                     room_id: room,
@@ -159,19 +204,18 @@ impl<'a> Batch<'a> {
                 }),
                 events: Vec::new(),
             })),
-            Some(_) => Ok(refuse(
+            (Some(_), _) => Ok(refuse(
                 ErrorCode::IdempotencyConflict,
                 "this client_msg_id was used for another message",
             )),
-            None if !is_member => Ok(refuse(ErrorCode::Forbidden, "not a member of this room")),
-            None if !answers_something => Ok(refuse(
+            (None, _) if !is_member => Ok(Err(changes::not_a_member())),
+            (None, _) if !answers_something => Ok(refuse(
                 ErrorCode::NotFound,
                 "reply_to_seq names no message of this room",
             )),
-            None if self.overwrite(room)? => {
-                self.send(room, sender, client_msg_id, text, reply_to_seq)
-            }
-            None => Err(Failure::Data("a seq was given twice".to_owned())),
+            (None, Some(refusal)) => Ok(Err(refusal)),
+            (None, None) if self.overwrite(room)? => self.send(room, sender, client_msg_id, body),
+            (None, None) => Err(Failure::Data("a seq was given twice".to_owned())),
         }
     }
 
@@ -245,9 +289,36 @@ impl<'a> Batch<'a> {
         Ok((seq, now.max(head.last_ts)))
     }
 
+    /// Why the sender may not mention these, if so.
+    fn wrong_mention(
+        &mut self,
+        room: RoomId,
+        sender: UserId,
+        mentions: &[Mention],
+    ) -> Result<Option<Refusal>, Failure> {
+        for mention in mentions {
+            match mention {
+                Mention::All(_) => {
+                    let kind = self.head(room)?.map(|head| head.kind);
+                    let role = self.seat(room, sender)?.role;
+                    let may = |(role, kind)| access::may(role, kind, Action::MentionAll);
+                    if !role.zip(kind).is_some_and(may) {
+                        return Ok(Some(changes::not_all()));
+                    }
+                }
+                Mention::User(user) => {
+                    if self.seat(room, *user)?.role.is_none() {
+                        return Ok(Some(changes::mentions_a_stranger()));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Where it is the fault to be caught that a restart gives the last `seq` once more: removes
     /// what has it now.
-    fn overwrite(&mut self, room: RoomId) -> Result<bool, Failure> {
+    pub fn overwrite(&mut self, room: RoomId) -> Result<bool, Failure> {
         let Some(head) = self.head(room)?.filter(|head| head.reuse) else {
             return Ok(false);
         };
@@ -255,14 +326,18 @@ impl<'a> Batch<'a> {
         head.reuse = false;
         head.last_seq -= 1;
         self.reused.insert(room);
-        self.connection.execute(
+        for sql in [
             "DELETE FROM messages WHERE room_id = ?1 AND seq = ?2",
-            params![room.0.as_bytes(), int(seq)],
-        )?;
+            "DELETE FROM room_events WHERE room_id = ?1 AND seq = ?2",
+        ] {
+            self.connection
+                .execute(sql, params![room.0.as_bytes(), int(seq)])?;
+        }
         Ok(true)
     }
 
-    fn give(&mut self, room: RoomId, seq: Seq, ts: UnixMs) {
+    /// The room has this event now.
+    pub fn give(&mut self, room: RoomId, seq: Seq, ts: UnixMs) {
         if let Some(head) = self.heads.get_mut(&room) {
             head.last_seq = seq;
             head.last_ts = ts;
