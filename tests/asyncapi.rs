@@ -131,6 +131,7 @@ fn ready() -> Ready {
         },
         rooms: vec![described, lost],
         rooms_more: true,
+        paused: vec!["typing"],
     }
 }
 

@@ -143,6 +143,9 @@ impl Home {
             }
             RelayMessage::Head(room, seq) => self.heard_of(room, seq, ctx),
             RelayMessage::Added(room, users) => self.tell_added(room, users.into(), ctx),
+            RelayMessage::Typing(room, users) => {
+                self.heard_typing(room, relayed.origin, users, ctx);
+            }
         }
     }
 
@@ -242,7 +245,7 @@ impl Home {
     }
 }
 
-fn tell(bucket: u16, message: &RelayMessage, ctx: &mut Context<'_>) {
+pub(super) fn tell(bucket: u16, message: &RelayMessage, ctx: &mut Context<'_>) {
     ctx.stats.relay_published += 1;
     let bytes = relay::encode(ctx.config.run, ctx.config.epoch, message);
     call(RelayCall::Publish(bucket, bytes), ctx);

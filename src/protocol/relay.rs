@@ -6,7 +6,7 @@
 //!
 //! Layout, integers little-endian: version (1), kind (1), origin (8), epoch (8), room (16), then by
 //! kind. `Event`: seq (8), membership (1: 0 none, 1 joined, 2 left), user (16, of a membership), the
-//! event's JSON. `Head`: seq (8). `Added`: users (16 each).
+//! event's JSON. `Head`: seq (8). `Added`, `Typing`: users (16 each).
 
 use super::event::{EncodedEvent, Membership};
 use super::ids::{Epoch, RoomId, Seq, UserId};
@@ -25,6 +25,8 @@ pub enum RelayMessage {
     Head(RoomId, Seq),
     /// These users became members of the room.
     Added(RoomId, Vec<UserId>),
+    /// These users of the node are typing in the room, and no others of it.
+    Typing(RoomId, Vec<UserId>),
 }
 
 /// A message with where it comes from.
@@ -41,6 +43,7 @@ pub struct Relayed {
 const EVENT: u8 = 1;
 const HEAD: u8 = 2;
 const ADDED: u8 = 3;
+const TYPING: u8 = 4;
 
 /// Encodes a message.
 pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
@@ -48,6 +51,7 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
         RelayMessage::Event(room, _) => (EVENT, room),
         RelayMessage::Head(room, _) => (HEAD, room),
         RelayMessage::Added(room, _) => (ADDED, room),
+        RelayMessage::Typing(room, _) => (TYPING, room),
     };
     let mut bytes = Vec::with_capacity(64);
     bytes.extend_from_slice(&[VERSION, kind]);
@@ -71,7 +75,7 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
             bytes.extend_from_slice(websocket::payload(&event.frame));
         }
         RelayMessage::Head(_, seq) => bytes.extend_from_slice(&seq.to_le_bytes()),
-        RelayMessage::Added(_, users) => {
+        RelayMessage::Added(_, users) | RelayMessage::Typing(_, users) => {
             for user in users {
                 bytes.extend_from_slice(user.0.as_bytes());
             }
@@ -110,12 +114,15 @@ pub fn decode(bytes: &[u8]) -> Option<Relayed> {
             )
         }
         HEAD => RelayMessage::Head(room, Seq::from_le_bytes(take(&mut rest)?)),
-        ADDED => {
+        ADDED | TYPING => {
             let mut users = Vec::with_capacity(rest.len() / 16);
             while !rest.is_empty() {
                 users.push(user(&mut rest)?);
             }
-            RelayMessage::Added(room, users)
+            match kind {
+                ADDED => RelayMessage::Added(room, users),
+                _ => RelayMessage::Typing(room, users),
+            }
         }
         _ => return None,
     };
@@ -157,6 +164,7 @@ mod tests {
             RelayMessage::Event(room(), event(Some(Membership::Left(user)))),
             RelayMessage::Head(room(), 41),
             RelayMessage::Added(room(), vec![user, UserId(Uuid::from_u128(10))]),
+            RelayMessage::Typing(room(), vec![user]),
         ]
     }
 

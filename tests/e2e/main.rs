@@ -13,6 +13,8 @@
 mod line;
 #[path = "../support/postgres.rs"]
 mod postgres;
+#[path = "../support/redis.rs"]
+mod redis;
 #[path = "../support/schema.rs"]
 mod schema;
 mod support;
@@ -36,3 +38,4 @@ mod session;
 mod slow;
 mod store_full;
 mod traffic;
+mod typing;
