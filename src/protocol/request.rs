@@ -176,6 +176,8 @@ requests! {
     "room.members.remove" => RoomMembersRemove(RoomMembers) reply "Changed",
     /// Gives members of a group another role.
     "room.role.set" => RoomRoleSet(RoomRoleSet) reply "Changed",
+    /// Gives a group another title.
+    "room.update" => RoomUpdate(RoomUpdate) reply "Changed",
     /// Sends a message.
     "message.send" => MessageSend(MessageSend) reply "Sent",
     /// Gives one's own message another text.
@@ -322,6 +324,15 @@ pub struct RoomRoleSet {
     pub user_ids: Vec<UserId>,
     /// The role. Who makes another the owner becomes admin.
     pub role: Role,
+}
+
+/// A group's new title.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomUpdate {
+    /// The room.
+    pub room_id: RoomId,
+    /// The title; empty: it has none from now on.
+    pub title: Text,
 }
 
 /// A message to send.
