@@ -6,8 +6,8 @@ mod schema;
 
 use caffis_chat::protocol::event::{
     DURABLE_NAMES, MessageDeleted, MessagePinned, MessageUnpinned, Notice, PING_JSON,
-    ReactionUpdated, RoomAdded, RoomEvent, RoomEventBody, RoomGap, RoomRemoved, ServerClosing,
-    ServerDraining,
+    ReactionUpdated, RoomAdded, RoomEvent, RoomEventBody, RoomGap, RoomNotice, RoomRemoved,
+    ServerClosing, ServerDraining, TypingUpdated,
 };
 use caffis_chat::protocol::reply::{
     self, Changed, History, Limits, MessageChanged, NotRecovered, Ready, ReadyRoom, Refreshed,
@@ -327,7 +327,14 @@ fn notices() -> Vec<String> {
             retry_after_ms: 1_000,
         }),
     ];
-    notices.iter().map(Notice::to_json).collect()
+    let typing = RoomNotice::TypingUpdated {
+        room_id: ROOM,
+        data: TypingUpdated {
+            user_ids: vec![USER],
+        },
+    };
+    let notices = notices.iter().map(Notice::to_json);
+    notices.chain([typing.to_json()]).collect()
 }
 
 /// One of each request, as clients write them.
