@@ -13,6 +13,8 @@
 mod line;
 #[path = "../support/postgres.rs"]
 mod postgres;
+#[path = "../support/redis.rs"]
+mod redis;
 #[path = "../support/schema.rs"]
 mod schema;
 mod support;
@@ -29,6 +31,7 @@ mod history;
 mod http;
 mod members;
 mod messages;
+mod presence;
 mod rates;
 mod resume;
 mod rooms;
