@@ -72,6 +72,14 @@ pub const COMMANDS_PER_10S: u32 = 200;
 pub const RATE_REFUSALS_MAX: u16 = 1_000;
 /// Shortest time between two `typing.start` of one user, ms (announced; enforced with typing).
 pub const TYPING_INTERVAL_MS: u64 = 3_000;
+/// Who has not said again that they are typing is forgotten, ms: two intervals.
+pub const TYPING_EXPIRES_MS: u64 = 2 * TYPING_INTERVAL_MS;
+/// Who is typing in a room is told at most this often, ms.
+pub const TYPING_TELL_MS: u64 = 1_000;
+/// Users who are told to be typing in one room; further ones are passed over.
+pub const TYPING_USERS_MAX: usize = 100;
+/// Connections of a shard that listen to a room; with more of them typing is neither taken nor told.
+pub const TYPING_CONNECTIONS_MAX: usize = 100;
 /// A ping is sent when nothing was received, or nothing sent, for this long, ms.
 pub const PING_INTERVAL_MS: u64 = 25_000;
 /// A connection that was not heard for the interval and this is closed 4201, ms.

@@ -134,6 +134,7 @@ fn ready() -> Ready {
         },
         rooms: vec![described, lost],
         rooms_more: true,
+        paused: vec!["typing"],
     }
 }
 

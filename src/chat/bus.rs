@@ -5,6 +5,7 @@
 //! that each message answers for itself.
 
 use super::frame::{Frame, Stamps};
+use super::load::Load;
 use super::port::{Op, StoreCall, Ticket};
 use super::presence::PresenceMessage;
 use super::stats::Stats;
@@ -75,6 +76,24 @@ pub enum MeshMessage {
         room: RoomId,
         /// The new members.
         users: Arc<[UserId]>,
+    },
+    /// To the room's home: a user with a connection to the sender types there, or stops. A hint: not sent
+    /// when the queue is full.
+    Typing {
+        /// The room.
+        room: RoomId,
+        /// Who.
+        user: UserId,
+        /// Whether they type.
+        is_typing: bool,
+    },
+    /// From the room's home: an event without `seq`, as an encoded frame. A hint: not sent when the queue is
+    /// full.
+    Notice {
+        /// The room.
+        room: RoomId,
+        /// The frame.
+        frame: Box<[u8]>,
     },
     /// To the user's home: this connection of the sender's was signed in. One for each.
     Came(UserId, ConnId),
@@ -209,6 +228,8 @@ pub struct Bus {
     pub calls: usize,
     /// The relay works.
     pub relay_up: bool,
+    /// What is given up for now.
+    pub load: Load,
     random: u64,
 }
 
@@ -222,6 +243,7 @@ impl Bus {
             next_ticket: 1,
             calls: 0,
             relay_up: false,
+            load: Load::Calm,
             random: seed,
         }
     }

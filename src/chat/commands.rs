@@ -5,6 +5,7 @@
 
 use super::bus::{Context, MeshMessage, Write};
 use super::commits::room_to_create;
+use super::load::Load;
 use super::port::{
     HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MessageChange, Op, OpKind,
     Refusal, StoreAnswer, StoreCall, StoreError,
@@ -17,6 +18,7 @@ use crate::limits;
 use crate::protocol::reply::{self, Refreshed, RoomGot, RoomsListed};
 use crate::protocol::request::{
     Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, RoomRoleSet, SendKind,
+    TypingIn,
 };
 use crate::protocol::text::Text;
 use crate::protocol::view::{Role, RoomKind};
@@ -93,6 +95,12 @@ impl Sessions {
             Ok(Command::PresenceSet(set)) => self.choose_presence(conn, id, set.state, ctx),
             Ok(Command::PresenceSubscribe(subscribe)) => {
                 sorted(subscribe.user_ids).and_then(|users| self.watch(conn, id, users, ctx))
+            }
+            Ok(Command::TypingStart(TypingIn { room_id })) => {
+                self.hint(id, |all| all.typing(conn, user, room_id, true, ctx))
+            }
+            Ok(Command::TypingStop(TypingIn { room_id })) => {
+                self.hint(id, |all| all.typing(conn, user, room_id, false, ctx))
             }
             Ok(Command::RoomCreate(create)) => {
                 let write = create_of(user, create);
@@ -249,6 +257,56 @@ impl Sessions {
             op: Op { actor, room, kind },
         };
         ctx.tell(home, MeshMessage::Write(Box::new(write)));
+        Ok(())
+    }
+
+    /// A request that has no reply: who gave it no `id` is not told of a refusal either, which would cost
+    /// more than what was refused.
+    fn hint(
+        &mut self,
+        request: Option<RequestId>,
+        take: impl FnOnce(&mut Sessions) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        take(self).or_else(|refused| request.map_or(Ok(()), |_| Err(refused)))
+    }
+
+    /// Tells a room's home that the user types there, or stops. A hint, so nobody waits for it.
+    fn typing(
+        &mut self,
+        conn: ConnId,
+        user: UserId,
+        room: RoomId,
+        is_typing: bool,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        let place = self.index.get(&room).copied();
+        let hears = match self.get(conn).map(|session| &session.state) {
+            Some(State::Ready(ready)) => place.is_some_and(|place| ready.rooms.contains(&place)),
+            _ => false,
+        };
+        let Some(local) = place
+            .filter(|_| hears)
+            .and_then(|place| self.rooms.get(place as usize))
+        else {
+            return Err((ErrorCode::Forbidden, "not a member of this room"));
+        };
+        if is_typing && local.subscribers.len() > limits::TYPING_CONNECTIONS_MAX {
+            return Ok(());
+        }
+        if is_typing && ctx.bus.load >= Load::NoTyping {
+            return Err((ErrorCode::Overloaded, "typing is not told for now"));
+        }
+        let home = ctx.home_of(room);
+        if ctx.takes_writes(home) {
+            ctx.tell(
+                home,
+                MeshMessage::Typing {
+                    room,
+                    user,
+                    is_typing,
+                },
+            );
+        }
         Ok(())
     }
 

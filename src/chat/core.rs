@@ -3,6 +3,7 @@
 
 use super::bus::{Bus, Context, Local, MeshMessage};
 use super::home::Home;
+use super::load::Load;
 use super::outbox::Outbox;
 use super::port::{StoreAnswer, StoreError, StoreReply, Ticket};
 use super::sessions::Sessions;
@@ -206,6 +207,12 @@ impl ShardCore {
         ctx.stats.commit_queue = home.commits.waiting() as u64;
         ctx.stats.store_calls = ctx.bus.calls as u64;
         ctx.stats.relay_up = u64::from(ctx.bus.relay_up);
+        ctx.bus.load = Load::of(
+            sessions.outbox_bytes(),
+            ctx.config.outbox_shard_bytes_max,
+            home.commits.waiting(),
+        );
+        ctx.stats.load = ctx.bus.load as u64;
         if sessions.draining() && sessions.open() == 0 && home.commits.is_idle() && !self.drained {
             self.drained = true;
             effects.push(Effect::Drained);
@@ -239,6 +246,12 @@ fn route(
         }
         MeshMessage::Pull { conn, room, after } => home.pull(from, conn, room, after, ctx),
         MeshMessage::Pulled { conn, room, frames } => sessions.pulled(conn, room, frames, ctx),
+        MeshMessage::Typing {
+            room,
+            user,
+            is_typing,
+        } => home.typing(room, user, is_typing, ctx),
+        MeshMessage::Notice { room, frame } => sessions.notice(room, frame, ctx),
         MeshMessage::Came(user, conn) => sessions.came(from, user, conn, ctx),
         MeshMessage::Went(user, conn) => sessions.crowd.went(user, (from, conn)),
         MeshMessage::Crowded(conn) => sessions.crowded(conn, ctx),

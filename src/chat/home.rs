@@ -5,8 +5,8 @@
 //! that listens gets each event after the one it began with, in order, once: `cursor` is the next
 //! one it is owed; who is subscribed changes when the gate releases the event that says so.
 //!
-//! Continued in [`super::home_reads`], what it asks of the store, and [`super::home_relay`], what it
-//! tells other nodes and hears from them.
+//! Continued in [`super::home_reads`], what it asks of the store, [`super::home_relay`], what it tells other
+//! nodes and hears from them, and [`super::home_typing`].
 //!
 //! Next: [`super::fanout`] on each shard that listens.
 
@@ -20,6 +20,7 @@ use super::home_relay::Follows;
 use super::map::{Map, Seeded};
 use super::port::{EventsRead, StoreCall, Ticket};
 use super::sabotage::Sabotage;
+use super::typing::Typing;
 use super::window::Window;
 use super::{ConnId, Peers, ShardIx};
 use crate::limits;
@@ -52,6 +53,7 @@ pub struct Home {
     pub(super) follows: Follows,
     /// The store was asked for a new epoch.
     pub(super) renewing: bool,
+    pub(super) typing: Typing,
 }
 
 #[derive(Debug)]
@@ -138,6 +140,7 @@ impl Home {
             fetches: 0,
             follows: Follows::default(),
             renewing: false,
+            typing: Typing::new(seed),
         }
     }
 
@@ -158,6 +161,7 @@ impl Home {
             self.unfollow(room, ctx);
         }
         self.follows.gaps.clear();
+        self.typing.clear();
         self.rooms.clear();
         self.index.clear();
         self.to_open.clear();
@@ -283,6 +287,7 @@ impl Home {
 
     /// Takes a write.
     pub fn write(&mut self, write: Write, ctx: &mut Context<'_>) {
+        self.typed(&write, ctx);
         if ctx.config.sabotage.is(Sabotage::AckBeforeCommit) {
             let room = self
                 .index
@@ -344,6 +349,7 @@ impl Home {
     pub fn tick(&mut self, ctx: &mut Context<'_>) {
         self.commits.tick(ctx);
         self.tick_relay(ctx);
+        self.tick_typing(ctx);
         let now_ms = ctx.now_ms();
         let mut idle = Vec::new();
         let mut late = Vec::new();
@@ -384,6 +390,7 @@ impl Home {
             let room = self.rooms.remove(index);
             self.window_bytes -= room.window.bytes();
             self.index.remove(&room.id);
+            self.typing.forget(room.id);
             self.unfollow(room.id, ctx);
         }
         self.open_rooms(ctx);
@@ -485,6 +492,7 @@ impl Home {
                         room.members.remove(place);
                     }
                     joined.retain(|other| *other != user);
+                    self.typing.left(room.id, user);
                 }
                 None => (),
             }

@@ -156,6 +156,9 @@ impl Home {
             RelayMessage::PresenceAsked(users) => {
                 ctx.tell_presence_homes(users, PresenceMessage::Asked);
             }
+            RelayMessage::Typing(room, users) => {
+                self.heard_typing(room, relayed.origin, users, ctx);
+            }
         }
     }
 
@@ -255,7 +258,7 @@ impl Home {
     }
 }
 
-fn tell(bucket: u16, message: &RelayMessage, ctx: &mut Context<'_>) {
+pub(super) fn tell(bucket: u16, message: &RelayMessage, ctx: &mut Context<'_>) {
     ctx.stats.relay_published += 1;
     let bytes = relay::encode(ctx.config.run, ctx.config.epoch, message);
     call(RelayCall::Publish(bucket, bytes), ctx);

@@ -15,6 +15,8 @@ pub mod gate;
 pub mod home;
 pub mod home_reads;
 pub mod home_relay;
+pub mod home_typing;
+pub mod load;
 pub mod map;
 pub mod memberships;
 pub mod outbox;
@@ -29,6 +31,7 @@ pub mod sessions;
 pub mod sign_in;
 pub mod stats;
 pub mod timers;
+pub mod typing;
 pub mod watches;
 pub mod window;
 

@@ -441,6 +441,40 @@ impl Sessions {
         }
     }
 
+    /// An event of a room without `seq`: only the newest of a room matters, and nobody is closed for it.
+    pub fn notice(&mut self, room: RoomId, bytes: Box<[u8]>, ctx: &mut Context<'_>) {
+        let Some(place) = self.index.get(&room).copied() else {
+            return;
+        };
+        let bytes_max = self.outbox_bytes_max(ctx);
+        let Some(local) = self.rooms.get_mut(place as usize) else {
+            return;
+        };
+        if local.subscribers.len() > limits::TYPING_CONNECTIONS_MAX {
+            return;
+        }
+        let (high, low) = room.0.as_u64_pair();
+        let frame = Frame::encoded(bytes, Class::Coalescible(high ^ low), Stamps::default());
+        for subscriber in local.subscribers.iter().filter(|one| one.is_live()) {
+            let index = subscriber.index();
+            let Some(Some(session)) = self.table.get_mut(index as usize) else {
+                continue;
+            };
+            let conn = ConnId {
+                index,
+                generation: session.generation,
+            };
+            let _dropped = append(
+                session,
+                conn,
+                &frame,
+                bytes_max,
+                &mut self.outbox_bytes,
+                ctx,
+            );
+        }
+    }
+
     /// The connection at a place, whatever its generation.
     fn conn_at(&self, index: u32) -> ConnId {
         let session = self.table.get(index as usize).and_then(Option::as_deref);

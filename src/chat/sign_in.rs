@@ -373,6 +373,7 @@ impl Sessions {
             limits: limits_of(ctx),
             rooms,
             rooms_more,
+            paused: ctx.bus.load.paused().to_vec(),
         };
         if let Some(session) = self.get_mut(conn) {
             session.state = State::Ready(Box::new(Ready {

@@ -126,6 +126,8 @@ stats! {
         store_calls,
         /// Whether the relay to other nodes works: 0 or 1.
         relay_up,
+        /// What is given up because there is too much to do: 0 nothing, 1 typing, 2 presence, 3 receipts too.
+        load,
     }
     latencies {
         /// From received to committed.

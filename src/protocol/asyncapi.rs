@@ -5,7 +5,7 @@
 //! test is validated against (tests/support/schema.rs).
 
 use super::error::{CloseCode, ErrorCode};
-use super::event::{DURABLE_NAMES, Notice, RoomEventBody};
+use super::event::{DURABLE_NAMES, Notice, RoomEventBody, RoomNotice};
 use super::ids::{JSON_INTEGER_MAX, RoomId, Seq};
 use super::presence::{PresenceIs, PresenceSnapshot};
 use super::reply::{
@@ -231,9 +231,15 @@ fn event_payloads(generator: &mut SchemaGenerator) -> Vec<(String, Value)> {
         });
         payloads.push(((*name).to_owned(), payload));
     }
-    let notices = Notice::json_schema(generator);
-    let notices = notices.get("oneOf").and_then(Value::as_array).cloned();
-    for payload in notices.expect("a tagged enum is oneOf") {
+    let notices = [
+        Notice::json_schema(generator),
+        RoomNotice::json_schema(generator),
+    ];
+    let variants = |schema: &Schema| schema.get("oneOf").and_then(Value::as_array).cloned();
+    let notices = notices
+        .iter()
+        .flat_map(|schema| variants(schema).expect("a tagged enum is oneOf"));
+    for payload in notices {
         let name = payload["properties"]["type"]["const"].as_str();
         let name = name.expect("a tag").to_owned();
         payloads.push((name, payload));

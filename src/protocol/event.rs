@@ -200,6 +200,34 @@ impl Notice {
     }
 }
 
+/// An event of a room without `seq`, the same for everybody in it.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+#[serde(tag = "type")]
+pub enum RoomNotice {
+    /// Who is typing: all of them.
+    #[serde(rename = "typing.updated")]
+    TypingUpdated {
+        /// The room.
+        room_id: RoomId,
+        /// Who.
+        data: TypingUpdated,
+    },
+}
+
+impl RoomNotice {
+    /// The event as JSON.
+    pub fn to_json(&self) -> String {
+        super::reply::json(self)
+    }
+}
+
+/// `data` of `typing.updated`.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct TypingUpdated {
+    /// Everybody who is typing, the reader included.
+    pub user_ids: Vec<UserId>,
+}
+
 /// `data` of `room.added`.
 #[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
 pub struct RoomAdded {

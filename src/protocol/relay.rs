@@ -6,7 +6,7 @@
 //!
 //! Layout, integers little-endian: version (1), kind (1), origin (8), epoch (8), room (16), then by
 //! kind. `Event`: seq (8), membership (1: 0 none, 1 joined, 2 left), user (16, of a membership), the
-//! event's JSON. `Head`: seq (8). `Added`: users (16 each). Presence is of no room (zeros). `Presence`: how
+//! event's JSON. `Head`: seq (8). `Added`, `Typing`: users (16 each). Presence is of no room (zeros). `Presence`: how
 //! long it holds, s (2), then for each: user (16), state (1: 0 offline, 1 away, 2 online), last seen, ms (8:
 //! 0 unknown). `PresenceAsked`: users (16 each).
 
@@ -29,6 +29,8 @@ pub enum RelayMessage {
     Head(RoomId, Seq),
     /// These users became members of the room.
     Added(RoomId, Vec<UserId>),
+    /// These users of the node are typing in the room, and no others of it.
+    Typing(RoomId, Vec<UserId>),
     /// How these users are seen by their connections to the sender.
     Presence {
         /// How long it holds unless it is said again, s.
@@ -54,6 +56,7 @@ pub struct Relayed {
 const EVENT: u8 = 1;
 const HEAD: u8 = 2;
 const ADDED: u8 = 3;
+const TYPING: u8 = 4;
 const PRESENCE: u8 = 5;
 const PRESENCE_ASKED: u8 = 6;
 
@@ -66,6 +69,7 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
         RelayMessage::Event(room, _) => (EVENT, room),
         RelayMessage::Head(room, _) => (HEAD, room),
         RelayMessage::Added(room, _) => (ADDED, room),
+        RelayMessage::Typing(room, _) => (TYPING, room),
         RelayMessage::Presence { .. } => (PRESENCE, &NO_ROOM),
         RelayMessage::PresenceAsked(_) => (PRESENCE_ASKED, &NO_ROOM),
     };
@@ -100,7 +104,9 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
                 bytes.extend_from_slice(&seen_ms.to_le_bytes());
             }
         }
-        RelayMessage::Added(_, users) | RelayMessage::PresenceAsked(users) => {
+        RelayMessage::Added(_, users)
+        | RelayMessage::Typing(_, users)
+        | RelayMessage::PresenceAsked(users) => {
             for user in users {
                 bytes.extend_from_slice(user.0.as_bytes());
             }
@@ -139,12 +145,15 @@ pub fn decode(bytes: &[u8]) -> Option<Relayed> {
             )
         }
         HEAD => RelayMessage::Head(room, Seq::from_le_bytes(take(&mut rest)?)),
-        ADDED => {
+        ADDED | TYPING => {
             let mut users = Vec::with_capacity(rest.len() / 16);
             while !rest.is_empty() {
                 users.push(user(&mut rest)?);
             }
-            RelayMessage::Added(room, users)
+            match kind {
+                ADDED => RelayMessage::Added(room, users),
+                _ => RelayMessage::Typing(room, users),
+            }
         }
         PRESENCE => {
             let ttl_s = u16::from_le_bytes(take(&mut rest)?);
@@ -217,6 +226,7 @@ mod tests {
             RelayMessage::Event(room(), event(Some(Membership::Left(user)))),
             RelayMessage::Head(room(), 41),
             RelayMessage::Added(room(), vec![user, UserId(Uuid::from_u128(10))]),
+            RelayMessage::Typing(room(), vec![user]),
             RelayMessage::Presence {
                 ttl_s: 60,
                 users: [

@@ -101,6 +101,9 @@ pub struct Ready {
     /// Whether there are more, which `rooms.list` gives.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rooms_more: bool,
+    /// What the node does not do for now, because it has too much to do: `typing`, `presence`, `receipts`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paused: Vec<&'static str>,
 }
 
 /// The limits in force.

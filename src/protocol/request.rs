@@ -193,6 +193,10 @@ requests! {
     "message.unpin" => MessageUnpin(MessageNamed) reply "MessageChanged",
     /// Tells those who run the service of a message, once.
     "message.report" => MessageReport(MessageNamed) reply "MessageChanged",
+    /// The user is typing; no reply. To be said again every `typing_interval_ms` while it lasts.
+    "typing.start" => TypingStart(TypingIn) reply "",
+    /// The user types no more; no reply.
+    "typing.stop" => TypingStop(TypingIn) reply "",
     /// A page of a room's messages in their current state.
     "history.get" => HistoryGet(HistoryGet) reply "History",
     /// How this connection is to be seen.
@@ -327,6 +331,13 @@ pub struct RoomRoleSet {
     pub user_ids: Vec<UserId>,
     /// The role. Who makes another the owner becomes admin.
     pub role: Role,
+}
+
+/// Where somebody types.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct TypingIn {
+    /// The room.
+    pub room_id: RoomId,
 }
 
 /// A message to send.

@@ -39,3 +39,4 @@ mod session;
 mod slow;
 mod store_full;
 mod traffic;
+mod typing;

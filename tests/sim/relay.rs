@@ -4,7 +4,9 @@
 //! A [`Link`] says to its shards what the adapter for Redis says, and when: `Up` first; `Following`
 //! after the subscription, for all that is wanted again after every loss of the connection; `Down`
 //! when the connection is lost; `Lost` when a shard's queue is full. What changes the state
-//! overtakes messages, as it does there.
+//! overtakes messages, as it does there. As on a cluster of three masters, one of them may be lost alone: then
+//! it is `Down` too, but the messages of the others come all the while, and `Following` is told again for
+//! all after `Up`; and a bucket may move to another master, which is `Lost` and `Following` for it alone.
 
 use crate::node::At;
 use crate::world::World;
@@ -17,6 +19,8 @@ pub struct Link {
     up: bool,
     /// The next try to connect.
     connect_at_us: u64,
+    /// The master that is lost alone, and until when.
+    master_away: Option<(u16, u64)>,
     /// Everything is lost until then, and nobody is told.
     stalled_until_us: u64,
     /// Which connection it is: what is under way to another one is lost.
@@ -35,6 +39,7 @@ impl Link {
         Link {
             up: false,
             connect_at_us,
+            master_away: None,
             stalled_until_us: 0,
             connection: 0,
             wanted: BTreeSet::new(),
@@ -77,6 +82,7 @@ impl Link {
 
     fn lose(&mut self, connect_at_us: u64) {
         self.up = false;
+        self.master_away = None;
         self.connection += 1;
         self.stalled_until_us = 0;
         self.connect_at_us = connect_at_us;
@@ -85,9 +91,21 @@ impl Link {
     }
 
     pub fn is_calm(&self) -> bool {
-        self.up && self.changed.is_empty() && self.confirming.is_empty()
+        self.up
+            && self.master_away.is_none()
+            && self.changed.is_empty()
+            && self.confirming.is_empty()
+    }
+
+    /// Whether nothing of this bucket passes, because its master is lost.
+    fn is_away(&self, bucket: u16) -> bool {
+        self.master_away
+            .is_some_and(|(master, _)| master == bucket % MASTERS)
     }
 }
+
+/// Masters of the cluster.
+const MASTERS: u16 = 3;
 
 /// A message on its way to one node.
 pub struct Flight {
@@ -147,10 +165,15 @@ impl World {
                 return self.lose_relay(host);
             }
         }
+        if let Some((_, until_us)) = link.master_away
+            && (self.calm || now_us >= until_us)
+        {
+            self.master_is_back(host);
+        }
         if self.calm || !self.rng.permille(self.scenario.relay_down_permille) {
             return;
         }
-        match self.rng.below(4) {
+        match self.rng.below(6) {
             0 => {
                 self.relay_away_until_us = now_us + self.rng.below(10_000_000) as u64;
                 for host in 0..self.hosts.len() {
@@ -160,11 +183,64 @@ impl World {
                 }
             }
             1 => self.lose_relay(host),
+            2 => self.lose_master(host),
+            3 => self.move_bucket(host),
             _ => {
                 self.report.relay_stalls += 1;
                 let stall_us = 1 + self.rng.below(8_000_000) as u64;
                 self.hosts[host].link.stalled_until_us = now_us + stall_us;
             }
+        }
+    }
+
+    /// One of the masters is lost; the others go on.
+    fn lose_master(&mut self, host: usize) {
+        let master = self.rng.below(usize::from(MASTERS)) as u16;
+        let until_us = self.now_us + self.rng.below(15_000_000) as u64;
+        let link = &mut self.hosts[host].link;
+        if link.master_away.is_some() {
+            return;
+        }
+        link.master_away = Some((master, until_us));
+        link.subscribed.retain(|bucket| bucket % MASTERS != master);
+        link.confirming.retain(|bucket| bucket % MASTERS != master);
+        self.report.relay_downs += 1;
+        self.tell_all(host, &RelayNews::Down);
+    }
+
+    fn master_is_back(&mut self, host: usize) {
+        let link = &mut self.hosts[host].link;
+        link.master_away = None;
+        link.confirming.clear();
+        let subscribed = link.subscribed.clone();
+        for bucket in link.wanted.clone() {
+            if !subscribed.contains(&bucket) {
+                link.note(bucket);
+            }
+        }
+        self.tell_all(host, &RelayNews::Up);
+        for bucket in subscribed {
+            self.tell(host, bucket, RelayNews::Following(bucket));
+        }
+    }
+
+    /// A bucket goes to another master: what is published before it is followed there is lost.
+    fn move_bucket(&mut self, host: usize) {
+        let link = &self.hosts[host].link;
+        let count = link.subscribed.len();
+        if count == 0 {
+            return;
+        }
+        let place = self.rng.below(count);
+        let link = &mut self.hosts[host].link;
+        let Some(bucket) = link.subscribed.iter().nth(place).copied() else {
+            return;
+        };
+        link.subscribed.remove(&bucket);
+        link.confirming.retain(|other| *other != bucket);
+        if link.wanted.contains(&bucket) {
+            link.note(bucket);
+            self.tell(host, bucket, RelayNews::Lost);
         }
     }
 
@@ -175,8 +251,11 @@ impl World {
             1 => 1_000_000,
             _ => self.rng.below(15_000_000) as u64,
         };
+        let told = self.hosts[host].link.master_away.is_some();
         self.hosts[host].link.lose(self.now_us + wait_us);
-        self.tell_all(host, &RelayNews::Down);
+        if !told {
+            self.tell_all(host, &RelayNews::Down);
+        }
     }
 
     fn works(&self, host: usize) -> bool {
@@ -198,7 +277,10 @@ impl World {
             return;
         }
         for _ in 0..self.some(self.hosts[host].link.confirming.len()) {
-            if let Some(bucket) = self.hosts[host].link.confirming.pop_front() {
+            // While it is down this is kept for `Up`.
+            if let Some(bucket) = self.hosts[host].link.confirming.pop_front()
+                && self.hosts[host].link.master_away.is_none()
+            {
                 self.tell(host, bucket, RelayNews::Following(bucket));
             }
         }
@@ -208,6 +290,8 @@ impl World {
                 return;
             };
             match link.wanted.contains(&bucket) {
+                // It is noted again when its master is back.
+                true if link.is_away(bucket) => (),
                 true => {
                     link.subscribed.insert(bucket);
                     link.confirming.push_back(bucket);
@@ -230,6 +314,10 @@ impl World {
             let Some((bucket, bytes)) = self.hosts[host].link.outgoing.pop_front() else {
                 return;
             };
+            if self.hosts[host].link.is_away(bucket) {
+                self.report.relay_lost += 1;
+                continue;
+            }
             for to in 0..self.hosts.len() {
                 if self.works(to) && self.hosts[to].link.subscribed.contains(&bucket) {
                     self.relay_to(to, bucket, &bytes);
@@ -283,7 +371,9 @@ impl World {
             .collect::<Vec<_>>()
         {
             let host = flight.host;
-            if self.works(host) && self.hosts[host].link.connection == flight.connection {
+            let link = &self.hosts[host].link;
+            let comes = link.connection == flight.connection && !link.is_away(flight.bucket);
+            if self.works(host) && comes {
                 self.tell(host, flight.bucket, RelayNews::Message(flight.bytes));
             } else {
                 self.report.relay_lost += 1;

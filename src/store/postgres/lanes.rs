@@ -322,7 +322,7 @@ async fn read_one(link: &mut Link) {
             };
             if session.epoch() != epoch {
                 tracing::warn!(epoch = %session.epoch(), "the database has another history");
-                io.shared.set_epoch(session.epoch());
+                io.shared.learn_epoch(epoch, session.epoch());
             }
             io.checked(session, found)
         })
@@ -413,6 +413,7 @@ async fn renew_epoch(io: &Io, session: &Session, last: Epoch) -> Result<(), Stor
             Some(Err(_)) | None => Err(StoreError::Unavailable("meta is empty".to_owned())),
         }
     };
+    let known = io.shared.epoch();
     let before = kept().await?;
     if session.server().epoch(before) == last {
         session
@@ -425,8 +426,8 @@ async fn renew_epoch(io: &Io, session: &Session, last: Epoch) -> Result<(), Stor
         tracing::warn!(%last, "the history was replaced");
     }
     let now = session.epoch_is(kept().await?);
-    io.shared.set_epoch(now);
-    Ok(())
+    io.shared.learn_epoch(known, now);
+    io.checked(session, Ok(()))
 }
 
 /// The connection of one task, made again whenever it is lost.
@@ -481,6 +482,7 @@ impl Link {
             tokio::time::sleep(backoff(self.failures)).await;
         }
         let options = &self.io.options;
+        let known = self.io.shared.epoch();
         let opening = Session::open(&self.io.target, options.statement_max, self.statements);
         let failed = match tokio::time::timeout(CONNECT_MAX, opening).await {
             Ok(Ok(session)) => {
@@ -491,10 +493,11 @@ impl Link {
                     );
                 }
                 self.failures = 0;
-                if session.epoch() != self.io.shared.epoch() {
+                if session.epoch() != known {
                     tracing::warn!(epoch = %session.epoch(), "the database has another history");
-                    self.io.shared.set_epoch(session.epoch());
+                    self.io.shared.learn_epoch(known, session.epoch());
                 }
+                // If it is behind by now, it is made again before it is used.
                 self.session = Some(session);
                 return;
             }

@@ -50,6 +50,18 @@ impl Shared {
         self.epoch.store(epoch.0, Ordering::Release);
     }
 
+    /// Takes an epoch that the database told, unless another one was taken since it was `asked`, when
+    /// the epoch was still that one: then the answer may be the older of the two.
+    pub fn learn_epoch(&self, asked: Epoch, told: Epoch) {
+        let (asked, told) = (asked.0, told.0);
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        // Whoever is behind asks again.
+        let _learnt = self
+            .epoch
+            .compare_exchange(asked, told, order.0, order.1)
+            .is_ok();
+    }
+
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.ops.load(Ordering::Acquire) + self.reads.load(Ordering::Acquire) == 0

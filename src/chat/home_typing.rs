@@ -1,0 +1,74 @@
+//! How the home of rooms hears and tells who is typing.
+
+use super::bus::{Context, MeshMessage, Write};
+use super::home::Home;
+use super::port::OpKind;
+use super::{Peers, home_relay};
+use crate::protocol::event::{RoomNotice, TypingUpdated};
+use crate::protocol::relay::RelayMessage;
+use crate::protocol::{RoomId, UserId, websocket};
+
+impl Home {
+    /// A user of this node types, or stops. Who hears the room may; its shard has looked.
+    pub fn typing(&mut self, room: RoomId, user: UserId, is_typing: bool, ctx: &mut Context<'_>) {
+        if self.index.contains_key(&room) {
+            self.typing.say(room, user, is_typing, ctx.now_ms());
+            self.tell_typing(room, ctx);
+        }
+    }
+
+    /// Users of another node type, and no others of it.
+    pub(super) fn heard_typing(
+        &mut self,
+        room: RoomId,
+        origin: u64,
+        users: Vec<UserId>,
+        ctx: &mut Context<'_>,
+    ) {
+        let Some(index) = self.index.get(&room) else {
+            return;
+        };
+        let members = &self.rooms[*index].members;
+        let is_member = |user: &UserId| members.binary_search(user).is_ok();
+        let users = users.into_iter().filter(is_member).collect();
+        self.typing.heard(room, origin, users, ctx.now_ms());
+        self.tell_typing(room, ctx);
+    }
+
+    /// Who sends a message has finished typing it.
+    pub(super) fn typed(&mut self, write: &Write, ctx: &Context<'_>) {
+        if matches!(write.op.kind, OpKind::Send { .. }) {
+            let (room, user) = (write.op.room, write.op.actor);
+            self.typing.say(room, user, false, ctx.now_ms());
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick_typing(&mut self, ctx: &mut Context<'_>) {
+        for room in self.typing.rooms() {
+            self.tell_typing(room, ctx);
+        }
+    }
+
+    fn tell_typing(&mut self, id: RoomId, ctx: &mut Context<'_>) {
+        let telling = self.typing.tell(id, ctx.now_ms());
+        if let (Some(users), true) = (telling.elsewhere, ctx.config.peers == Peers::Relay) {
+            home_relay::tell(id.bucket(), &RelayMessage::Typing(id, users), ctx);
+        }
+        let Some(user_ids) = telling.here else {
+            return;
+        };
+        let notice = RoomNotice::TypingUpdated {
+            room_id: id,
+            data: TypingUpdated { user_ids },
+        };
+        let frame = websocket::encode_text(&notice.to_json());
+        let room = self.room_mut(id);
+        for listener in room.map_or(&[][..], |room| &room.listeners) {
+            if ctx.takes_events(listener.shard) {
+                let frame = frame.clone();
+                ctx.tell(listener.shard, MeshMessage::Notice { room: id, frame });
+            }
+        }
+    }
+}
