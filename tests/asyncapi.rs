@@ -19,7 +19,7 @@ use caffis_chat::protocol::reply::{
 use caffis_chat::protocol::request::{Command, Request};
 use caffis_chat::protocol::view::{
     All, ListedRoom, Member, MemberJoined, MemberLeft, MemberRoleChanged, Mention, Message,
-    MessageKind, Pin, Reaction, Role, Room, RoomKind, SystemEvent, Watermark,
+    MessageKind, Pin, Reaction, Role, Room, RoomKind, RoomUpdated, SystemEvent, Watermark,
 };
 use caffis_chat::protocol::{
     ClientMsgId, CloseCode, Epoch, ErrorCode, RoomId, UnixMs, UserId, asyncapi,
@@ -244,6 +244,7 @@ fn replies() -> Vec<(&'static str, String)> {
         ("room.members.add", reply::ack(1, &changed)),
         ("room.members.remove", reply::ack(1, &changed)),
         ("room.role.set", reply::ack(1, &changed)),
+        ("room.update", reply::ack(1, &changed)),
         ("message.send", reply::ack(1, &sent)),
         ("message.edit", reply::ack(1, &message_changed)),
         ("message.delete", reply::ack(1, &message_changed)),
@@ -297,6 +298,10 @@ fn durable_events() -> Vec<String> {
         RoomEventBody::MemberRoleChanged(MemberRoleChanged {
             user_id: USER,
             role: Role::Admin,
+            actor_id: USER,
+        }),
+        RoomEventBody::RoomUpdated(RoomUpdated {
+            title: Some("Tea".to_owned()),
             actor_id: USER,
         }),
         RoomEventBody::MessageUpdated {
@@ -402,6 +407,10 @@ fn requests() -> Vec<(&'static str, String)> {
         (
             "room.role.set",
             format!(r#"{{"room_id":"{id}","user_ids":["{id}"],"role":"admin"}}"#),
+        ),
+        (
+            "room.update",
+            format!(r#"{{"room_id":"{id}","title":"Tea"}}"#),
         ),
         (
             "message.edit",

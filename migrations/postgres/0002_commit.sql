@@ -368,8 +368,8 @@ BEGIN
 END $$;
 
 -- The batch. Per write: its kind (0 send, 1 direct room, 2 group, 3 add, 4 remove or leave, 5 and 6 a
--- direct room and a group that are not well formed, 7 change of a message, 8 send that mentions and
--- 9 roles, these with what is asked as JSON in `_texts`); for sends the last write of the stretch that is
+-- direct room and a group that are not well formed, 7 change of a message, 8 send that mentions,
+-- 9 roles and 10 title, these with what is asked as JSON in `_texts`); for sends the last write of the stretch that is
 -- decided together; the place in `_users` where the users it names end. `_locked_users`: all users that
 -- changes of members name, and who makes them.
 CREATE FUNCTION chat_commit(
@@ -452,6 +452,9 @@ BEGIN
             ELSIF _kinds[_at] = 8 THEN
                 RETURN QUERY SELECT _at, c.* FROM chat_mention(_now, _rooms[_at], _actors[_at],
                     _ids[_at], _hashes[_at], _replies[_at], _texts[_at]::jsonb) c;
+            ELSIF _kinds[_at] = 10 THEN
+                RETURN QUERY SELECT _at, c.* FROM chat_update(_now, _rooms[_at], _actors[_at],
+                    _texts[_at]::jsonb) c;
             ELSIF _kinds[_at] = 9 THEN
                 RETURN QUERY SELECT _at, c.* FROM chat_role(_now, _rooms[_at], _actors[_at], _named,
                     _texts[_at]::jsonb) c;

@@ -1,4 +1,4 @@
--- Changes of one message, sends that mention, and roles: one at a time, within the batch of 0002, whose locks
+-- Changes of one message, sends that mention, roles and titles: one at a time, within the batch of 0002, whose locks
 -- they rely on.
 --
 -- Who may do what is not decided here: the program sends the least role for it, by its one table, as a
@@ -258,4 +258,30 @@ BEGIN
         event := _event::text;
         RETURN NEXT;
     END LOOP;
+END $$;
+
+-- Gives a room another title. `_asked`: `title`, and `least`: the least ranks for it, by kind of room.
+CREATE FUNCTION chat_update(_now bigint, _room uuid, _actor uuid, _asked jsonb)
+RETURNS TABLE (outcome integer, seq bigint, ts bigint, event text)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    _head chat_rooms;
+    _rank integer := chat_rank_in(_room, _actor);
+    _event jsonb;
+BEGIN
+    SELECT * INTO _head FROM chat_rooms r WHERE r.room_id = _room AND r.last_seq > 0;
+    IF _head.room_id IS NULL OR _rank = 0 OR _rank < (_asked->'least'->>_head.kind)::integer THEN
+        outcome := 15;
+    ELSIF _head.title IS NOT DISTINCT FROM _asked->>'title' THEN
+        outcome := 6;
+    ELSE
+        UPDATE chat_rooms r SET title = _asked->>'title' WHERE r.room_id = _room;
+        _event := jsonb_build_object('type', 'room.updated', 'title', _asked->>'title',
+            'actor_id', _actor);
+        outcome := 5;
+        SELECT s.seq, s.ts INTO seq, ts FROM chat_system(_now, _room, _actor, _event) s;
+        event := _event::text;
+    END IF;
+    RETURN NEXT;
 END $$;

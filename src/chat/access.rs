@@ -33,6 +33,8 @@ pub enum Action {
     RemoveMembers,
     /// Gives members another role.
     SetRole,
+    /// Gives the room another title.
+    UpdateRoom,
     /// Leaves the room.
     Leave,
 }
@@ -52,6 +54,7 @@ impl Action {
         Action::AddMembers,
         Action::RemoveMembers,
         Action::SetRole,
+        Action::UpdateRoom,
         Action::Leave,
     ];
 
@@ -86,7 +89,8 @@ pub fn least_role(kind: RoomKind, action: Action) -> Option<Role> {
             | Action::DeleteOther
             | Action::Pin
             | Action::AddMembers
-            | Action::RemoveMembers,
+            | Action::RemoveMembers
+            | Action::UpdateRoom,
         ) => Some(Role::Admin),
         (RoomKind::Group, Action::SetRole) => Some(Role::Owner),
         (_, Action::EditOther)
@@ -97,6 +101,7 @@ pub fn least_role(kind: RoomKind, action: Action) -> Option<Role> {
             | Action::AddMembers
             | Action::RemoveMembers
             | Action::SetRole
+            | Action::UpdateRoom
             | Action::Leave,
         ) => None,
     }

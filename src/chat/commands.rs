@@ -123,6 +123,12 @@ impl Sessions {
             Ok(Command::RoomRoleSet(set)) => {
                 role_of(set).and_then(|(room, kind)| self.write(conn, id, user, room, kind, ctx))
             }
+            Ok(Command::RoomUpdate(update)) => {
+                let room = update.room_id;
+                title_of(Some(update.title))
+                    .map(|title| OpKind::UpdateRoom { title })
+                    .and_then(|kind| self.write(conn, id, user, room, kind, ctx))
+            }
             Ok(Command::MessageSend(send)) => {
                 let room = send.room_id;
                 send_of(send).and_then(|kind| self.write(conn, id, user, room, kind, ctx))
@@ -540,15 +546,7 @@ fn create_of(actor: UserId, create: RoomCreate) -> Result<(RoomId, OpKind), Refu
     } = create;
     let mut members = sorted(member_ids)?;
     members.retain(|member| *member != actor);
-    let title = title
-        .map(|title| title.trim().to_owned())
-        .filter(|title| !title.is_empty());
-    if title
-        .as_ref()
-        .is_some_and(|title| title.chars().count() > limits::TITLE_CHARS_MAX)
-    {
-        return Err((ErrorCode::TooLarge, "`title` is too long"));
-    }
+    let title = title_of(title)?;
     if kind == RoomKind::Direct && (members.len() != 1 || title.is_some()) {
         return Err((
             ErrorCode::BadRequest,
@@ -564,6 +562,18 @@ fn create_of(actor: UserId, create: RoomCreate) -> Result<(RoomId, OpKind), Refu
             members,
         },
     ))
+}
+
+/// A title without the space around it; an empty one is none.
+fn title_of(title: Option<Text>) -> Result<Option<String>, Refused> {
+    let title = title
+        .map(|title| title.trim().to_owned())
+        .filter(|title| !title.is_empty());
+    let chars = title.as_ref().map_or(0, |title| title.chars().count());
+    match chars > limits::TITLE_CHARS_MAX {
+        true => Err((ErrorCode::TooLarge, "`title` is too long")),
+        false => Ok(title),
+    }
 }
 
 fn members_of(members: RoomMembers) -> Result<(RoomId, Vec<UserId>), Refused> {

@@ -182,6 +182,12 @@ pub enum OpKind {
         /// The role.
         role: Role,
     },
+    /// Gives a group another title, by its owner or an admin (`forbidden` otherwise, and in a direct
+    /// room). One `room.updated`, or nothing changed.
+    UpdateRoom {
+        /// The title; `None`: it has none.
+        title: Option<String>,
+    },
     /// Leaves a group; `forbidden` in a direct room. When the owner leaves, the longest-serving
     /// admin, else member, becomes owner (`member.role_changed` after `member.left`). By one who
     /// is no member: `changed: false` if the room is a group they once were in, else `forbidden`.

@@ -563,7 +563,7 @@ mod tests {
         );
         assert!(findings.iter().all(|finding| finding.mend.is_none()));
         assert!(is_well(&findings));
-        assert!(table(&findings).ends_with("14 ok, 0 to improve, 0 failed\n"));
+        assert!(table(&findings).ends_with("15 ok, 0 to improve, 0 failed\n"));
     }
 
     /// Changes one thing, and looks at the one finding that it is about.

@@ -7,7 +7,7 @@
 use super::ids::{RoomId, Seq, UserId};
 use super::presence::PresenceUpdated;
 use super::time::UnixMs;
-use super::view::{MemberJoined, MemberLeft, MemberRoleChanged, Message, Room};
+use super::view::{MemberJoined, MemberLeft, MemberRoleChanged, Message, Room, RoomUpdated};
 use super::websocket;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -45,6 +45,8 @@ pub enum RoomEventBody {
     MemberLeft(MemberLeft),
     /// `member.role_changed`.
     MemberRoleChanged(MemberRoleChanged),
+    /// `room.updated`.
+    RoomUpdated(RoomUpdated),
     /// `message.updated`: an edit.
     MessageUpdated {
         /// Which message.
@@ -115,6 +117,7 @@ impl RoomEventBody {
             RoomEventBody::MemberJoined(_) => "member.joined",
             RoomEventBody::MemberLeft(_) => "member.left",
             RoomEventBody::MemberRoleChanged(_) => "member.role_changed",
+            RoomEventBody::RoomUpdated(_) => "room.updated",
             RoomEventBody::MessageUpdated { .. } => "message.updated",
             RoomEventBody::MessageDeleted(_) => "message.deleted",
             RoomEventBody::ReactionUpdated(_) => "reaction.updated",
@@ -132,6 +135,7 @@ impl RoomEventBody {
             | RoomEventBody::MemberJoined(_)
             | RoomEventBody::MemberLeft(_)
             | RoomEventBody::MemberRoleChanged(_)
+            | RoomEventBody::RoomUpdated(_)
             | RoomEventBody::MessageDeleted(_)
             | RoomEventBody::ReactionUpdated(_)
             | RoomEventBody::MessagePinned(_)
@@ -283,6 +287,7 @@ pub const DURABLE_NAMES: &[&str] = &[
     "member.joined",
     "member.left",
     "member.role_changed",
+    "room.updated",
     "message.updated",
     "message.deleted",
     "reaction.updated",
@@ -331,6 +336,7 @@ impl RoomEvent {
             RoomEventBody::MessageCreated { .. }
             | RoomEventBody::RoomCreated { .. }
             | RoomEventBody::MemberRoleChanged(_)
+            | RoomEventBody::RoomUpdated(_)
             | RoomEventBody::MessageUpdated { .. }
             | RoomEventBody::MessageDeleted(_)
             | RoomEventBody::ReactionUpdated(_)

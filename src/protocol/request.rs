@@ -177,6 +177,8 @@ requests! {
     "room.members.remove" => RoomMembersRemove(RoomMembers) reply "Changed",
     /// Gives members of a group another role.
     "room.role.set" => RoomRoleSet(RoomRoleSet) reply "Changed",
+    /// Gives a group another title.
+    "room.update" => RoomUpdate(RoomUpdate) reply "Changed",
     /// Sends a message.
     "message.send" => MessageSend(MessageSend) reply "Sent",
     /// Gives one's own message another text.
@@ -338,6 +340,15 @@ pub struct RoomRoleSet {
 pub struct TypingIn {
     /// The room.
     pub room_id: RoomId,
+}
+
+/// A group's new title.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomUpdate {
+    /// The room.
+    pub room_id: RoomId,
+    /// The title; empty: it has none from now on.
+    pub title: Text,
 }
 
 /// A message to send.

@@ -146,6 +146,18 @@ pub enum SystemEvent {
     /// A member's role changed.
     #[serde(rename = "member.role_changed")]
     MemberRoleChanged(MemberRoleChanged),
+    /// The room has another title.
+    #[serde(rename = "room.updated")]
+    RoomUpdated(RoomUpdated),
+}
+
+/// A room has another title.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct RoomUpdated {
+    /// The title from now on; null: none.
+    pub title: Option<String>,
+    /// Who did it.
+    pub actor_id: UserId,
 }
 
 /// A user became a member.

@@ -277,6 +277,7 @@ pub(super) fn system_body(
         SystemEvent::MemberJoined(joined) => RoomEventBody::MemberJoined(joined),
         SystemEvent::MemberLeft(left) => RoomEventBody::MemberLeft(left),
         SystemEvent::MemberRoleChanged(changed) => RoomEventBody::MemberRoleChanged(changed),
+        SystemEvent::RoomUpdated(updated) => RoomEventBody::RoomUpdated(updated),
     })
 }
 

@@ -365,6 +365,36 @@ fn mentions_are_members_and_part_of_the_body() {
 }
 
 #[test]
+fn a_title_changes_once_and_the_room_is_still_found_by_what_it_was_opened_with() {
+    for mut backend in Backend::all() {
+        let room = room(&backend);
+        let done = backend.done(set_title(room, 1, Some("Tea")));
+        assert_eq!(changed(&done), Some(3));
+        let RoomEventBody::RoomUpdated(updated) = &done.events[0].body else {
+            panic!("not room.updated");
+        };
+        assert_eq!(
+            (updated.title.as_deref(), updated.actor_id),
+            (Some("Tea"), user(1))
+        );
+        assert_eq!(
+            changed(&backend.done(set_title(room, 1, Some("Tea")))),
+            None
+        );
+        backend.reopen();
+        assert_eq!(backend.all_events(room).events[2], done.events[0]);
+        let again = backend.done(create_group(1, 1, [2, 3]));
+        let (found, is_new) = created(&again);
+        assert_eq!((found.title.as_deref(), is_new), (Some("Tea"), false));
+        assert_eq!(changed(&backend.done(set_title(room, 1, None))), Some(4));
+        assert_eq!(
+            backend.get_room(room, 3).expect("a member").room.title,
+            None
+        );
+    }
+}
+
+#[test]
 fn a_change_names_a_message_and_no_other_event() {
     for backend in Backend::all() {
         let room = room(&backend);

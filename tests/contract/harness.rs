@@ -466,6 +466,16 @@ pub fn set_role(room: RoomId, actor: u128, whom: impl IntoIterator<Item = u128>,
     }
 }
 
+pub fn set_title(room: RoomId, actor: u128, title: Option<&str>) -> Op {
+    Op {
+        actor: user(actor),
+        room,
+        kind: OpKind::UpdateRoom {
+            title: title.map(str::to_owned),
+        },
+    }
+}
+
 pub fn leave(room: RoomId, actor: u128) -> Op {
     Op {
         actor: user(actor),

@@ -39,6 +39,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("remove the owner", "", ""),
     ("make an admin", "", "o"),
     ("make an owner", "", "o"),
+    ("set the title", "", "ao"),
     ("leave", "", "mao"),
 ];
 
@@ -92,6 +93,7 @@ impl Place<'_> {
             "remove the owner" => remove(room, actor, [if actor == OWNER { 8 } else { OWNER }]),
             "make an admin" => set_role(room, actor, [OTHER], Role::Admin),
             "make an owner" => set_role(room, actor, [OTHER], Role::Owner),
+            "set the title" => set_title(room, actor, Some("Tea")),
             "leave" => leave(room, actor),
             _ => panic!("{what} is no question"),
         }
@@ -178,6 +180,7 @@ fn the_table_is_the_same_for_all_stores() {
         ("add", Action::AddMembers),
         ("remove a member", Action::RemoveMembers),
         ("make an admin", Action::SetRole),
+        ("set the title", Action::UpdateRoom),
         ("leave", Action::Leave),
     ];
     assert_eq!(actions.len(), Action::ALL.len(), "a row for each action");

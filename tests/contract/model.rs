@@ -21,6 +21,7 @@ pub struct Model {
 pub struct ModelRoom {
     kind: RoomKind,
     title: Option<String>,
+    first_title: Option<String>,
     first_members: Vec<UserId>,
     created_at: UnixMs,
     pub events: Vec<RoomEvent>,
@@ -64,6 +65,7 @@ impl Model {
             OpKind::AddMembers { users } => self.add(now, op, users),
             OpKind::RemoveMembers { users } => self.remove(now, op, users),
             OpKind::SetRole { users, role } => self.set_role(now, op, users, *role),
+            OpKind::UpdateRoom { title } => self.update(now, op, title),
             OpKind::Leave => self.remove(now, op, &[op.actor]),
         }
     }
@@ -77,7 +79,9 @@ impl Model {
         others: &[UserId],
     ) -> Outcome {
         if let Some(room) = self.rooms.get(&op.room) {
-            if kind == RoomKind::Group && (room.title != *title || room.first_members != others) {
+            if kind == RoomKind::Group
+                && (room.first_title != *title || room.first_members != others)
+            {
                 return Err(ErrorCode::IdempotencyConflict);
             }
             let view = if room.members.contains_key(&op.actor) {
@@ -103,6 +107,7 @@ impl Model {
         let mut room = ModelRoom {
             kind,
             title: title.clone(),
+            first_title: title.clone(),
             first_members: others.to_vec(),
             created_at: now,
             events: Vec::new(),
@@ -465,6 +470,24 @@ impl Model {
         ))
     }
 
+    fn update(&mut self, now: UnixMs, op: &Op, title: &Option<String>) -> Outcome {
+        let room = self.rooms.get_mut(&op.room).ok_or(ErrorCode::Forbidden)?;
+        let own = room.members.get(&op.actor).map(|member| member.role);
+        if room.kind == RoomKind::Direct || own < Some(Role::Admin) {
+            return Err(ErrorCode::Forbidden);
+        }
+        if room.title == *title {
+            return Ok((OpReply::Changed(None), Vec::new()));
+        }
+        room.title.clone_from(title);
+        let updated = RoomUpdated {
+            title: title.clone(),
+            actor_id: op.actor,
+        };
+        let event = self.event(now, op, |_| RoomEventBody::RoomUpdated(updated));
+        Ok((OpReply::Changed(Some(event.seq)), vec![event]))
+    }
+
     fn event(
         &mut self,
         now: UnixMs,
@@ -490,6 +513,7 @@ impl Model {
             RoomEventBody::MemberRoleChanged(changed) => {
                 Ok(SystemEvent::MemberRoleChanged(changed.clone()))
             }
+            RoomEventBody::RoomUpdated(updated) => Ok(SystemEvent::RoomUpdated(updated.clone())),
             _ => Err(None),
         };
         let message = match told {

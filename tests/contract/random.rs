@@ -120,7 +120,11 @@ fn op(random: &mut Random, model: &Model) -> Op {
         12..22 => add(room, actor, some_users(random)),
         22..28 => remove(room, actor, some_users(random)),
         28..31 => leave(room, actor),
-        31..33 => {
+        31 => {
+            let title = random.pick(&[None, Some("Tea"), Some("Coffee")]);
+            set_title(room, actor, title)
+        }
+        32 => {
             let role = random.pick(&[Role::Admin, Role::Admin, Role::Member, Role::Owner]);
             let mut whom = some_users(random);
             whom.push(known_user(random));

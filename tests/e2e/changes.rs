@@ -361,3 +361,35 @@ fn who_comes_back_misses_no_change_also_after_a_restart() {
         );
     }
 }
+
+#[test]
+fn a_group_gets_another_title_and_a_line_in_its_history() {
+    let server = Server::new();
+    let (ada, bob) = (User::new("Ada"), User::new("Bob"));
+    let mut owner = server.connect_on(0, &ada);
+    let mut bob_client = server.connect_on(1, &bob);
+    let room = owner.group(&[&bob]);
+    bob_client.wait_for_seq(room, 1);
+    let title = |title: &str| json!({"room_id": room, "title": title});
+    let done = owner.ack("room.update", &title("  Tea 🍵 "));
+    let expected = json!({"room_id": room, "changed": true, "seq": 2});
+    assert_eq!(done, expected);
+    let event = bob_client.event_of("room.updated");
+    assert_eq!(
+        event["data"],
+        json!({"title": "Tea 🍵", "actor_id": ada.id})
+    );
+    assert_eq!(owner.ack("room.update", &title("Tea 🍵"))["changed"], false);
+    assert_eq!(
+        bob_client.refusal("room.update", &title("Mine")),
+        "forbidden"
+    );
+    let longer = title(&"🍵".repeat(201));
+    assert_eq!(owner.refusal("room.update", &longer), "too_large");
+    let line = &bob_client.history_after(room, 1)[0];
+    assert_eq!(line["kind"], "system");
+    let expected = json!({"type": "room.updated", "title": "Tea 🍵", "actor_id": ada.id});
+    assert_eq!(line["event"], expected);
+    let got = bob_client.ack("room.get", &json!({"room_id": room}));
+    assert_eq!(got["room"]["title"], "Tea 🍵");
+}

@@ -69,6 +69,11 @@ pub(super) fn role_json(role: Role) -> String {
     json!({"role": role, "least": ranks(Action::SetRole)}).to_string()
 }
 
+/// What `chat_update` is asked.
+pub(super) fn title_json(title: Option<&str>) -> String {
+    json!({"title": title, "least": ranks(Action::UpdateRoom)}).to_string()
+}
+
 /// The outcome of a change, or of a send that mentions and was refused for it.
 pub(super) fn decode(op: &Op, row: &Row, code: i32) -> Result<OpOutcome, Failure> {
     let (seq, change) = match (&op.kind, code) {

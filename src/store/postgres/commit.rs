@@ -148,7 +148,7 @@ fn has_zero(op: &Op) -> bool {
             change: MessageChange::Edit { text, .. },
             ..
         } => text.as_bytes().contains(&0),
-        OpKind::CreateRoom { title, .. } => title
+        OpKind::CreateRoom { title, .. } | OpKind::UpdateRoom { title } => title
             .as_ref()
             .is_some_and(|title| title.as_bytes().contains(&0)),
         OpKind::ChangeMessage { .. }
@@ -241,6 +241,10 @@ impl<'a> Arrays<'a> {
                 self.users.extend(users.iter().map(|user| user.0));
                 body = Some(Cow::Owned(changes::role_json(*role)));
                 9
+            }
+            OpKind::UpdateRoom { title } => {
+                body = Some(Cow::Owned(changes::title_json(title.as_deref())));
+                10
             }
             OpKind::Leave => {
                 self.name(op.actor, &[op.actor]);

@@ -12,7 +12,8 @@ use crate::chat::port::{OpDone, OpOutcome, OpReply};
 use crate::limits;
 use crate::protocol::event::{RoomEvent, RoomEventBody};
 use crate::protocol::view::{
-    Member, MemberJoined, MemberLeft, MemberRoleChanged, Role, Room, RoomKind, SystemEvent,
+    Member, MemberJoined, MemberLeft, MemberRoleChanged, Role, Room, RoomKind, RoomUpdated,
+    SystemEvent,
 };
 use crate::protocol::{ErrorCode, RoomId, Seq, UserId};
 use crate::store::changes;
@@ -387,6 +388,42 @@ impl Batch<'_> {
             events.push(self.give_role(room, actor, actor, Role::Admin)?);
         }
         Ok(Ok(changed(events)))
+    }
+
+    pub(super) fn update_room(
+        &mut self,
+        room: RoomId,
+        actor: UserId,
+        title: Option<&str>,
+    ) -> Result<OpOutcome, Failure> {
+        let Some(kind) = self.head(room)?.map(|head| head.kind) else {
+            return Ok(forbidden());
+        };
+        let role = self.seat(room, actor)?.role;
+        if !role.is_some_and(|role| access::may(role, kind, Action::UpdateRoom)) {
+            return Ok(forbidden());
+        }
+        let old: Option<String> = self
+            .connection
+            .prepare_cached("SELECT title FROM chat_rooms WHERE room_id = ?1")?
+            .query_row([room.0.as_bytes()], |row| row.get(0))?;
+        if old.as_deref() == title {
+            return Ok(Ok(changed(Vec::new())));
+        }
+        self.connection
+            .prepare_cached("UPDATE chat_rooms SET title = ?2 WHERE room_id = ?1")?
+            .execute(params![room.0.as_bytes(), title])?;
+        let updated = RoomUpdated {
+            title: title.map(str::to_owned),
+            actor_id: actor,
+        };
+        let event = self.system(
+            room,
+            actor,
+            &SystemEvent::RoomUpdated(updated.clone()),
+            RoomEventBody::RoomUpdated(updated),
+        )?;
+        Ok(Ok(changed(vec![event])))
     }
 
     fn give_role(

@@ -130,6 +130,7 @@ impl<'a> Batch<'a> {
             OpKind::AddMembers { users } => self.add_members(op.room, op.actor, users),
             OpKind::RemoveMembers { users } => self.remove_members(op.room, op.actor, users),
             OpKind::SetRole { users, role } => self.set_role(op.room, op.actor, users, *role),
+            OpKind::UpdateRoom { title } => self.update_room(op.room, op.actor, title.as_deref()),
             OpKind::Leave => self.leave(op.room, op.actor),
         }
     }
