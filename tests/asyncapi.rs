@@ -6,8 +6,8 @@ mod schema;
 
 use caffis_chat::protocol::event::{
     DURABLE_NAMES, MessageDeleted, MessagePinned, MessageUnpinned, Notice, PING_JSON,
-    ReactionUpdated, RoomAdded, RoomEvent, RoomEventBody, RoomGap, RoomRemoved, ServerClosing,
-    ServerDraining,
+    ReactionUpdated, RoomAdded, RoomEvent, RoomEventBody, RoomGap, RoomNotice, RoomRemoved,
+    ServerClosing, ServerDraining, TypingUpdated,
 };
 use caffis_chat::protocol::presence::{
     PresenceChoice, PresenceIs, PresenceSnapshot, PresenceState, PresenceUpdated, UserPresence,
@@ -366,7 +366,14 @@ fn notices() -> Vec<String> {
             retry_after_ms: 1_000,
         }),
     ];
-    notices.iter().map(Notice::to_json).collect()
+    let typing = RoomNotice::TypingUpdated {
+        room_id: ROOM,
+        data: TypingUpdated {
+            user_ids: vec![USER],
+        },
+    };
+    let notices = notices.iter().map(Notice::to_json);
+    notices.chain([typing.to_json()]).collect()
 }
 
 /// One of each request, as clients write them.
@@ -444,6 +451,8 @@ fn requests() -> Vec<(&'static str, String)> {
             "history.get",
             format!(r#"{{"room_id":"{id}","before_seq":7}}"#),
         ),
+        ("typing.start", format!(r#"{{"room_id":"{id}"}}"#)),
+        ("typing.stop", format!(r#"{{"room_id":"{id}"}}"#)),
         ("presence.set", r#"{"state":"away"}"#.to_owned()),
         ("presence.subscribe", format!(r#"{{"user_ids":["{id}"]}}"#)),
     ];

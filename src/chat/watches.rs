@@ -2,12 +2,14 @@
 //!
 //! Invariants: a connection watches only users who shared a room with its user when it asked, each until
 //! [`limits::PRESENCE_WATCH_MS`] later; others are told as offline, like somebody who was never there. Nothing
-//! of presence closes a connection: while one does not read, its changes wait, the newest of each user.
+//! of presence closes a connection: while one does not read, or the shard has too much to do, its changes
+//! wait, the newest of each user.
 //! A change is never told before the snapshot that it is newer than.
 
 use super::bus::Context;
 use super::commands::Refused;
 use super::frame::{Class, Frame};
+use super::load::Load;
 use super::map::{Map, Seeded};
 use super::port::{StoreAnswer, StoreError};
 use super::presence::PresenceMessage;
@@ -351,7 +353,8 @@ impl Sessions {
     pub(super) fn tick_presence(&mut self, ctx: &mut Context<'_>) {
         self.presence.tick(ctx);
         let now_ms = ctx.now_ms();
-        if now_ms >= self.watches.told_ms + limits::PRESENCE_COALESCE_MS {
+        let calm = ctx.bus.load < Load::NoPresence;
+        if calm && now_ms >= self.watches.told_ms + limits::PRESENCE_COALESCE_MS {
             self.watches.told_ms = now_ms;
             self.tell_changes(ctx);
         }
@@ -415,6 +418,7 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use crate::chat::outbox::Outbox;
     use crate::chat::port::{Identity, SignedIn, StoreAnswer, StoreCall, StoreReply};
     use crate::chat::{ConnId, CoreConfig, Effect, Input, Now, ShardCore, TICK_MS};
     use crate::limits;
@@ -443,8 +447,13 @@ mod tests {
 
     impl Node {
         fn new() -> Node {
+            Node::with_outboxes(limits::OUTBOX_NODE_BYTES_MAX)
+        }
+
+        fn with_outboxes(bytes_max: usize) -> Node {
             let mut config = CoreConfig::new("test", 1, EPOCH);
             config.commands_per_10s = 1_000;
+            config.outbox_shard_bytes_max = bytes_max;
             Node {
                 core: ShardCore::new(config, 0, 1),
                 now_ms: 1_000,
@@ -522,6 +531,15 @@ mod tests {
             self.step(Input::Text(conn(index), &request));
         }
 
+        /// So much waits for a client who does not read.
+        fn fill(&mut self, index: u32, bytes: usize) {
+            let held = |node: &Node| node.core.outbox(conn(index)).map_or(0, Outbox::bytes);
+            while held(self) < bytes {
+                let unknown = r#"{"id":3,"type":"nope"}"#;
+                self.step(Input::Text(conn(index), unknown));
+            }
+        }
+
         /// Everything a client was sent since it last read.
         fn read(&mut self, index: u32) -> String {
             let mut bytes = Vec::new();
@@ -596,11 +614,7 @@ mod tests {
         node.pass(2_000);
         node.subscribe(0, [1]);
         // Something large waits to be written.
-        let pages = limits::PRESENCE_OUTBOX_BYTES_MAX / 100;
-        for _ in 0..pages {
-            let unknown = r#"{"id":3,"type":"nope"}"#;
-            node.step(Input::Text(conn(0), unknown));
-        }
+        node.fill(0, limits::PRESENCE_OUTBOX_BYTES_MAX + 1);
         for state in ["away", "invisible", "away", "online", "away"] {
             node.set(1, state);
             node.pass(3_000);
@@ -610,5 +624,19 @@ mod tests {
         let told = node.read(0);
         assert_eq!(told.matches("presence.updated").count(), 1, "{told}");
         assert!(told.contains("\"away\""), "{told}");
+    }
+    #[test]
+    fn a_shard_with_too_much_to_do_tells_of_presence_later() {
+        let mut node = Node::with_outboxes(16_000);
+        (0..3).for_each(|index| node.connect(index));
+        node.pass(2_000);
+        node.subscribe(0, [1]);
+        node.fill(2, 13_000);
+        node.set(1, "away");
+        node.pass(5_000);
+        assert!(!node.read(0).contains("presence.updated"));
+        node.read(2);
+        node.pass(2_000);
+        assert!(node.read(0).contains("presence.updated"));
     }
 }
