@@ -19,17 +19,17 @@ fn who_is_in_a_room_with_a_user_is_told_as_of_now() {
     for backend in Backend::all() {
         backend.users(8);
         let shares = |n: u128, others: &[u128]| {
-            let others = others.iter().map(|other| user(*other)).collect();
             let asked = StoreCall::WhoShares {
                 user: user(n),
-                others,
+                others: users(others.iter().copied()),
             };
-            let StoreAnswer::WhoShares(mut found) = backend.call(asked) else {
+            let StoreAnswer::WhoShares(found) = backend.call(asked) else {
                 panic!("not the answer to who shares");
             };
-            found.sort_unstable();
-            let number = |found: &UserId| (1..=9).find(|n| user(*n) == *found);
-            found.iter().filter_map(number).collect::<Vec<u128>>()
+            let number = |found: UserId| (1..=9).find(|n| user(*n) == found);
+            let mut numbers: Vec<u128> = found.into_iter().filter_map(number).collect();
+            numbers.sort_unstable();
+            numbers
         };
         let all: Vec<u128> = (1..=9).collect();
         assert_eq!(shares(1, &all), []);
