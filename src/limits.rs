@@ -180,6 +180,37 @@ pub const RELAY_EVENT_BYTES_MAX: usize = 64 << 10;
 pub const RELAY_NEWS_MAX: usize = 16_384;
 /// The bucket, beside those of rooms, by which nodes tell of users who became members.
 pub const USERS_BUCKET: u16 = BUCKETS;
+/// The first of the buckets, beside those of rooms, by which nodes tell each other of the presence of users.
+pub const PRESENCE_BUCKET: u16 = USERS_BUCKET + 1;
+/// How many there are: a node follows those of the users that are watched on it.
+pub const PRESENCE_BUCKETS: u16 = 64;
+/// All buckets of the relay.
+pub const RELAY_BUCKETS: u16 = PRESENCE_BUCKET + PRESENCE_BUCKETS;
+
+/// Changes of presence are told together, this often at most, and a user who came or chose is told of
+/// after this, ms.
+pub const PRESENCE_COALESCE_MS: u64 = 1_000;
+/// A user of whom a connection ended is told of as less present after this, if they do not come back, ms.
+pub const PRESENCE_GRACE_MS: u64 = 8_000;
+/// A subscription to presence ends after this, ms.
+pub const PRESENCE_WATCH_MS: u64 = 15 * 60_000;
+/// Users whose presence one connection may watch. Above it: `too_large`.
+pub const PRESENCE_WATCHED_MAX: usize = 1_000;
+/// Changes wait, the newest of each user, while a connection's outbox holds more than this, bytes.
+pub const PRESENCE_OUTBOX_BYTES_MAX: usize = 16 << 10;
+/// A node asks the others again for the users that are watched on it after this, ms.
+pub const PRESENCE_ASK_MS: u64 = 25_000;
+/// What another node said of a user holds for this, s, unless it is said again: for two asks.
+pub const PRESENCE_TTL_S: u16 = 60;
+/// A node tells of changes in a bucket for this long after it was asked for users of it, ms: three asks.
+pub const PRESENCE_WANTED_MS: u64 = 80_000;
+/// Users of one message between nodes about presence.
+pub const PRESENCE_USERS_PER_MESSAGE: usize = 500;
+/// Nodes whose word on one user is kept.
+pub const PRESENCE_NODES_MAX: usize = 64;
+/// Users who are gone of whom a shard remembers when they were last seen.
+pub const PRESENCE_GONE_MAX: usize = 50_000;
+
 /// Rooms, or users, compared by one call.
 pub const HEADS_MAX: usize = 500;
 /// Stretches of events that one shard may be fetching at once.
@@ -209,3 +240,7 @@ const _: () = assert!(COMMIT_MS_MAX + 512 < 5_000);
 // A frame of the largest text, every character a 12-byte escape, must be acceptable.
 const _: () = assert!(TEXT_CHARS_MAX * 12 + 1_024 < FRAME_BYTES_MAX);
 const _: () = assert!(MESH_DELIVER_MAX < MESH_COMMAND_MAX);
+// Every shard is the home of some bucket of presence, and one lost answer of another node is not noticed.
+const _: () = assert!(SHARDS_MAX <= PRESENCE_BUCKETS as usize);
+const _: () = assert!(2 * PRESENCE_ASK_MS < PRESENCE_TTL_S as u64 * 1_000);
+const _: () = assert!(3 * PRESENCE_ASK_MS < PRESENCE_WANTED_MS);

@@ -9,6 +9,9 @@ use caffis_chat::protocol::event::{
     ReactionUpdated, RoomAdded, RoomEvent, RoomEventBody, RoomGap, RoomNotice, RoomRemoved,
     ServerClosing, ServerDraining, TypingUpdated,
 };
+use caffis_chat::protocol::presence::{
+    PresenceChoice, PresenceIs, PresenceSnapshot, PresenceState, PresenceUpdated, UserPresence,
+};
 use caffis_chat::protocol::reply::{
     self, Changed, History, Limits, MessageChanged, NotRecovered, Ready, ReadyRoom, Refreshed,
     RoomCreated, RoomGot, RoomsListed, Sent,
@@ -135,6 +138,21 @@ fn ready() -> Ready {
     }
 }
 
+/// Everything that can be said of a user.
+fn presences() -> Vec<UserPresence> {
+    let seen = |state, last_seen_at| UserPresence {
+        user_id: USER,
+        state,
+        last_seen_at,
+    };
+    vec![
+        seen(PresenceState::Online, None),
+        seen(PresenceState::Away, None),
+        seen(PresenceState::Offline, None),
+        seen(PresenceState::Offline, Some(TS)),
+    ]
+}
+
 /// The reply to each request, as the server writes it.
 fn replies() -> Vec<(&'static str, String)> {
     let changed = Changed {
@@ -236,6 +254,26 @@ fn replies() -> Vec<(&'static str, String)> {
         ("message.unpin", reply::ack(1, &message_changed)),
         ("message.report", reply::ack(1, &message_changed)),
         ("history.get", reply::ack(1, &history)),
+        (
+            "presence.set",
+            reply::ack(
+                1,
+                &PresenceIs {
+                    state: PresenceChoice::Invisible,
+                    changed: true,
+                },
+            ),
+        ),
+        (
+            "presence.subscribe",
+            reply::ack(
+                1,
+                &PresenceSnapshot {
+                    users: presences(),
+                    until: TS,
+                },
+            ),
+        ),
     ]
 }
 
@@ -319,6 +357,7 @@ fn notices() -> Vec<String> {
             last_seq: 5,
             reason: "position_expired".to_owned(),
         }),
+        Notice::PresenceUpdated(PresenceUpdated { users: presences() }),
         Notice::ServerDraining(ServerDraining {
             reconnect_after_ms: 1,
         }),
@@ -414,6 +453,10 @@ fn requests() -> Vec<(&'static str, String)> {
             "history.get",
             format!(r#"{{"room_id":"{id}","before_seq":7}}"#),
         ),
+        ("typing.start", format!(r#"{{"room_id":"{id}"}}"#)),
+        ("typing.stop", format!(r#"{{"room_id":"{id}"}}"#)),
+        ("presence.set", r#"{"state":"away"}"#.to_owned()),
+        ("presence.subscribe", format!(r#"{{"user_ids":["{id}"]}}"#)),
     ];
     data.iter()
         .map(|(name, data)| {
@@ -486,6 +529,8 @@ fn requests_are_refused_by_the_document_and_by_the_parser_alike() {
         r#"{"type":"rooms.list","data":[]}"#,
         r#"{"type":"room.get","data":["00000000-0000-0000-0000-000000000001"]}"#,
         r#"{"type":"nope","data":{}}"#,
+        r#"{"type":"presence.set","data":{"state":"offline"}}"#,
+        r#"{"type":"presence.subscribe","data":{}}"#,
         r#"{"type":"auth"}"#,
         r#"{"type":"auth","data":{}}"#,
         r#"{"type":"auth","data":{"token":7}}"#,

@@ -8,7 +8,7 @@ mod redis;
 mod redis_cluster;
 
 use caffis_chat::chat::port::{Relay, RelayCall, RelayNews, RelaySink};
-use caffis_chat::limits::USERS_BUCKET;
+use caffis_chat::limits::{RELAY_BUCKETS, USERS_BUCKET};
 use caffis_chat::relay::redis::RedisRelay;
 use redis::Redis;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -112,7 +112,7 @@ fn what_is_published_reaches_every_node_that_follows_in_order() {
 fn every_bucket_can_be_followed_at_once() {
     let redis = Redis::start();
     let (a, b) = (Node::start(&redis), Node::start(&redis));
-    for bucket in 0..=USERS_BUCKET {
+    for bucket in 0..RELAY_BUCKETS {
         b.relay.submit(RelayCall::Follow(bucket));
     }
     let confirmed = |shard: usize, expected: usize| {
@@ -124,7 +124,7 @@ fn every_bucket_can_be_followed_at_once() {
             );
         }
     };
-    let buckets = usize::from(USERS_BUCKET) + 1;
+    let buckets = usize::from(RELAY_BUCKETS);
     // Each shard also hears that the relay is up.
     confirmed(0, buckets.div_ceil(2) + 1);
     confirmed(1, buckets / 2 + 1);

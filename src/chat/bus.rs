@@ -7,6 +7,7 @@
 use super::frame::{Frame, Stamps};
 use super::load::Load;
 use super::port::{Op, StoreCall, Ticket};
+use super::presence::PresenceMessage;
 use super::stats::Stats;
 use super::{ConnId, CoreConfig, Effect, Now, Peers, ShardIx};
 use crate::limits;
@@ -101,6 +102,8 @@ pub enum MeshMessage {
     /// From the user's home: this connection has to go, as newer ones came. At most one for each that
     /// came.
     Crowded(ConnId),
+    /// About presence; each says to whom.
+    Presence(Box<PresenceMessage>),
     /// To all shards, by the first that learns it: the history was replaced, this is the new one.
     /// Before anything else that is said of it.
     Epoch(Epoch),

@@ -25,7 +25,7 @@ use crate::protocol::view::{Role, RoomKind};
 use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, UserId};
 
 /// A request that was refused here.
-type Refused = (ErrorCode, &'static str);
+pub(super) type Refused = (ErrorCode, &'static str);
 
 impl Sessions {
     /// One text message of a client.
@@ -92,6 +92,10 @@ impl Sessions {
                 Ok(_) => self.read(conn, id, Read::History(get), ctx),
                 Err(refused) => Err(refused),
             },
+            Ok(Command::PresenceSet(set)) => self.choose_presence(conn, id, set.state, ctx),
+            Ok(Command::PresenceSubscribe(subscribe)) => {
+                sorted(subscribe.user_ids).and_then(|users| self.watch(conn, id, users, ctx))
+            }
             Ok(Command::TypingStart(TypingIn { room_id })) => {
                 self.hint(id, |all| all.typing(conn, user, room_id, true, ctx))
             }
@@ -358,8 +362,12 @@ impl Sessions {
         if ready.reads.is_empty() {
             ready.reads.shrink_to_fit();
         }
+        let after = match &read {
+            Read::Presence(users) => Call::Shared(conn, request, users.clone()),
+            Read::History(_) | Read::List(_) | Read::Room(_) => Call::Read(conn, request),
+        };
         let ticket = ctx.call(call_of(ready.user, read));
-        self.calls.insert(ticket, Call::Read(conn, request));
+        self.calls.insert(ticket, after);
     }
 
     /// The store answered a read.
@@ -434,6 +442,7 @@ fn call_of(user: UserId, read: Read) -> StoreCall {
             cursor: list.cursor.map(|cursor| cursor.into_string()),
         }),
         Read::Room(get) => StoreCall::GetRooms(vec![(get.room_id, user)]),
+        Read::Presence(others) => StoreCall::WhoShares { user, others },
     }
 }
 

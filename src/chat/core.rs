@@ -71,7 +71,10 @@ impl ShardCore {
                 sessions.tick(ctx);
             }
             Input::Due => home.due(ctx),
-            Input::Relay(news) => home.relay_news(news, ctx),
+            Input::Relay(news) => {
+                sessions.presence.relay_news(&news, ctx);
+                home.relay_news(news, ctx);
+            }
             Input::Drain { spread_ms } => sessions.drain(spread_ms, ctx),
         }
         self.settle(now, effects);
@@ -252,6 +255,7 @@ fn route(
         MeshMessage::Came(user, conn) => sessions.came(from, user, conn, ctx),
         MeshMessage::Went(user, conn) => sessions.crowd.went(user, (from, conn)),
         MeshMessage::Crowded(conn) => sessions.crowded(conn, ctx),
+        MeshMessage::Presence(message) => sessions.presence_message(from, *message, ctx),
         MeshMessage::Added { room, users } => sessions.added(room, &users, ctx),
         // Comes from other shards only, and is taken by the step itself.
         MeshMessage::Epoch(_) => (),

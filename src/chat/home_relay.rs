@@ -9,6 +9,7 @@ use super::bus::Context;
 use super::gate::Passed;
 use super::home::Home;
 use super::port::{RelayCall, RelayNews};
+use super::presence::PresenceMessage;
 use super::{Effect, Peers};
 use crate::limits;
 use crate::protocol::event::{EncodedEvent, Membership, RoomEvent};
@@ -110,7 +111,7 @@ impl Home {
                         self.compare_soon(ctx);
                     }
                     self.open_rooms(ctx);
-                } else if bucket != limits::USERS_BUCKET {
+                } else if bucket < limits::USERS_BUCKET {
                     call(RelayCall::Unfollow(bucket), ctx);
                 }
             }
@@ -143,6 +144,18 @@ impl Home {
             }
             RelayMessage::Head(room, seq) => self.heard_of(room, seq, ctx),
             RelayMessage::Added(room, users) => self.tell_added(room, users.into(), ctx),
+            RelayMessage::Presence { ttl_s, users } => {
+                let told = PresenceMessage::Told {
+                    origin: relayed.origin,
+                    ttl_s,
+                    users,
+                };
+                // The bucket of presence is followed by the users' presence home.
+                ctx.tell_presence(ctx.shard, told);
+            }
+            RelayMessage::PresenceAsked(users) => {
+                ctx.tell_presence_homes(users, PresenceMessage::Asked);
+            }
             RelayMessage::Typing(room, users) => {
                 self.heard_typing(room, relayed.origin, users, ctx);
             }

@@ -21,6 +21,8 @@ pub mod map;
 pub mod memberships;
 pub mod outbox;
 pub mod port;
+pub mod presence;
+pub mod presence_relay;
 pub mod rate;
 pub mod replay;
 pub mod sabotage;
@@ -30,6 +32,7 @@ pub mod sign_in;
 pub mod stats;
 pub mod timers;
 pub mod typing;
+pub mod watches;
 pub mod window;
 
 use crate::limits;

@@ -9,7 +9,7 @@ use crate::protocol::reply::{History, MessageChanged, Sent};
 use crate::protocol::view::{ListedRoom, Mention, Role, Room, RoomKind, Watermark};
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 
-/// What a shard asks of the store. Nine kinds of call, each on one consistent snapshot.
+/// What a shard asks of the store. Ten kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
 pub enum StoreCall {
     /// Writes, decided and committed together, in this order; each succeeds or is refused alone.
@@ -33,6 +33,13 @@ pub enum StoreCall {
     ListRooms(ListRead),
     /// Single rooms as seen by one of their members.
     GetRooms(Vec<(RoomId, UserId)>),
+    /// Who of these is in a room with this user, now: whose presence they may see.
+    WhoShares {
+        /// Who asks.
+        user: UserId,
+        /// Whom they ask for, sorted, without repeats, at most [`crate::limits::USERS_PER_REQUEST_MAX`].
+        others: Vec<UserId>,
+    },
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
     /// has released): if the store's epoch is still this one, it becomes a new random one. The
     /// reply's `epoch` says what it is now, also when another asked first.
@@ -63,6 +70,8 @@ pub enum StoreAnswer {
     ListRooms(Result<RoomsPage, Refusal>),
     /// One per question, in their order.
     GetRooms(Vec<Result<RoomForUser, Refusal>>),
+    /// Those of `others` who are, in any order.
+    WhoShares(Vec<UserId>),
     /// The epoch is another one than the one given.
     RenewEpoch,
 }
@@ -450,7 +459,8 @@ pub trait ReplySink: Send + Sync {
     fn reply(&self, reply: StoreReply);
 }
 
-/// What a shard asks of the relay. Buckets are those of rooms, and [`crate::limits::USERS_BUCKET`].
+/// What a shard asks of the relay. Buckets are those of rooms, [`crate::limits::USERS_BUCKET`], and
+/// [`crate::limits::PRESENCE_BUCKETS`] from [`crate::limits::PRESENCE_BUCKET`] on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RelayCall {
     /// Tells all nodes that follow this bucket. May be lost.

@@ -7,6 +7,8 @@ use super::map::Map;
 use super::outbox::Outbox;
 use super::port::{RoomForSignIn, RoomForUser};
 use super::rate::Rate;
+use super::watches::Watching;
+use crate::protocol::presence::PresenceChoice;
 use crate::protocol::request::{HistoryGet, RoomGet, RoomsList};
 use crate::protocol::{CloseCode, RequestId, RoomId, Seq, UnixMs, UserId};
 use std::collections::{BTreeMap, VecDeque};
@@ -109,6 +111,10 @@ pub struct Ready {
     pub pulling: bool,
     /// Rooms the user was added to, being subscribed to.
     pub adding: Vec<RoomForUser>,
+    /// How it wants to be seen.
+    pub presence: PresenceChoice,
+    /// Whose presence it watches.
+    pub watching: Option<Box<Watching>>,
 }
 
 /// A read of the store.
@@ -120,6 +126,8 @@ pub enum Read {
     List(RoomsList),
     /// `room.get`.
     Room(RoomGet),
+    /// `presence.subscribe`: of these users, sorted, without repeats.
+    Presence(Vec<UserId>),
 }
 
 /// A room being replayed to a connection.

@@ -5,7 +5,8 @@
 //! subscribed to anything; every connection has a reminder in the wheel until it is gone.
 //!
 //! Continued in [`super::sign_in`] (from `auth` to `ready`), [`super::memberships`] (which rooms a
-//! connection hears), [`super::commands`] (requests) and [`super::replay`] (events that were missed).
+//! connection hears), [`super::commands`] (requests), [`super::replay`] (events that were missed) and
+//! [`super::watches`] (presence).
 
 use super::bus::{Context, MeshMessage};
 use super::crowd::Crowd;
@@ -14,9 +15,11 @@ use super::frame::{Class, Frame, Stamps};
 use super::map::{Map, Seeded};
 use super::outbox::Pushed::{self, Full};
 use super::port::{Identity, IdentityError, StoreAnswer, StoreError, Ticket};
+use super::presence::Presence;
 use super::sabotage::Sabotage;
 use super::session::{Due, Session, State};
 use super::timers::Timers;
+use super::watches::Watches;
 use super::{ConnId, Effect, ShardIx, TICK_MS};
 use crate::limits;
 use crate::protocol::event::{Membership, Notice, PING_JSON, ServerClosing, ServerDraining};
@@ -34,6 +37,9 @@ pub struct Sessions {
     pub(super) users: Map<UserId, Vec<ConnId>>,
     /// All connections of the users that this shard is home to.
     pub(super) crowd: Crowd,
+    /// How the users are seen whose presence home this shard is.
+    pub(super) presence: Presence,
+    pub(super) watches: Watches,
     pub(super) calls: Map<Ticket, Call>,
     pub(super) signing_in: VecDeque<ConnId>,
     pub(super) sign_ins_under_way: usize,
@@ -63,6 +69,8 @@ pub(super) enum Call {
     Versions,
     Reconcile(Vec<UserId>),
     Read(ConnId, Option<RequestId>),
+    /// Of these users.
+    Shared(ConnId, Option<RequestId>, Vec<UserId>),
 }
 
 impl Sessions {
@@ -74,6 +82,8 @@ impl Sessions {
             index: Map::with_hasher(Seeded::with_seed(seed)),
             users: Map::with_hasher(Seeded::with_seed(seed)),
             crowd: Crowd::new(seed),
+            presence: Presence::new(seed),
+            watches: Watches::new(seed),
             calls: Map::with_hasher(Seeded::with_seed(seed)),
             signing_in: VecDeque::new(),
             sign_ins_under_way: 0,
@@ -340,6 +350,7 @@ impl Sessions {
             State::Ready(ready) => {
                 rooms = ready.rooms;
                 self.ready -= 1;
+                self.depart(conn, ready.user, ready.watching, ctx);
             }
             State::Joining(joining) => {
                 asked = joining.rooms[..joining.asked]
@@ -508,6 +519,9 @@ impl Sessions {
             Call::Versions => self.versions_read(result, ctx),
             Call::Reconcile(users) => self.rooms_read(&users, result, ctx),
             Call::Read(conn, request) => self.read_done(conn, request, result, ctx),
+            Call::Shared(conn, request, asked) => {
+                self.shared_read(conn, request, &asked, result, ctx);
+            }
         }
     }
 
@@ -544,6 +558,7 @@ impl Sessions {
         self.sign_in_more(ctx);
         self.read_added(ctx);
         self.compare_with_store(ctx);
+        self.tick_presence(ctx);
     }
 
     /// Closes everybody, spread over this time.

@@ -18,6 +18,7 @@ use super::session::{Joining, Ready, Replay, State};
 use super::sessions::{Call, Sessions};
 use super::{ConnId, Effect};
 use crate::limits;
+use crate::protocol::presence::PresenceChoice;
 use crate::protocol::reply::{self, Limits, NotRecovered, ReadyRoom};
 use crate::protocol::request::Auth;
 use crate::protocol::{CloseCode, Epoch, ErrorCode, RequestId, RoomId, Seq, UnixMs, UserId};
@@ -389,10 +390,13 @@ impl Sessions {
                 replay,
                 pulling: false,
                 adding: Vec::new(),
+                presence: PresenceChoice::default(),
+                watching: None,
             }));
         }
         self.ready += 1;
         ctx.stats.sessions_ready += 1;
+        self.arrive(conn, user, ctx);
         self.remind_of_expiry(conn, joining.expires_at, ctx);
         self.say_json(
             conn,

@@ -7,6 +7,7 @@
 use super::error::{CloseCode, ErrorCode};
 use super::event::{DURABLE_NAMES, Notice, RoomEventBody, RoomNotice};
 use super::ids::{JSON_INTEGER_MAX, RoomId, Seq};
+use super::presence::{PresenceIs, PresenceSnapshot};
 use super::reply::{
     Changed, ErrorBody, History, MessageChanged, Ready, Refreshed, RoomCreated, RoomGot,
     RoomsListed, Sent,
@@ -202,6 +203,8 @@ fn reply_schema(name: &str, generator: &mut SchemaGenerator) -> Schema {
         "MessageChanged" => generator.subschema_for::<MessageChanged>(),
         "Sent" => generator.subschema_for::<Sent>(),
         "History" => generator.subschema_for::<History>(),
+        "PresenceIs" => generator.subschema_for::<PresenceIs>(),
+        "PresenceSnapshot" => generator.subschema_for::<PresenceSnapshot>(),
         unknown => panic!("the reply {unknown} has no schema here"),
     }
 }

@@ -5,6 +5,7 @@
 //! everybody; the few that are meant for one connection say so in their name.
 
 use super::ids::{RoomId, Seq, UserId};
+use super::presence::PresenceUpdated;
 use super::time::UnixMs;
 use super::view::{MemberJoined, MemberLeft, MemberRoleChanged, Message, Room, RoomUpdated};
 use super::websocket;
@@ -185,6 +186,9 @@ pub enum Notice {
     /// To one connection: events are missing; `history.get after_seq` has them.
     #[serde(rename = "room.gap")]
     RoomGap(RoomGap),
+    /// To one connection: users it asked for are seen otherwise.
+    #[serde(rename = "presence.updated")]
+    PresenceUpdated(PresenceUpdated),
     /// The node stops soon.
     #[serde(rename = "server.draining")]
     ServerDraining(ServerDraining),

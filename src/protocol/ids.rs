@@ -92,6 +92,11 @@ impl UserId {
     pub fn bucket(self) -> u16 {
         bucket(self.0)
     }
+
+    /// The relay's bucket by which nodes tell of this user's presence.
+    pub fn presence_bucket(self) -> u16 {
+        crate::limits::PRESENCE_BUCKET + self.bucket() % crate::limits::PRESENCE_BUCKETS
+    }
 }
 
 /// Fibonacci hashing of the folded id: ids may come from outside, with little entropy in any

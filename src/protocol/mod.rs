@@ -8,6 +8,7 @@ pub mod error;
 pub mod event;
 pub mod ids;
 pub mod network;
+pub mod presence;
 pub mod relay;
 pub mod reply;
 pub mod request;

@@ -6,10 +6,14 @@
 //!
 //! Layout, integers little-endian: version (1), kind (1), origin (8), epoch (8), room (16), then by
 //! kind. `Event`: seq (8), membership (1: 0 none, 1 joined, 2 left), user (16, of a membership), the
-//! event's JSON. `Head`: seq (8). `Added`, `Typing`: users (16 each).
+//! event's JSON. `Head`: seq (8). `Added`, `Typing`: users (16 each). Presence is of no room (zeros). `Presence`: how
+//! long it holds, s (2), then for each: user (16), state (1: 0 offline, 1 away, 2 online), last seen, ms (8:
+//! 0 unknown). `PresenceAsked`: users (16 each).
 
 use super::event::{EncodedEvent, Membership};
 use super::ids::{Epoch, RoomId, Seq, UserId};
+use super::presence::{PresenceState, UserPresence};
+use super::time::UnixMs;
 use super::websocket;
 use uuid::Uuid;
 
@@ -27,6 +31,15 @@ pub enum RelayMessage {
     Added(RoomId, Vec<UserId>),
     /// These users of the node are typing in the room, and no others of it.
     Typing(RoomId, Vec<UserId>),
+    /// How these users are seen by their connections to the sender.
+    Presence {
+        /// How long it holds unless it is said again, s.
+        ttl_s: u16,
+        /// The users, at most [`crate::limits::PRESENCE_USERS_PER_MESSAGE`].
+        users: Vec<UserPresence>,
+    },
+    /// The sender wants to know how these users are seen, and for a while how that changes.
+    PresenceAsked(Vec<UserId>),
 }
 
 /// A message with where it comes from.
@@ -44,6 +57,11 @@ const EVENT: u8 = 1;
 const HEAD: u8 = 2;
 const ADDED: u8 = 3;
 const TYPING: u8 = 4;
+const PRESENCE: u8 = 5;
+const PRESENCE_ASKED: u8 = 6;
+
+/// Where a message is of no room.
+const NO_ROOM: RoomId = RoomId(Uuid::nil());
 
 /// Encodes a message.
 pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
@@ -52,6 +70,8 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
         RelayMessage::Head(room, _) => (HEAD, room),
         RelayMessage::Added(room, _) => (ADDED, room),
         RelayMessage::Typing(room, _) => (TYPING, room),
+        RelayMessage::Presence { .. } => (PRESENCE, &NO_ROOM),
+        RelayMessage::PresenceAsked(_) => (PRESENCE_ASKED, &NO_ROOM),
     };
     let mut bytes = Vec::with_capacity(64);
     bytes.extend_from_slice(&[VERSION, kind]);
@@ -75,7 +95,18 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
             bytes.extend_from_slice(websocket::payload(&event.frame));
         }
         RelayMessage::Head(_, seq) => bytes.extend_from_slice(&seq.to_le_bytes()),
-        RelayMessage::Added(_, users) | RelayMessage::Typing(_, users) => {
+        RelayMessage::Presence { ttl_s, users } => {
+            bytes.extend_from_slice(&ttl_s.to_le_bytes());
+            for presence in users {
+                bytes.extend_from_slice(presence.user_id.0.as_bytes());
+                bytes.push(presence.state as u8);
+                let seen_ms = presence.last_seen_at.map_or(0, |at| at.0);
+                bytes.extend_from_slice(&seen_ms.to_le_bytes());
+            }
+        }
+        RelayMessage::Added(_, users)
+        | RelayMessage::Typing(_, users)
+        | RelayMessage::PresenceAsked(users) => {
             for user in users {
                 bytes.extend_from_slice(user.0.as_bytes());
             }
@@ -124,6 +155,21 @@ pub fn decode(bytes: &[u8]) -> Option<Relayed> {
                 _ => RelayMessage::Typing(room, users),
             }
         }
+        PRESENCE => {
+            let ttl_s = u16::from_le_bytes(take(&mut rest)?);
+            let mut users = Vec::with_capacity(rest.len() / 25);
+            while !rest.is_empty() {
+                users.push(presence(&mut rest)?);
+            }
+            RelayMessage::Presence { ttl_s, users }
+        }
+        PRESENCE_ASKED => {
+            let mut users = Vec::with_capacity(rest.len() / 16);
+            while !rest.is_empty() {
+                users.push(user(&mut rest)?);
+            }
+            RelayMessage::PresenceAsked(users)
+        }
         _ => return None,
     };
     Some(Relayed {
@@ -141,6 +187,22 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 
 fn user(rest: &mut &[u8]) -> Option<UserId> {
     take(rest).map(|bytes| UserId(Uuid::from_bytes(bytes)))
+}
+
+fn presence(rest: &mut &[u8]) -> Option<UserPresence> {
+    let user_id = user(rest)?;
+    let state = match take::<1>(rest)? {
+        [0] => PresenceState::Offline,
+        [1] => PresenceState::Away,
+        [2] => PresenceState::Online,
+        _ => return None,
+    };
+    let seen_ms = u64::from_le_bytes(take(rest)?);
+    Some(UserPresence {
+        user_id,
+        state,
+        last_seen_at: (seen_ms > 0).then_some(UnixMs(seen_ms)),
+    })
 }
 
 #[cfg(test)]
@@ -165,6 +227,21 @@ mod tests {
             RelayMessage::Head(room(), 41),
             RelayMessage::Added(room(), vec![user, UserId(Uuid::from_u128(10))]),
             RelayMessage::Typing(room(), vec![user]),
+            RelayMessage::Presence {
+                ttl_s: 60,
+                users: [
+                    (PresenceState::Online, None),
+                    (PresenceState::Away, None),
+                    (PresenceState::Offline, Some(UnixMs(1_700_000_000_123))),
+                ]
+                .map(|(state, last_seen_at)| UserPresence {
+                    user_id: user,
+                    state,
+                    last_seen_at,
+                })
+                .to_vec(),
+            },
+            RelayMessage::PresenceAsked(vec![user]),
         ]
     }
 

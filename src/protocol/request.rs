@@ -5,6 +5,7 @@
 
 use super::error::ErrorCode;
 use super::ids::{ClientMsgId, JSON_INTEGER_MAX, RequestId, RoomId, Seq, UserId};
+use super::presence::{PresenceSet, PresenceSubscribe};
 use super::text::Text;
 use super::view::{Mention, Role, RoomKind};
 use crate::limits;
@@ -200,6 +201,10 @@ requests! {
     "typing.stop" => TypingStop(TypingIn) reply "",
     /// A page of a room's messages in their current state.
     "history.get" => HistoryGet(HistoryGet) reply "History",
+    /// How this connection is to be seen.
+    "presence.set" => PresenceSet(PresenceSet) reply "PresenceIs",
+    /// How these users are seen, and for 15 minutes how that changes.
+    "presence.subscribe" => PresenceSubscribe(PresenceSubscribe) reply "PresenceSnapshot",
 }
 
 fn read<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, Refused> {

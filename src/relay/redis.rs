@@ -11,7 +11,7 @@ mod cluster;
 mod topology;
 
 use crate::chat::port::{Relay, RelayCall, RelayNews, RelaySink};
-use crate::limits::USERS_BUCKET;
+use crate::limits::RELAY_BUCKETS;
 use crossbeam_queue::ArrayQueue;
 use futures_util::StreamExt;
 use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
@@ -78,7 +78,7 @@ const NOTED: u8 = 2;
 
 impl Wanted {
     fn new() -> Wanted {
-        let buckets = usize::from(USERS_BUCKET) + 1;
+        let buckets = usize::from(RELAY_BUCKETS);
         Wanted {
             flags: (0..buckets).map(|_| AtomicU8::new(0)).collect(),
             changed: ArrayQueue::new(buckets),
@@ -403,7 +403,7 @@ impl Shared {
 
     fn bucket(&self, channel: &str) -> Option<u16> {
         let bucket = channel.strip_prefix(&*self.prefix)?.strip_prefix(':')?;
-        bucket.parse().ok().filter(|bucket| *bucket <= USERS_BUCKET)
+        bucket.parse().ok().filter(|bucket| *bucket < RELAY_BUCKETS)
     }
 
     fn tell(&self, bucket: u16, news: RelayNews) {

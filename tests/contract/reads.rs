@@ -13,6 +13,50 @@ fn seqs(backend: &Backend, read: EventsRead) -> Vec<Seq> {
     page.events.iter().map(|event| event.seq).collect()
 }
 
+/// Whose presence a user may see.
+#[test]
+fn who_is_in_a_room_with_a_user_is_told_as_of_now() {
+    for backend in Backend::all() {
+        backend.users(8);
+        let shares = |n: u128, others: &[u128]| {
+            let asked = StoreCall::WhoShares {
+                user: user(n),
+                others: users(others.iter().copied()),
+            };
+            let StoreAnswer::WhoShares(found) = backend.call(asked) else {
+                panic!("not the answer to who shares");
+            };
+            let number = |found: UserId| (1..=9).find(|n| user(*n) == found);
+            let mut numbers: Vec<u128> = found.into_iter().filter_map(number).collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        let all: Vec<u128> = (1..=9).collect();
+        assert_eq!(shares(1, &all), []);
+        let (first, second) = (group_id(1, 1), group_id(2, 1));
+        backend.done(create_group(1, 1, [2, 3]));
+        backend.done(create_group(2, 1, [4]));
+        backend.done(create_direct(5, 1));
+        // Oneself too; 9 is unknown.
+        assert_eq!(shares(1, &all), [1, 2, 3, 5]);
+        assert_eq!(shares(2, &all), [1, 2, 3, 4]);
+        assert_eq!(shares(6, &all), []);
+        assert_eq!(shares(9, &all), []);
+        assert_eq!(shares(1, &[3, 4, 9]), [3]);
+        assert_eq!(shares(1, &[]), []);
+        // Who left, or was removed, does not; nor does who stays in another room see them.
+        backend.done(remove(first, 1, [3]));
+        assert_eq!(shares(1, &all), [1, 2, 5]);
+        assert_eq!(shares(3, &all), []);
+        backend.done(add(second, 2, [1]));
+        backend.done(leave(first, 1));
+        assert_eq!(shares(1, &all), [1, 2, 4, 5]);
+        backend.done(leave(second, 1));
+        assert_eq!(shares(1, &all), [1, 5]);
+        assert_eq!(shares(2, &all), [2, 4]);
+    }
+}
+
 #[test]
 fn events_are_cut_at_the_end_that_was_asked_for() {
     for backend in Backend::all() {

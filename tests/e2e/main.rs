@@ -31,6 +31,7 @@ mod history;
 mod http;
 mod members;
 mod messages;
+mod presence;
 mod rates;
 mod resume;
 mod rooms;

@@ -4,7 +4,7 @@
 use super::redis_cluster::{Cluster, until};
 use super::{Node, WAIT, message};
 use caffis_chat::chat::port::{Relay, RelayCall, RelayNews};
-use caffis_chat::limits::USERS_BUCKET;
+use caffis_chat::limits::{RELAY_BUCKETS, USERS_BUCKET};
 use std::time::Instant;
 
 fn channel(bucket: u16) -> String {
@@ -42,8 +42,8 @@ fn every_bucket_is_carried_by_the_master_of_its_slot_and_by_no_other() {
     let cluster = Cluster::start(3, 0);
     // One address of the cluster is enough.
     let (a, b) = (Node::at(&cluster.urls()[..1]), Node::of(&cluster));
-    let buckets = usize::from(USERS_BUCKET) + 1;
-    for bucket in 0..=USERS_BUCKET {
+    let buckets = usize::from(RELAY_BUCKETS);
+    for bucket in 0..RELAY_BUCKETS {
         b.relay.submit(RelayCall::Follow(bucket));
     }
     let mut confirmed = vec![false; buckets];
@@ -74,7 +74,7 @@ fn every_bucket_is_carried_by_the_master_of_its_slot_and_by_no_other() {
         }
     }
     a.hears(0, &RelayNews::Up);
-    for bucket in 0..=USERS_BUCKET {
+    for bucket in 0..RELAY_BUCKETS {
         a.publish(bucket, &format!("{bucket}"));
         // It has a queue; to fill it is another test.
         if bucket % 1_000 == 0 || bucket == USERS_BUCKET {

@@ -17,7 +17,7 @@ use super::{
     SILENCE_MAX, SUBSCRIBES_PER_TRIP, Shared, WANTED, closed, spread, within,
 };
 use crate::chat::port::RelayNews;
-use crate::limits::USERS_BUCKET;
+use crate::limits::RELAY_BUCKETS;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError,
@@ -104,7 +104,7 @@ pub(super) async fn serve(
     let common = Arc::new(Common {
         shared: shared.clone(),
         topology: Mutex::new(Arc::new(topology)),
-        places: (0..=USERS_BUCKET).map(|_| AtomicU32::new(0)).collect(),
+        places: (0..RELAY_BUCKETS).map(|_| AtomicU32::new(0)).collect(),
         up: AtomicBool::new(false),
         ask: Notify::new(),
         changed: Notify::new(),
@@ -113,7 +113,7 @@ pub(super) async fn serve(
     let mut keeper = Keeper {
         seed: seed.clone(),
         common,
-        slots: (0..=USERS_BUCKET)
+        slots: (0..RELAY_BUCKETS)
             .map(|bucket| topology::slot(&shared.channel(bucket)))
             .collect(),
         lines: HashMap::new(),

@@ -30,6 +30,7 @@ pub(super) const READS: &[&str] = &[
     EVENTS,
     EVENTS_NEWEST,
     GET_ROOMS,
+    WHO_SHARES,
 ];
 
 /// What became of a read.
@@ -64,6 +65,9 @@ pub(super) async fn answer(
         StoreCall::GetRooms(questions) => {
             StoreAnswer::GetRooms(get_rooms(session, questions).await?)
         }
+        StoreCall::WhoShares { user, others } => {
+            StoreAnswer::WhoShares(who_shares(session, *user, others).await?)
+        }
         StoreCall::Commit(_) | StoreCall::RenewEpoch(_) => {
             return Err(Failure::Data("not a read".to_owned()));
         }
@@ -93,6 +97,24 @@ async fn heads(
         }
     }
     Ok(StoreAnswer::Heads { rooms, users })
+}
+
+const WHO_SHARES: &str = "SELECT a.user_id FROM unnest($2::uuid[]) AS a (user_id)
+     WHERE EXISTS (
+         SELECT 1 FROM room_participants o
+         JOIN room_participants p
+             ON p.room_id = o.room_id AND p.user_id = $1 AND p.left_seq IS NULL
+         WHERE o.user_id = a.user_id AND o.left_seq IS NULL)";
+
+/// Those of `others` who are in a room with this user.
+async fn who_shares(
+    session: &Session,
+    user: UserId,
+    others: &[UserId],
+) -> Result<Vec<UserId>, Failure> {
+    let others: Vec<Uuid> = others.iter().map(|other| other.0).collect();
+    let rows = session.query(WHO_SHARES, &[&user.0, &others]).await?;
+    rows.iter().map(|row| user_id(row, 0)).collect()
 }
 
 const OPEN_ROOMS: &str = "SELECT r.room_id, r.kind, r.last_seq, p.user_id, p.role

@@ -276,6 +276,7 @@ impl Store for PostgresStore {
             | StoreCall::History(_)
             | StoreCall::ListRooms(_)
             | StoreCall::GetRooms(_)
+            | StoreCall::WhoShares { .. }
             | StoreCall::RenewEpoch(_) => {
                 pending.reads = 1;
                 (&self.shared.reads, 1, CALLS_MAX)

@@ -116,7 +116,8 @@ impl Db {
             | StoreCall::Events(_)
             | StoreCall::History(_)
             | StoreCall::ListRooms(_)
-            | StoreCall::GetRooms(_) => self.read(call),
+            | StoreCall::GetRooms(_)
+            | StoreCall::WhoShares { .. } => self.read(call),
         }
     }
 

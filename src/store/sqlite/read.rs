@@ -2,7 +2,7 @@
 
 use super::marks::Marks;
 use super::row::{
-    Failure, created_columns, event, int, message_columns, role, room_kind, uint, user_id,
+    Failure, created_columns, event, int, message_columns, role, room_id, room_kind, uint, user_id,
 };
 use crate::chat::port::{
     EventsPage, EventsRead, OpenedRoom, Refusal, RoomForUser, StoreAnswer, StoreCall,
@@ -12,6 +12,7 @@ use crate::protocol::event::RoomEventBody;
 use crate::protocol::view::{Member, Pin, Room};
 use crate::protocol::{ErrorCode, RoomId, Seq, UnixMs, UserId};
 use rusqlite::{Connection, params};
+use std::collections::BTreeSet;
 
 /// One snapshot, from the first read to the drop.
 struct Snapshot<'a>(&'a Connection);
@@ -92,6 +93,9 @@ pub(super) fn answer(
                 .map(|(room, user)| room_for_user(connection, marks, *room, *user));
             StoreAnswer::GetRooms(rooms.collect::<Result<_, Failure>>()?)
         }
+        StoreCall::WhoShares { user, others } => {
+            StoreAnswer::WhoShares(who_shares(connection, *user, others)?)
+        }
     };
     Ok(Some(answer))
 }
@@ -104,6 +108,35 @@ fn versions(connection: &Connection, users: &[UserId]) -> Result<Vec<(UserId, u6
         let mut rows = statement.query([user.0.as_bytes()])?;
         if let Some(row) = rows.next()? {
             found.push((*user, uint(row, 0)?));
+        }
+    }
+    Ok(found)
+}
+
+/// Those of `others` who are in a room with this user. The user's rooms are read once; each other one's up
+/// to the first in common.
+fn who_shares(
+    connection: &Connection,
+    user: UserId,
+    others: &[UserId],
+) -> Result<Vec<UserId>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT room_id FROM room_participants WHERE user_id = ?1 AND left_seq IS NULL",
+    )?;
+    let mut own = BTreeSet::new();
+    let mut rows = statement.query([user.0.as_bytes()])?;
+    while let Some(row) = rows.next()? {
+        own.insert(room_id(row, 0)?);
+    }
+    drop(rows);
+    let mut found = Vec::with_capacity(others.len());
+    for other in others {
+        let mut rows = statement.query([other.0.as_bytes()])?;
+        while let Some(row) = rows.next()? {
+            if own.contains(&room_id(row, 0)?) {
+                found.push(*other);
+                break;
+            }
         }
     }
     Ok(found)

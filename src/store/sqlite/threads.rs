@@ -174,7 +174,8 @@ impl Store for SqliteStore {
             | StoreCall::Events(_)
             | StoreCall::History(_)
             | StoreCall::ListRooms(_)
-            | StoreCall::GetRooms(_) => {
+            | StoreCall::GetRooms(_)
+            | StoreCall::WhoShares { .. } => {
                 if let Err((read, error)) = give(&self.reads, Read { pending, call }) {
                     read.pending.answer(Err(error));
                 }

@@ -1,0 +1,642 @@
+//! The connections of a shard and presence: how each wants to be seen, and whom it watches.
+//!
+//! Invariants: a connection watches only users who shared a room with its user when it asked, each until
+//! [`limits::PRESENCE_WATCH_MS`] later; others are told as offline, like somebody who was never there. Nothing
+//! of presence closes a connection: while one does not read, or the shard has too much to do, its changes
+//! wait, the newest of each user.
+//! A change is never told before the snapshot that it is newer than.
+
+use super::bus::Context;
+use super::commands::Refused;
+use super::frame::{Class, Frame};
+use super::load::Load;
+use super::map::{Map, Seeded};
+use super::port::{StoreAnswer, StoreError};
+use super::presence::PresenceMessage;
+use super::session::{Read, State};
+use super::sessions::Sessions;
+use super::{ConnId, ShardIx};
+use crate::limits;
+use crate::protocol::event::Notice;
+use crate::protocol::presence::{
+    PresenceChoice, PresenceIs, PresenceSnapshot, PresenceState, PresenceUpdated, UserPresence,
+};
+use crate::protocol::{ErrorCode, RequestId, UnixMs, UserId, reply};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Whom the connections of a shard watch.
+#[derive(Debug)]
+pub struct Watches {
+    users: Map<UserId, Watched>,
+    /// Who watches, each once, in the order in which it is looked whether that ends.
+    watchers: VecDeque<ConnId>,
+    /// Who is to be told of changes, each once.
+    behind: Vec<ConnId>,
+    told_ms: u64,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    /// Questions to the presence home without an answer.
+    asked: u32,
+    connections: Vec<ConnId>,
+}
+
+/// What a connection watches.
+#[derive(Debug, Default)]
+pub struct Watching {
+    /// Until when, ms.
+    users: BTreeMap<UserId, u64>,
+    /// Changes it was not told yet.
+    changes: BTreeMap<UserId, UserPresence>,
+    /// A request that waits for presence homes.
+    asking: Option<Asking>,
+}
+
+#[derive(Debug)]
+struct Asking {
+    request: Option<RequestId>,
+    until_ms: u64,
+    /// Homes without an answer.
+    homes: usize,
+    found: Vec<UserPresence>,
+}
+
+/// How somebody is told of whom nothing may be known.
+fn unknown(user_id: UserId) -> UserPresence {
+    UserPresence {
+        user_id,
+        state: PresenceState::Offline,
+        last_seen_at: None,
+    }
+}
+
+impl Watches {
+    /// Nobody.
+    pub fn new(seed: u64) -> Watches {
+        Watches {
+            users: Map::with_hasher(Seeded::with_seed(seed)),
+            watchers: VecDeque::new(),
+            behind: Vec::new(),
+            told_ms: 0,
+        }
+    }
+
+    /// Forgets those of these users whom nobody watches, and says so to their homes.
+    fn drop_unwatched(&mut self, users: impl IntoIterator<Item = UserId>, ctx: &mut Context<'_>) {
+        let mut unwatched = Vec::new();
+        for user in users {
+            let watched = self.users.get(&user);
+            if watched.is_some_and(|own| own.asked == 0 && own.connections.is_empty()) {
+                self.users.remove(&user);
+                unwatched.push(user);
+            }
+        }
+        ctx.tell_presence_homes(unwatched, PresenceMessage::Unwatch);
+    }
+
+    fn remove(&mut self, conn: ConnId, users: &[UserId], ctx: &mut Context<'_>) {
+        for user in users {
+            if let Some(watched) = self.users.get_mut(user) {
+                watched.connections.retain(|own| *own != conn);
+            }
+        }
+        self.drop_unwatched(users.iter().copied(), ctx);
+    }
+}
+
+impl Sessions {
+    /// Another shard, or this one, tells something about presence.
+    pub fn presence_message(
+        &mut self,
+        from: ShardIx,
+        message: PresenceMessage,
+        ctx: &mut Context<'_>,
+    ) {
+        match message {
+            PresenceMessage::Is(user, conn, choice) => {
+                self.presence.is(user, (from, conn), choice, ctx);
+            }
+            PresenceMessage::Gone(user, conn) => self.presence.gone(user, (from, conn), ctx),
+            PresenceMessage::Watch(conn, users) => self.presence.watch(from, conn, &users, ctx),
+            PresenceMessage::Unwatch(users) => self.presence.unwatch(from, &users, ctx),
+            PresenceMessage::Asked(users) => self.presence.asked(&users, ctx),
+            PresenceMessage::Told {
+                origin,
+                ttl_s,
+                users,
+            } => self.presence.told(origin, ttl_s, &users, ctx),
+            PresenceMessage::Snapshot(conn, users) => self.presence_snapshot(conn, &users, ctx),
+            PresenceMessage::Changed(users) => self.presence_changed(&users),
+        }
+    }
+
+    /// A connection became ready: its user is seen, unless it says otherwise at once.
+    pub(super) fn arrive(&mut self, conn: ConnId, user: UserId, ctx: &mut Context<'_>) {
+        let is = PresenceMessage::Is(user, conn, PresenceChoice::default());
+        ctx.tell_presence(ctx.presence_home(user), is);
+    }
+
+    /// A connection that was ready is gone.
+    pub(super) fn depart(
+        &mut self,
+        conn: ConnId,
+        user: UserId,
+        watching: Option<Box<Watching>>,
+        ctx: &mut Context<'_>,
+    ) {
+        ctx.tell_presence(ctx.presence_home(user), PresenceMessage::Gone(user, conn));
+        if let Some(watching) = watching {
+            let users: Vec<UserId> = watching.users.into_keys().collect();
+            self.watches.remove(conn, &users, ctx);
+        }
+    }
+
+    /// `presence.set`.
+    pub(super) fn choose_presence(
+        &mut self,
+        conn: ConnId,
+        request: Option<RequestId>,
+        state: PresenceChoice,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+            return Ok(());
+        };
+        let user = ready.user;
+        let changed = std::mem::replace(&mut ready.presence, state) != state;
+        if changed {
+            let is = PresenceMessage::Is(user, conn, state);
+            ctx.tell_presence(ctx.presence_home(user), is);
+        }
+        if let Some(id) = request {
+            self.say_json(conn, &reply::ack(id, &PresenceIs { state, changed }), ctx);
+        }
+        Ok(())
+    }
+
+    /// `presence.subscribe`: first the store is asked whom of them the user may see.
+    pub(super) fn watch(
+        &mut self,
+        conn: ConnId,
+        request: Option<RequestId>,
+        users: Vec<UserId>,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+            return Ok(());
+        };
+        if ready.reads.len() >= limits::READS_WAITING_MAX {
+            return Err((ErrorCode::RateLimited, "too many reads are waiting"));
+        }
+        ready.reads.push_back((request, Read::Presence(users)));
+        self.go_on_reading(conn, ctx);
+        Ok(())
+    }
+
+    /// The store said who of them shares a room with the user: their homes are asked.
+    pub(super) fn shared_read(
+        &mut self,
+        conn: ConnId,
+        request: Option<RequestId>,
+        asked: &[UserId],
+        result: Result<StoreAnswer, StoreError>,
+        ctx: &mut Context<'_>,
+    ) {
+        if let Err((code, message)) = self.ask_presence(conn, request, asked, result, ctx) {
+            if let Some(State::Ready(ready)) = self.get_mut(conn).map(|it| &mut it.state) {
+                ready.reading = false;
+            }
+            self.refuse(conn, request, code, message, ctx);
+            self.go_on_reading(conn, ctx);
+        }
+    }
+
+    fn ask_presence(
+        &mut self,
+        conn: ConnId,
+        request: Option<RequestId>,
+        asked: &[UserId],
+        result: Result<StoreAnswer, StoreError>,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        let sharing: BTreeSet<UserId> = match result {
+            Ok(StoreAnswer::WhoShares(users)) => users.into_iter().collect(),
+            Err(StoreError::Overloaded) => {
+                return Err((ErrorCode::Overloaded, "the store is busy"));
+            }
+            Ok(_) | Err(StoreError::Unavailable(_)) => {
+                return Err((ErrorCode::Unavailable, "the store does not answer"));
+            }
+        };
+        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+            return Ok(());
+        };
+        let user = ready.user;
+        let (seen, hidden): (Vec<UserId>, Vec<UserId>) =
+            (asked.iter().copied()).partition(|other| *other == user || sharing.contains(other));
+        let homes: BTreeSet<ShardIx> = seen.iter().map(|other| ctx.presence_home(*other)).collect();
+        if !homes.iter().all(|home| ctx.takes_writes(*home)) {
+            return Err((ErrorCode::Overloaded, "too many requests are waiting"));
+        }
+        let watching = ready.watching.get_or_insert_default();
+        let more = (seen.iter()).filter(|other| !watching.users.contains_key(other));
+        if watching.users.len() + more.count() > limits::PRESENCE_WATCHED_MAX {
+            return Err((ErrorCode::TooLarge, "too many users are watched"));
+        }
+        watching.asking = Some(Asking {
+            request,
+            until_ms: ctx.now_ms() + limits::PRESENCE_WATCH_MS,
+            homes: homes.len(),
+            found: hidden.into_iter().map(unknown).collect(),
+        });
+        for other in &seen {
+            self.watches.users.entry(*other).or_default().asked += 1;
+        }
+        if seen.is_empty() {
+            self.say_snapshot(conn, ctx);
+        }
+        ctx.tell_presence_homes(seen, |users| PresenceMessage::Watch(conn, users));
+        Ok(())
+    }
+
+    /// A presence home answered.
+    fn presence_snapshot(&mut self, conn: ConnId, users: &[UserPresence], ctx: &mut Context<'_>) {
+        let mut new = Vec::new();
+        let (mut complete, mut first) = (false, false);
+        if let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state)
+            && let Some(watching) = &mut ready.watching
+            && let Some(asking) = &mut watching.asking
+        {
+            first = watching.users.is_empty();
+            for presence in users {
+                let user = presence.user_id;
+                if watching.users.insert(user, asking.until_ms).is_none() {
+                    new.push(user);
+                }
+                watching.changes.remove(&user);
+            }
+            asking.found.extend(users);
+            asking.homes -= 1;
+            complete = asking.homes == 0;
+        }
+        if first {
+            self.watches.watchers.push_back(conn);
+        }
+        for presence in users {
+            if let Some(watched) = self.watches.users.get_mut(&presence.user_id) {
+                watched.asked -= 1;
+            }
+        }
+        for user in new {
+            if let Some(watched) = self.watches.users.get_mut(&user) {
+                watched.connections.push(conn);
+            }
+        }
+        // Of those whose connection is gone by now.
+        let asked = users.iter().map(|presence| presence.user_id);
+        self.watches.drop_unwatched(asked, ctx);
+        if complete {
+            self.say_snapshot(conn, ctx);
+        }
+    }
+
+    /// All homes have answered.
+    fn say_snapshot(&mut self, conn: ConnId, ctx: &mut Context<'_>) {
+        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+            return;
+        };
+        ready.reading = false;
+        let asking = ready.watching.as_mut().and_then(|own| own.asking.take());
+        if let Some(Asking {
+            request: Some(id),
+            until_ms,
+            mut found,
+            ..
+        }) = asking
+        {
+            found.sort_by_key(|presence| presence.user_id);
+            let left_ms = until_ms.saturating_sub(ctx.now_ms());
+            let snapshot = PresenceSnapshot {
+                users: found,
+                until: UnixMs(ctx.now.unix.0 + left_ms),
+            };
+            self.say_json(conn, &reply::ack(id, &snapshot), ctx);
+        }
+        self.go_on_reading(conn, ctx);
+    }
+
+    /// A presence home tells of changes.
+    fn presence_changed(&mut self, users: &[UserPresence]) {
+        for presence in users {
+            let Some(watched) = self.watches.users.get(&presence.user_id) else {
+                continue;
+            };
+            for conn in &watched.connections {
+                let Some(Some(session)) = self.table.get_mut(conn.index as usize) else {
+                    continue;
+                };
+                if let State::Ready(ready) = &mut session.state
+                    && session.generation == conn.generation
+                    && let Some(watching) = &mut ready.watching
+                {
+                    if watching.changes.is_empty() {
+                        self.watches.behind.push(*conn);
+                    }
+                    watching.changes.insert(presence.user_id, *presence);
+                }
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick_presence(&mut self, ctx: &mut Context<'_>) {
+        self.presence.tick(ctx);
+        let now_ms = ctx.now_ms();
+        let calm = ctx.bus.load < Load::NoPresence;
+        if calm && now_ms >= self.watches.told_ms + limits::PRESENCE_COALESCE_MS {
+            self.watches.told_ms = now_ms;
+            self.tell_changes(ctx);
+        }
+        // Everybody is looked at within 16 s.
+        for _ in 0..self.watches.watchers.len().div_ceil(64) {
+            let Some(conn) = self.watches.watchers.pop_front() else {
+                break;
+            };
+            let mut over = Vec::new();
+            if let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state)
+                && let Some(watching) = &mut ready.watching
+            {
+                let ended = watching
+                    .users
+                    .extract_if(.., |_, until_ms| *until_ms <= now_ms);
+                over.extend(ended.map(|(user, _)| user));
+                for user in &over {
+                    watching.changes.remove(user);
+                }
+                match watching.users.is_empty() {
+                    false => self.watches.watchers.push_back(conn),
+                    true if watching.asking.is_none() => ready.watching = None,
+                    true => (),
+                }
+            }
+            self.watches.remove(conn, &over, ctx);
+        }
+    }
+
+    /// Tells every connection that reads of the changes it was not told.
+    fn tell_changes(&mut self, ctx: &mut Context<'_>) {
+        for conn in std::mem::take(&mut self.watches.behind) {
+            let Some(session) = self.get_mut(conn) else {
+                continue;
+            };
+            let slow = session.outbox.bytes() > limits::PRESENCE_OUTBOX_BYTES_MAX;
+            let State::Ready(ready) = &mut session.state else {
+                continue;
+            };
+            let Some(watching) = &mut ready.watching else {
+                continue;
+            };
+            if slow || watching.asking.is_some() {
+                if !watching.changes.is_empty() {
+                    self.watches.behind.push(conn);
+                }
+                continue;
+            }
+            let changes = std::mem::take(&mut watching.changes);
+            let changes: Vec<UserPresence> = changes.into_values().collect();
+            for users in changes.chunks(limits::USERS_PER_REQUEST_MAX) {
+                let updated = PresenceUpdated {
+                    users: users.to_vec(),
+                };
+                let json = Notice::PresenceUpdated(updated).to_json();
+                self.say(conn, &Frame::text(&json, Class::Ephemeral), ctx);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::chat::outbox::Outbox;
+    use crate::chat::port::{Identity, SignedIn, StoreAnswer, StoreCall, StoreReply};
+    use crate::chat::{ConnId, CoreConfig, Effect, Input, Now, ShardCore, TICK_MS};
+    use crate::limits;
+    use crate::protocol::{Epoch, UnixMs, UserId};
+    use uuid::Uuid;
+
+    const EPOCH: Epoch = Epoch(1);
+    const START: u64 = 1_700_000_000_000;
+
+    /// A node of one shard, whose store says that everybody shares a room with everybody.
+    struct Node {
+        core: ShardCore,
+        now_ms: u64,
+    }
+
+    fn conn(index: u32) -> ConnId {
+        ConnId {
+            index,
+            generation: 0,
+        }
+    }
+
+    fn user(n: u32) -> UserId {
+        UserId(Uuid::from_u128(u128::from(n)))
+    }
+
+    impl Node {
+        fn new() -> Node {
+            Node::with_outboxes(limits::OUTBOX_NODE_BYTES_MAX)
+        }
+
+        fn with_outboxes(bytes_max: usize) -> Node {
+            let mut config = CoreConfig::new("test", 1, EPOCH);
+            config.commands_per_10s = 1_000;
+            config.outbox_shard_bytes_max = bytes_max;
+            Node {
+                core: ShardCore::new(config, 0, 1),
+                now_ms: 1_000,
+            }
+        }
+
+        fn step(&mut self, input: Input<'_>) {
+            let now = Now {
+                mono_us: self.now_ms * 1_000,
+                unix: UnixMs(START + self.now_ms),
+            };
+            let mut effects = Vec::new();
+            self.core.step(now, input, &mut effects);
+            for effect in effects {
+                match effect {
+                    Effect::Verify(conn, token) => {
+                        let identity = Identity {
+                            user: user(token.parse().expect("a number")),
+                            expires_at: UnixMs(u64::MAX),
+                            name: None,
+                            picture: None,
+                        };
+                        self.step(Input::Verified(conn, Ok(identity)));
+                    }
+                    Effect::Store(ticket, call) => {
+                        let nothing = SignedIn {
+                            version: 1,
+                            rooms: Vec::new(),
+                        };
+                        let answer = match call {
+                            StoreCall::SignIn(users) => {
+                                StoreAnswer::SignIn(vec![nothing; users.len()])
+                            }
+                            StoreCall::WhoShares { others, .. } => StoreAnswer::WhoShares(others),
+                            StoreCall::Heads { users, .. } => StoreAnswer::Heads {
+                                rooms: Vec::new(),
+                                users: users.into_iter().map(|user| (user, 1)).collect(),
+                            },
+                            other => panic!("{other:?}"),
+                        };
+                        self.step(Input::Store(StoreReply {
+                            ticket,
+                            epoch: EPOCH,
+                            result: Ok(answer),
+                        }));
+                    }
+                    Effect::Flush(_) => (),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+
+        /// A connection of the user of the same number signs in.
+        fn connect(&mut self, index: u32) {
+            self.step(Input::Opened(conn(index)));
+            let auth = format!(r#"{{"id":1,"type":"auth","data":{{"token":"{index}"}}}}"#);
+            self.step(Input::Text(conn(index), &auth));
+            assert!(self.read(index).contains("ready"));
+        }
+
+        fn subscribe(&mut self, index: u32, users: impl IntoIterator<Item = u32>) -> String {
+            let ids: Vec<String> = users
+                .into_iter()
+                .map(|n| format!("{:?}", user(n).0.to_string()))
+                .collect();
+            let ids = ids.join(",");
+            let request =
+                format!(r#"{{"id":2,"type":"presence.subscribe","data":{{"user_ids":[{ids}]}}}}"#);
+            self.step(Input::Text(conn(index), &request));
+            self.read(index)
+        }
+
+        fn set(&mut self, index: u32, state: &str) {
+            let request = format!(r#"{{"type":"presence.set","data":{{"state":"{state}"}}}}"#);
+            self.step(Input::Text(conn(index), &request));
+        }
+
+        /// So much waits for a client who does not read.
+        fn fill(&mut self, index: u32, bytes: usize) {
+            let held = |node: &Node| node.core.outbox(conn(index)).map_or(0, Outbox::bytes);
+            while held(self) < bytes {
+                let unknown = r#"{"id":3,"type":"nope"}"#;
+                self.step(Input::Text(conn(index), unknown));
+            }
+        }
+
+        /// Everything a client was sent since it last read.
+        fn read(&mut self, index: u32) -> String {
+            let mut bytes = Vec::new();
+            let outbox = self.core.outbox(conn(index)).expect("open");
+            outbox.fill(&mut bytes, usize::MAX);
+            let now = Now {
+                mono_us: self.now_ms * 1_000,
+                unix: UnixMs(START + self.now_ms),
+            };
+            let mut effects = Vec::new();
+            (self.core).written(now, conn(index), bytes.len(), &mut effects);
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+
+        /// Time passes; everybody answers pings.
+        fn pass(&mut self, ms: u64) {
+            for _ in 0..ms.div_ceil(TICK_MS) {
+                self.now_ms += TICK_MS;
+                for index in 0..3 {
+                    self.step(Input::Heard(conn(index)));
+                }
+                self.step(Input::Tick);
+            }
+        }
+    }
+
+    #[test]
+    fn a_subscription_ends_after_its_time_unless_it_is_renewed() {
+        let mut node = Node::new();
+        (0..3).for_each(|index| node.connect(index));
+        let snapshot = node.subscribe(0, [1, 2]);
+        assert!(snapshot.contains("until"), "{snapshot}");
+        node.pass(limits::PRESENCE_WATCH_MS / 2);
+        node.subscribe(0, [2]);
+        node.pass(limits::PRESENCE_WATCH_MS / 2 + 17_000);
+        node.read(0);
+        node.set(1, "away");
+        node.set(2, "away");
+        node.pass(5_000);
+        let told = node.read(0);
+        assert!(told.contains(&user(2).0.to_string()), "{told}");
+        assert!(!told.contains(&user(1).0.to_string()), "{told}");
+        node.pass(limits::PRESENCE_WATCH_MS);
+        node.read(0);
+        node.set(2, "online");
+        node.pass(5_000);
+        assert!(!node.read(0).contains("presence"));
+    }
+
+    #[test]
+    fn so_many_users_can_be_watched_and_no_more() {
+        let mut node = Node::new();
+        node.connect(0);
+        let part = limits::USERS_PER_REQUEST_MAX as u32;
+        let parts = limits::PRESENCE_WATCHED_MAX as u32 / part;
+        for n in 0..parts {
+            assert!(node.subscribe(0, n * part..(n + 1) * part).contains("ack"));
+        }
+        let more = parts * part;
+        assert!(node.subscribe(0, [more]).contains("too_large"));
+        // Those it has can be renewed, and what was refused is not held against it.
+        assert!(node.subscribe(0, [1, 2]).contains("ack"));
+        node.pass(limits::PRESENCE_WATCH_MS + 17_000);
+        node.read(0);
+        assert!(node.subscribe(0, [more]).contains("ack"));
+    }
+
+    #[test]
+    fn who_does_not_read_is_told_the_newest_once() {
+        let mut node = Node::new();
+        (0..2).for_each(|index| node.connect(index));
+        node.pass(2_000);
+        node.subscribe(0, [1]);
+        // Something large waits to be written.
+        node.fill(0, limits::PRESENCE_OUTBOX_BYTES_MAX + 1);
+        for state in ["away", "invisible", "away", "online", "away"] {
+            node.set(1, state);
+            node.pass(3_000);
+        }
+        assert!(!node.read(0).contains("presence.updated"));
+        node.pass(2_000);
+        let told = node.read(0);
+        assert_eq!(told.matches("presence.updated").count(), 1, "{told}");
+        assert!(told.contains("\"away\""), "{told}");
+    }
+    #[test]
+    fn a_shard_with_too_much_to_do_tells_of_presence_later() {
+        let mut node = Node::with_outboxes(16_000);
+        (0..3).for_each(|index| node.connect(index));
+        node.pass(2_000);
+        node.subscribe(0, [1]);
+        node.fill(2, 13_000);
+        node.set(1, "away");
+        node.pass(5_000);
+        assert!(!node.read(0).contains("presence.updated"));
+        node.read(2);
+        node.pass(2_000);
+        assert!(node.read(0).contains("presence.updated"));
+    }
+}
