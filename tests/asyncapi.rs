@@ -447,12 +447,12 @@ fn requests() -> Vec<(&'static str, String)> {
             "message.report",
             format!(r#"{{"room_id":"{id}","message_seq":5}}"#),
         ),
+        ("typing.start", format!(r#"{{"room_id":"{id}"}}"#)),
+        ("typing.stop", format!(r#"{{"room_id":"{id}"}}"#)),
         (
             "history.get",
             format!(r#"{{"room_id":"{id}","before_seq":7}}"#),
         ),
-        ("typing.start", format!(r#"{{"room_id":"{id}"}}"#)),
-        ("typing.stop", format!(r#"{{"room_id":"{id}"}}"#)),
         ("presence.set", r#"{"state":"away"}"#.to_owned()),
         ("presence.subscribe", format!(r#"{{"user_ids":["{id}"]}}"#)),
     ];

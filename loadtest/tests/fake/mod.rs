@@ -510,6 +510,12 @@ impl Inner {
             self.held_send = Some((session, request.clone()));
             return;
         }
+        let is_again =
+            |held: &Value| held["data"]["client_msg_id"] == request["data"]["client_msg_id"];
+        if (self.held_send.as_ref()).is_some_and(|(_, held)| is_again(held)) {
+            // Its sender became impatient: it is still held back.
+            return;
+        }
         let held = self.held_send.take_if(|(before, _)| *before == session);
         if let Some((before, held)) = held {
             self.send_through(session, request, room_id, &key);
