@@ -453,8 +453,6 @@ fn requests() -> Vec<(&'static str, String)> {
             "history.get",
             format!(r#"{{"room_id":"{id}","before_seq":7}}"#),
         ),
-        ("typing.start", format!(r#"{{"room_id":"{id}"}}"#)),
-        ("typing.stop", format!(r#"{{"room_id":"{id}"}}"#)),
         ("presence.set", r#"{"state":"away"}"#.to_owned()),
         ("presence.subscribe", format!(r#"{{"user_ids":["{id}"]}}"#)),
     ];

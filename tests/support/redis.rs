@@ -1,5 +1,5 @@
 //! A Redis of a test's own.
-#![allow(dead_code, reason = "each test binary uses its part")]
+
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::{Read, Write};
