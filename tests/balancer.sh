@@ -46,7 +46,8 @@ secret=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 for node in 1 2; do
   address="127.0.0.1:$port1"
   [ "$node" = 1 ] || address="127.0.0.1:$port2"
-  env CAFFIS_LISTEN="$address" CAFFIS_DATA_DIR="$folder/data-$node" CAFFIS_NODE="chat-$node" CAFFIS_SHARDS=2 \
+  # One user opens all of them.
+  env CAFFIS_LISTEN="$address" CAFFIS_DATA_DIR="$folder/data-$node" CAFFIS_NODE="chat-$node" CAFFIS_SHARDS=2 CAFFIS_CONNECTIONS_PER_USER=0 \
     CAFFIS_JWT_SECRET="$secret" CAFFIS_DRAIN_MS=500 "$1" >"$folder/node-$node.log" 2>&1 &
   pids+=($!)
 done
