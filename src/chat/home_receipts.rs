@@ -193,3 +193,198 @@ fn relay(room: RoomId, telling: &[Telling], ctx: &mut Context<'_>) {
         home_relay::tell(room.bucket(), &message, ctx);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::bus::{Bus, Local, Subscribe, SubscribeRoom};
+    use super::super::port::{OpenedRoom, ReceiptOutcome};
+    use super::super::stats::Stats;
+    use super::super::{ConnId, CoreConfig, Effect, Now};
+    use super::*;
+    use crate::protocol::view::{Role, RoomKind};
+    use crate::protocol::{Epoch, Seq};
+    use uuid::Uuid;
+
+    const ROOM: RoomId = RoomId(Uuid::from_u128(7));
+    const BY: Device = (
+        0,
+        ConnId {
+            index: 3,
+            generation: 0,
+        },
+    );
+
+    fn user(n: u128) -> UserId {
+        UserId(Uuid::from_u128(n))
+    }
+
+    /// The home of one room to which this shard listens, and its surroundings.
+    struct World {
+        home: Home,
+        config: CoreConfig,
+        bus: Bus,
+        stats: Stats,
+        effects: Vec<Effect>,
+        now: Now,
+    }
+
+    impl World {
+        fn new(members: u128) -> World {
+            let mut world = World {
+                home: Home::new(1),
+                config: CoreConfig::new("test", 1, Epoch(1)),
+                bus: Bus::new(1, 1),
+                stats: Stats::default(),
+                effects: Vec::new(),
+                now: Now::default(),
+            };
+            let members = (1..=members).map(|n| (user(n), Role::Member)).collect();
+            world.act(|home, ctx| {
+                let asked = SubscribeRoom {
+                    room: ROOM,
+                    head: 9,
+                    after: None,
+                };
+                let subscribe = Subscribe {
+                    shard: 0,
+                    conn: BY.1,
+                    user: user(1),
+                    rooms: vec![asked],
+                };
+                home.subscribe(&subscribe, ctx);
+                let opened = OpenedRoom {
+                    last_seq: 9,
+                    kind: RoomKind::Group,
+                    members,
+                };
+                home.opened(ROOM, Some(opened), ctx);
+            });
+            world.bus.local.clear();
+            world.effects.clear();
+            world
+        }
+
+        fn act(&mut self, act: impl FnOnce(&mut Home, &mut Context<'_>)) {
+            let mut ctx = Context {
+                now: self.now,
+                config: &self.config,
+                shard: 0,
+                bus: &mut self.bus,
+                stats: &mut self.stats,
+                effects: &mut self.effects,
+            };
+            act(&mut self.home, &mut ctx);
+        }
+
+        fn read(&mut self, n: u128, seq: Seq) {
+            let given = GivenReceipts {
+                user: user(n),
+                by: BY,
+                is_read: true,
+                rooms: vec![(ROOM, seq)],
+            };
+            self.act(|home, ctx| home.receipts(&given, ctx));
+        }
+
+        /// Time passes; what is given to the store is written. How many were given.
+        fn tick(&mut self) -> usize {
+            self.now.mono_us += limits::RECEIPTS_MS * 1_000;
+            self.act(Home::tick_receipts);
+            let mut count = 0;
+            for effect in std::mem::take(&mut self.effects) {
+                if let Effect::Store(ticket, StoreCall::WriteReceipts(receipts)) = effect {
+                    count += receipts.len();
+                    let advanced = receipts.iter().map(|it| ReceiptOutcome::Advanced {
+                        read_seq: it.read_seq,
+                        delivered_seq: it.delivered_seq,
+                        is_read: true,
+                    });
+                    let answer = StoreAnswer::WriteReceipts(advanced.collect());
+                    self.act(|home, ctx| home.answered(ticket, Ok(answer), ctx));
+                }
+            }
+            count
+        }
+
+        /// What the shard was told: read so far, by whom, and whether others see it.
+        fn told(&mut self) -> Vec<(UserId, Seq, bool)> {
+            let mut all = Vec::new();
+            for local in self.bus.local.drain(..) {
+                let Local::Message(MeshMessage::ToldReceipts(receipts)) = local else {
+                    panic!("{local:?}");
+                };
+                assert_eq!(receipts.room, ROOM);
+                let told = receipts.told.iter();
+                all.extend(told.map(|it| (it.mark.user_id, it.mark.read_seq, it.frame.is_some())));
+            }
+            all
+        }
+    }
+
+    #[test]
+    fn a_shard_with_too_much_to_do_writes_receipts_and_tells_them_later() {
+        let mut world = World::new(3);
+        world.bus.load = Load::NoReceipts;
+        for seq in 2..=5 {
+            world.read(2, seq);
+            assert_eq!(world.tick(), 1);
+        }
+        world.read(9, 5);
+        assert_eq!((world.tick(), world.told()), (0, vec![]));
+        assert_eq!(
+            (world.stats.receipts_taken, world.stats.receipts_written),
+            (4, 4)
+        );
+        world.bus.load = Load::NoPresence;
+        world.tick();
+        assert_eq!(world.told(), [(user(2), 5, true)], "only the newest");
+        world.tick();
+        assert_eq!(world.told(), []);
+    }
+
+    #[test]
+    fn who_takes_no_more_is_told_later_of_what_is_newest() {
+        let mut world = World::new(3);
+        world.config.mesh_deliver_max = 0;
+        world.read(2, 4);
+        world.read(3, 4);
+        assert_eq!((world.tick(), world.told()), (2, vec![]));
+        world.read(2, 6);
+        assert_eq!((world.tick(), world.told()), (1, vec![]));
+        world.config.mesh_deliver_max = 1;
+        world.tick();
+        assert_eq!(world.told(), [(user(2), 6, true), (user(3), 4, true)]);
+    }
+
+    #[test]
+    fn in_a_large_room_only_the_own_devices_are_told() {
+        let mut world = World::new(limits::RECEIPT_MEMBERS_MAX as u128 + 1);
+        world.read(2, 4);
+        world.tick();
+        assert_eq!(world.told(), [(user(2), 4, false)]);
+        let mut world = World::new(limits::RECEIPT_MEMBERS_MAX as u128);
+        world.read(2, 4);
+        world.tick();
+        assert_eq!(world.told(), [(user(2), 4, true)]);
+    }
+
+    #[test]
+    fn what_other_nodes_wrote_is_told_here_and_not_passed_on() {
+        let mut world = World::new(3);
+        world.config.peers = Peers::Relay;
+        let receipt = RelayedReceipt {
+            user: user(2),
+            read_seq: 3,
+            delivered_seq: 4,
+            is_own_changed: false,
+        };
+        world.act(|home, _| home.heard_receipts(ROOM, &[receipt]));
+        world.tick();
+        assert_eq!(world.told(), [(user(2), 3, true)]);
+        assert_eq!(world.stats.relay_published, 0);
+        world.read(3, 5);
+        world.tick();
+        assert_eq!(world.told(), [(user(3), 5, true)]);
+        assert_eq!(world.stats.relay_published, 1);
+    }
+}

@@ -168,7 +168,7 @@ fn in_large_rooms_receipts_are_kept_and_not_told() {
     let own = own.expect("Bob");
     assert_eq!(
         (&own["read_seq"], &own["name"]),
-        (&json!(seq), &json!("Bob"))
+        (&json!(seq), &json!(bob.name))
     );
     let mut stranger = server.connect(&User::new("Eve"));
     let asked = json!({ "room_id": room });
