@@ -8,7 +8,7 @@
 //! connection hears), [`super::commands`] (requests), [`super::replay`] (events that were missed),
 //! [`super::watches`] (presence) and [`super::own`] (what rooms are to a user alone).
 
-use super::bus::{Context, MeshMessage};
+use super::bus::{Context, MeshMessage, PageWanted};
 use super::crowd::Crowd;
 use super::fanout::LocalRoom;
 use super::frame::{Class, Frame, Stamps};
@@ -75,6 +75,8 @@ pub(super) enum Call {
     /// Each with the device that knows.
     Own(Vec<(RoomId, UserId, Option<ConnId>)>),
     SetOwn(ConnId, Option<RequestId>, RoomId),
+    /// A page, which its room's home may have too.
+    Page(PageWanted),
     /// Of these users.
     Shared(ConnId, Option<RequestId>, Vec<UserId>),
 }
@@ -529,6 +531,14 @@ impl Sessions {
             Call::Read(conn, request) => self.read_done(conn, request, result, ctx),
             Call::Own(asked) => self.own_read(&asked, result, ctx),
             Call::SetOwn(conn, request, room) => self.own_set(conn, request, room, result, ctx),
+            Call::Page(wanted) if result.is_err() && !wanted.is_last_try => {
+                let last = PageWanted {
+                    is_last_try: true,
+                    ..wanted
+                };
+                ctx.tell(ctx.home_of(wanted.read.room), MeshMessage::Page(last));
+            }
+            Call::Page(wanted) => self.read_done(wanted.conn, Some(wanted.request), result, ctx),
             Call::Shared(conn, request, asked) => {
                 self.shared_read(conn, request, &asked, result, ctx);
             }

@@ -41,3 +41,4 @@ mod slow;
 mod store_full;
 mod traffic;
 mod typing;
+mod upgrade;
