@@ -125,7 +125,7 @@ impl Home {
         if room.is_none() {
             self.receipts.forget(id);
         }
-        relay(id, &telling, ctx);
+        relay(id, &telling, is_shown, ctx);
         let told: Vec<ToldReceipt> = telling
             .iter()
             .map(|one| told(id, one, is_shown))
@@ -176,7 +176,7 @@ fn told(room_id: RoomId, telling: &Telling, is_shown: bool) -> ToldReceipt {
 }
 
 /// Tells other nodes of what was learned here.
-fn relay(room: RoomId, telling: &[Telling], ctx: &mut Context<'_>) {
+fn relay(room: RoomId, telling: &[Telling], is_shown: bool, ctx: &mut Context<'_>) {
     if ctx.config.peers != Peers::Relay {
         return;
     }
@@ -186,7 +186,8 @@ fn relay(room: RoomId, telling: &[Telling], ctx: &mut Context<'_>) {
         delivered_seq: one.mark.delivered_seq,
         is_own_changed: one.is_own_changed,
     };
-    let ours = telling.iter().filter(|one| one.is_ours);
+    let is_wanted = |one: &&Telling| one.is_ours && (is_shown || one.is_own_changed);
+    let ours = telling.iter().filter(is_wanted);
     let ours: Vec<RelayedReceipt> = ours.map(relayed).collect();
     for receipts in ours.chunks(limits::RECEIPTS_PER_MESSAGE) {
         let message = RelayMessage::Receipts(room, receipts.to_vec());
