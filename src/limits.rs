@@ -61,6 +61,8 @@ pub const HISTORY_PAGE_MAX: usize = 100;
 pub const HISTORY_PAGE_BYTES_MAX: usize = 128 << 10;
 /// Rooms of one `rooms.list` page.
 pub const ROOMS_PAGE_MAX: usize = 100;
+/// Members of one `room.members.list` page.
+pub const MEMBERS_PAGE_MAX: usize = 100;
 /// `unread` is counted up to this.
 pub const UNREAD_MAX: u32 = 100;
 
@@ -210,6 +212,33 @@ pub const PRESENCE_USERS_PER_MESSAGE: usize = 500;
 pub const PRESENCE_NODES_MAX: usize = 64;
 /// Users who are gone of whom a shard remembers when they were last seen.
 pub const PRESENCE_GONE_MAX: usize = 50_000;
+
+/// Rooms of one `receipt.delivered` or `receipt.read`: those that `ready` describes.
+pub const RECEIPT_ROOMS_MAX: usize = READY_ROOMS_MAX;
+/// Receipts are written this often, ms; and told of one room at most this often.
+pub const RECEIPTS_MS: u64 = 1_000;
+/// Receipts of one batch. When so many wait, they are written at once.
+pub const RECEIPTS_BATCH_MAX: usize = 1_000;
+/// Receipts of different users and rooms that may wait for being written at one shard; further ones
+/// replace the oldest.
+pub const RECEIPTS_WAITING_MAX: usize = 16_384;
+/// Receipts of different users and rooms that may wait for being told at one shard; further ones are
+/// written but not told.
+pub const RECEIPTS_UNTOLD_MAX: usize = 16_384;
+/// Members of a room above which receipts are written but not told to others.
+pub const RECEIPT_MEMBERS_MAX: usize = 100;
+/// Receipts of one message between nodes.
+pub const RECEIPTS_PER_MESSAGE: usize = 500;
+/// Who begins to listen to a room may have read its watermarks before those of the last while were told: so
+/// these are told again, ms.
+pub const RECEIPTS_AGAIN_MS: u64 = 3 * SIGN_IN_MS_MAX;
+/// Receipts are not put into outboxes that hold more than this, bytes.
+pub const RECEIPT_OUTBOX_BYTES_MAX: usize = 64 << 10;
+/// Receipts told between a connection's `auth` and its `ready` that are kept for it.
+pub const RECEIPTS_EARLY_MAX: usize = 1_000;
+/// Own states of rooms that wait for being read, to be told to a user's other devices, at one shard; further
+/// ones are not told.
+pub const OWN_STATES_WAITING_MAX: usize = 10_000;
 
 /// Rooms, or users, compared by one call.
 pub const HEADS_MAX: usize = 500;

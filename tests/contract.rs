@@ -26,6 +26,8 @@ mod postgres_server;
 mod random;
 #[path = "contract/reads.rs"]
 mod reads;
+#[path = "contract/receipts.rs"]
+mod receipts;
 #[path = "contract/rooms.rs"]
 mod rooms;
 #[path = "contract/sends.rs"]

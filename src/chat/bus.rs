@@ -8,10 +8,12 @@ use super::frame::{Frame, Stamps};
 use super::load::Load;
 use super::port::{HistoryRead, Op, StoreCall, Ticket};
 use super::presence::PresenceMessage;
+use super::receipts::Device;
 use super::stats::Stats;
 use super::{ConnId, CoreConfig, Effect, Now, Peers, ShardIx};
 use crate::limits;
 use crate::protocol::event::Membership;
+use crate::protocol::view::Watermark;
 use crate::protocol::{Epoch, RequestId, RoomId, Seq, UserId};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -99,6 +101,13 @@ pub enum MeshMessage {
         /// The frame.
         frame: Box<[u8]>,
     },
+    /// To the home of these rooms: how far a user is there. A hint: not sent when the queue is full.
+    Receipts(Box<GivenReceipts>),
+    /// To the room's home: by this connection of the sender's its user changed what the room is to them alone.
+    /// A hint: not sent when the queue is full.
+    OwnChanged(RoomId, UserId, ConnId),
+    /// From the room's home: how far members are by now. A hint: it waits while the queue is full.
+    ToldReceipts(Box<ToldReceipts>),
     /// To the user's home: this connection of the sender's was signed in. One for each.
     Came(UserId, ConnId),
     /// To the user's home: it is gone. One for each that came.
@@ -126,6 +135,41 @@ pub struct Write {
     pub received_us: u64,
     /// What to do.
     pub op: Op,
+}
+
+/// How far a user is in rooms of one home.
+#[derive(Debug)]
+pub struct GivenReceipts {
+    /// Who.
+    pub user: UserId,
+    /// By which connection.
+    pub by: Device,
+    /// Whether the user has read so far, or only received.
+    pub is_read: bool,
+    /// The rooms.
+    pub rooms: Vec<(RoomId, Seq)>,
+}
+
+/// How far members of a room are by now.
+#[derive(Debug)]
+pub struct ToldReceipts {
+    /// The room.
+    pub room: RoomId,
+    /// The members.
+    pub told: Vec<ToldReceipt>,
+}
+
+/// How far a member is by now.
+#[derive(Clone, Debug)]
+pub struct ToldReceipt {
+    /// The member, and how far.
+    pub mark: Watermark,
+    /// `receipt.updated`, where others are told.
+    pub frame: Option<Box<[u8]>>,
+    /// Whether the member's own devices are to be told what the room is to them.
+    pub is_own_changed: bool,
+    /// All but this one.
+    pub by: Option<Device>,
 }
 
 /// A page that may be in a window.

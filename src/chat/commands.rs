@@ -7,22 +7,22 @@ use super::bus::{Context, MeshMessage, PageWanted, Write};
 use super::commits::room_to_create;
 use super::load::Load;
 use super::port::{
-    HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MessageChange, Op, OpKind,
-    Refusal, StoreAnswer, StoreCall, StoreError,
+    HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MembersRead, MessageChange, Op,
+    OpKind, Refusal, RoomForUser, SetOwn, StoreAnswer, StoreCall, StoreError,
 };
 use super::session::{Read, State};
 use super::sessions::{Call, Sessions, may_begin};
 use super::sign_in::refusal_of;
 use super::{ConnId, Effect};
 use crate::limits;
-use crate::protocol::reply::{self, Refreshed, RoomGot, RoomsListed};
+use crate::protocol::reply::{self, MembersListed, Refreshed, RoomGot, RoomsListed};
 use crate::protocol::request::{
     Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, RoomRoleSet, SendKind,
     TypingIn,
 };
 use crate::protocol::text::Text;
 use crate::protocol::view::{Role, RoomKind};
-use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, UserId};
+use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, UnixMs, UserId};
 
 /// A request that was refused here.
 pub(super) type Refused = (ErrorCode, &'static str);
@@ -88,6 +88,15 @@ impl Sessions {
             }
             Ok(Command::RoomsList(list)) => self.read(conn, id, Read::List(list), ctx),
             Ok(Command::RoomGet(get)) => self.read(conn, id, Read::Room(get), ctx),
+            Ok(Command::RoomMembersList(list)) => self.read(conn, id, Read::Members(list), ctx),
+            Ok(Command::RoomMute(mute)) => self.mute(conn, id, mute, ctx),
+            Ok(Command::RoomArchive(archive)) => self.archive(conn, id, archive, ctx),
+            Ok(Command::ReceiptDelivered(marks)) => {
+                self.hint(id, |all| all.receipts(conn, user, marks, false, ctx))
+            }
+            Ok(Command::ReceiptRead(marks)) => {
+                self.hint(id, |all| all.receipts(conn, user, marks, true, ctx))
+            }
             Ok(Command::HistoryGet(get)) => match page_of(&get) {
                 Ok(_) => self.read(conn, id, Read::History(get), ctx),
                 Err(refused) => Err(refused),
@@ -325,9 +334,20 @@ impl Sessions {
         ctx: &mut Context<'_>,
     ) -> Result<(), Refused> {
         // Nobody wants the answer.
-        if request.is_none() {
-            return Ok(());
+        match request {
+            None => Ok(()),
+            Some(_) => self.queue_read(conn, request, read, ctx),
         }
+    }
+
+    /// Begins it, or lets it wait for the one under way.
+    pub(super) fn queue_read(
+        &mut self,
+        conn: ConnId,
+        request: Option<RequestId>,
+        read: Read,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
         let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
             return Ok(());
         };
@@ -362,13 +382,14 @@ impl Sessions {
         if ready.reads.is_empty() {
             ready.reads.shrink_to_fit();
         }
-        let shared = match &read {
-            Read::Presence(users) => Some(users.clone()),
-            Read::History(_) | Read::List(_) | Read::Room(_) => None,
+        let own = match &read {
+            Read::Presence(users) => Some(Call::Shared(conn, request, users.clone())),
+            Read::SetOwn(room, _) => Some(Call::SetOwn(conn, request, *room)),
+            Read::History(_) | Read::List(_) | Read::Room(_) | Read::Members(_) => None,
         };
-        let call = call_of(ready.user, read);
-        let after = match (&call, shared, request) {
-            (_, Some(users), _) => Call::Shared(conn, request, users),
+        let call = call_of(ready.user, read, ctx.now.unix);
+        let after = match (&call, own, request) {
+            (_, Some(own), _) => own,
             (StoreCall::History(read), None, Some(id)) => {
                 let wanted = PageWanted {
                     conn,
@@ -410,8 +431,18 @@ impl Sessions {
                 };
                 reply::ack(id, &listed)
             }),
+            Ok(StoreAnswer::ListMembers(page)) => page.map(|page| {
+                let listed = MembersListed {
+                    members: page.members,
+                    next_cursor: page.next_cursor,
+                };
+                reply::ack(id, &listed)
+            }),
             Ok(StoreAnswer::GetRooms(mut rooms)) => match rooms.pop() {
-                Some(room) => room.map(|room| reply::ack(id, &RoomGot { room: room.room })),
+                Some(room) => room.map(|RoomForUser { room, own }| {
+                    let own = own.view(ctx.now.unix);
+                    reply::ack(id, &RoomGot { room, own })
+                }),
                 None => Err(Refusal {
                     code: ErrorCode::NotFound,
                     message: "no such room",
@@ -468,7 +499,7 @@ impl Sessions {
     }
 }
 
-fn call_of(user: UserId, read: Read) -> StoreCall {
+fn call_of(user: UserId, read: Read, now: UnixMs) -> StoreCall {
     let limit_of = |limit: Option<u32>, max: usize| {
         limit
             .map_or(max, |limit| {
@@ -490,6 +521,19 @@ fn call_of(user: UserId, read: Read) -> StoreCall {
             limit: limit_of(list.limit, limits::ROOMS_PAGE_MAX),
             archived: list.archived.unwrap_or(false),
             cursor: list.cursor.map(|cursor| cursor.into_string()),
+            now,
+        }),
+        Read::Members(list) => StoreCall::ListMembers(MembersRead {
+            room: list.room_id,
+            user,
+            cursor: list.cursor.map(|cursor| cursor.into_string()),
+            limit: limit_of(list.limit, limits::MEMBERS_PAGE_MAX),
+        }),
+        Read::SetOwn(room, change) => StoreCall::SetOwn(SetOwn {
+            user,
+            room,
+            change,
+            now,
         }),
         Read::Room(get) => StoreCall::GetRooms(vec![(get.room_id, user)]),
         Read::Presence(others) => StoreCall::WhoShares { user, others },

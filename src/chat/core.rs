@@ -193,7 +193,7 @@ impl ShardCore {
 
     /// Handles what this shard told itself, until it has nothing more to say.
     fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let shard = self.shard;
+        let (shard, drained) = (self.shard, self.drained);
         let (sessions, home, mut ctx) = self.parts(now, effects);
         let ctx = &mut ctx;
         home.catch_up(ctx);
@@ -218,7 +218,8 @@ impl ShardCore {
             home.commits.waiting(),
         );
         ctx.stats.load = ctx.bus.load as u64;
-        if sessions.draining() && sessions.open() == 0 && home.commits.is_idle() && !self.drained {
+        let is_ending = sessions.draining() && sessions.open() == 0 && !drained;
+        if is_ending && home.end_receipts(ctx) && home.commits.is_idle() {
             self.drained = true;
             effects.push(Effect::Drained);
         }
@@ -259,6 +260,11 @@ fn route(
             is_typing,
         } => home.typing(room, user, is_typing, ctx),
         MeshMessage::Notice { room, frame } => sessions.notice(room, frame, ctx),
+        MeshMessage::Receipts(given) => home.receipts(&given, ctx),
+        MeshMessage::OwnChanged(room, user, conn) => {
+            home.own_changed(room, user, (from, conn), ctx)
+        }
+        MeshMessage::ToldReceipts(receipts) => sessions.receipts_told(&receipts, ctx),
         MeshMessage::Came(user, conn) => sessions.came(from, user, conn, ctx),
         MeshMessage::Went(user, conn) => sessions.crowd.went(user, (from, conn)),
         MeshMessage::Crowded(conn) => sessions.crowded(conn, ctx),

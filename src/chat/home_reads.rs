@@ -54,6 +54,7 @@ impl Home {
             }
             (Call::Heads(_), _) => self.heads_under_way = false,
             (Call::Renew, _) => self.renewing = false,
+            (Call::Receipts, result) => self.receipts_written(result, ctx),
             (Call::Fetch(room), Ok(StoreAnswer::Events(page))) => {
                 self.fetches -= 1;
                 self.fetched(room, page, ctx);

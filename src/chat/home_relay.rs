@@ -153,6 +153,7 @@ impl Home {
                 // The bucket of presence is followed by the users' presence home.
                 ctx.tell_presence(ctx.shard, told);
             }
+            RelayMessage::Receipts(room, receipts) => self.heard_receipts(room, &receipts),
             RelayMessage::PresenceAsked(users) => {
                 ctx.tell_presence_homes(users, PresenceMessage::Asked);
             }

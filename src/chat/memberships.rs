@@ -121,7 +121,7 @@ impl Sessions {
         let Subscribed::From { position, .. } = outcome else {
             return self.reconcile_later(conn);
         };
-        let RoomForUser { room, read_seq } = adding;
+        let RoomForUser { room, own } = adding;
         self.rooms[place as usize]
             .subscribers
             .push(Subscriber::waiting(conn));
@@ -132,7 +132,7 @@ impl Sessions {
         let added = RoomAdded {
             room,
             last_seq: position,
-            read_seq,
+            read_seq: own.read_seq,
         };
         self.say_json(conn, &Notice::RoomAdded(added).to_json(), ctx);
     }

@@ -6,10 +6,12 @@
 
 use crate::protocol::event::RoomEvent;
 use crate::protocol::reply::{History, MessageChanged, Sent};
-use crate::protocol::view::{ListedRoom, Mention, Role, Room, RoomKind, Watermark};
+use crate::protocol::view::{
+    ListedRoom, Member, Mention, OwnView, Role, Room, RoomKind, Watermark,
+};
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 
-/// What a shard asks of the store. Ten kinds of call, each on one consistent snapshot.
+/// What a shard asks of the store. Fourteen kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
 pub enum StoreCall {
     /// Writes, decided and committed together, in this order; each succeeds or is refused alone.
@@ -40,6 +42,15 @@ pub enum StoreCall {
         /// Whom they ask for, sorted, without repeats, at most [`crate::limits::USERS_PER_REQUEST_MAX`].
         others: Vec<UserId>,
     },
+    /// A page of a room's members, for a member.
+    ListMembers(MembersRead),
+    /// Watermarks that members gave, of different members and rooms, by room and user. Not in the order of the
+    /// room's events: it takes no `seq` and does not wait for who takes one.
+    WriteReceipts(Vec<Receipt>),
+    /// Changes what a room is to one of its members alone.
+    SetOwn(SetOwn),
+    /// What rooms are to members alone.
+    OwnStates(Vec<(RoomId, UserId)>),
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
     /// has released): if the store's epoch is still this one, it becomes a new random one. The
     /// reply's `epoch` says what it is now, also when another asked first.
@@ -72,6 +83,14 @@ pub enum StoreAnswer {
     GetRooms(Vec<Result<RoomForUser, Refusal>>),
     /// Those of `others` who are, in any order.
     WhoShares(Vec<UserId>),
+    /// The page, or why there is none.
+    ListMembers(Result<MembersPage, Refusal>),
+    /// One per [`Receipt`], in their order.
+    WriteReceipts(Vec<ReceiptOutcome>),
+    /// Whether anything changed, or why it may not (`forbidden` to who is no member).
+    SetOwn(Result<bool, Refusal>),
+    /// One per question, in their order; `None`: not a member.
+    OwnStates(Vec<Option<OwnState>>),
     /// The epoch is another one than the one given.
     RenewEpoch,
 }
@@ -311,6 +330,10 @@ pub struct RoomDescription {
     /// Messages after `read_seq`, of others, not deleted, counted up to
     /// [`crate::limits::UNREAD_MAX`].
     pub unread: u32,
+    /// See [`OwnState::muted_until`].
+    pub muted_until: Option<UnixMs>,
+    /// Whether it is archived.
+    pub archived: Archived,
     /// Of all members, in rooms of up to [`crate::limits::READY_WATERMARK_MEMBERS_MAX`].
     pub watermarks: Vec<Watermark>,
 }
@@ -391,8 +414,10 @@ pub struct ListRead {
     pub cursor: Option<String>,
     /// At most so many.
     pub limit: usize,
-    /// Archived rooms instead of the others (nothing can be archived yet).
+    /// Archived rooms instead of the others.
     pub archived: bool,
+    /// The time, by which a room is muted or not.
+    pub now: UnixMs,
 }
 
 /// A page of a user's rooms.
@@ -409,8 +434,134 @@ pub struct RoomsPage {
 pub struct RoomForUser {
     /// The room with its longest-serving members.
     pub room: Room,
-    /// Read up to here, by this member.
+    /// What it is to this member.
+    pub own: OwnState,
+}
+
+/// What a room is to one of its members alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OwnState {
+    /// Read up to here.
     pub read_seq: Seq,
+    /// Messages after it, of others, not deleted, counted up to [`crate::limits::UNREAD_MAX`].
+    pub unread: u32,
+    /// Muted until then, which may have passed.
+    pub muted_until: Option<UnixMs>,
+    /// Whether it is archived.
+    pub archived: Archived,
+}
+
+/// Whether a room is archived for one of its members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Archived {
+    /// It is not.
+    #[default]
+    No,
+    /// It is, and no message of a person came since.
+    Yes,
+    /// It was, and a message of a person came since: it still is as long as it is muted.
+    WhileMuted,
+}
+
+impl Archived {
+    /// Whether it is archived at this time.
+    pub fn is_now(self, muted_until: Option<UnixMs>, now: UnixMs) -> bool {
+        match self {
+            Archived::No => false,
+            Archived::Yes => true,
+            Archived::WhileMuted => muted_until.is_some_and(|until| until > now),
+        }
+    }
+}
+
+impl OwnState {
+    /// As the member is told at this time.
+    pub fn view(&self, now: UnixMs) -> OwnView {
+        OwnView {
+            read_seq: self.read_seq,
+            unread: self.unread,
+            muted_until: self.muted_until.filter(|until| *until > now),
+            archived: self.archived.is_now(self.muted_until, now),
+        }
+    }
+}
+
+/// A change of what a room is to one of its members alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SetOwn {
+    /// Whose.
+    pub user: UserId,
+    /// The room.
+    pub room: RoomId,
+    /// What.
+    pub change: OwnChange,
+    /// The time, by which the room is muted or not.
+    pub now: UnixMs,
+}
+
+/// What a member may choose for a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OwnChange {
+    /// Muted until then; `None`: not muted. Nothing changes if it is so already. A room that came back from
+    /// the archive by a message does not return to it by being muted.
+    Mute(Option<UnixMs>),
+    /// Archived with all it has by now, or not. Nothing changes if it is so already.
+    Archive(bool),
+}
+
+/// How far a member is in a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Receipt {
+    /// The room.
+    pub room: RoomId,
+    /// The member.
+    pub user: UserId,
+    /// Read up to here; 0: nothing is said of it.
+    pub read_seq: Seq,
+    /// Received up to here; never below `read_seq`.
+    pub delivered_seq: Seq,
+}
+
+/// What became of a receipt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReceiptOutcome {
+    /// Passed over: the user is no member.
+    NotAMember,
+    /// Not written, because somebody else is writing there: to be given again.
+    Busy,
+    /// It was known.
+    Known,
+    /// It is written. The watermarks now: never above the room's newest event.
+    Advanced {
+        /// Read up to here.
+        read_seq: Seq,
+        /// Received up to here.
+        delivered_seq: Seq,
+        /// Whether what was read is what advanced, and not only what was received.
+        is_read: bool,
+    },
+}
+
+/// A page of a room's members to read for a member (`forbidden` to others).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MembersRead {
+    /// The room.
+    pub room: RoomId,
+    /// Who asks.
+    pub user: UserId,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A page of a room's members.
+#[derive(Clone, Debug)]
+pub struct MembersPage {
+    /// Longest-serving first.
+    pub members: Vec<Member>,
+    /// For the next page, if there is one.
+    pub next_cursor: Option<String>,
 }
 
 /// What a valid token says.

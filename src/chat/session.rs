@@ -5,11 +5,12 @@
 use super::bus::Subscribed;
 use super::map::Map;
 use super::outbox::Outbox;
-use super::port::{RoomForSignIn, RoomForUser};
+use super::port::{OwnChange, RoomForSignIn, RoomForUser};
 use super::rate::Rate;
 use super::watches::Watching;
 use crate::protocol::presence::PresenceChoice;
-use crate::protocol::request::{HistoryGet, RoomGet, RoomsList};
+use crate::protocol::request::{HistoryGet, RoomGet, RoomMembersList, RoomsList};
+use crate::protocol::view::Watermark;
 use crate::protocol::{CloseCode, RequestId, RoomId, Seq, UnixMs, UserId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -79,6 +80,8 @@ pub struct Joining {
     pub answers: Map<RoomId, Subscribed>,
     /// Rooms of which the user became a member meanwhile.
     pub added: Vec<RoomId>,
+    /// How far members are by now of rooms that were subscribed to.
+    pub receipts: Vec<(RoomId, Watermark)>,
 }
 
 /// A connection that is ready.
@@ -117,7 +120,7 @@ pub struct Ready {
     pub watching: Option<Box<Watching>>,
 }
 
-/// A read of the store.
+/// What a connection asks of the store, one after the other.
 #[derive(Debug)]
 pub enum Read {
     /// `history.get`.
@@ -126,6 +129,10 @@ pub enum Read {
     List(RoomsList),
     /// `room.get`.
     Room(RoomGet),
+    /// `room.members.list`.
+    Members(RoomMembersList),
+    /// `room.mute` and `room.archive`.
+    SetOwn(RoomId, OwnChange),
     /// `presence.subscribe`: of these users, sorted, without repeats.
     Presence(Vec<UserId>),
 }

@@ -5,8 +5,8 @@
 //! subscribed to anything; every connection has a reminder in the wheel until it is gone.
 //!
 //! Continued in [`super::sign_in`] (from `auth` to `ready`), [`super::memberships`] (which rooms a
-//! connection hears), [`super::commands`] (requests), [`super::replay`] (events that were missed) and
-//! [`super::watches`] (presence).
+//! connection hears), [`super::commands`] (requests), [`super::replay`] (events that were missed),
+//! [`super::watches`] (presence) and [`super::own`] (what rooms are to a user alone).
 
 use super::bus::{Context, MeshMessage, PageWanted};
 use super::crowd::Crowd;
@@ -14,6 +14,7 @@ use super::fanout::LocalRoom;
 use super::frame::{Class, Frame, Stamps};
 use super::map::{Map, Seeded};
 use super::outbox::Pushed::{self, Full};
+use super::own::OwnDue;
 use super::port::{Identity, IdentityError, StoreAnswer, StoreError, Ticket};
 use super::presence::Presence;
 use super::sabotage::Sabotage;
@@ -46,13 +47,15 @@ pub struct Sessions {
     /// Memberships that another shard told of, to be read: (room, user).
     pub(super) added: Vec<(RoomId, UserId)>,
     pub(super) reading_added: bool,
+    pub(super) own_due: OwnDue,
+    pub(super) reading_own: bool,
     /// Replays that could not go on.
     pub(super) held_replays: Vec<ConnId>,
     /// Connections with reads that could not begin.
     pub(super) held_reads: Vec<ConnId>,
     timers: Timers,
     ping: Frame,
-    outbox_bytes: usize,
+    pub(super) outbox_bytes: usize,
     open: usize,
     pub(super) ready: usize,
     pub(super) versions_round_ms: u64,
@@ -69,6 +72,9 @@ pub(super) enum Call {
     Versions,
     Reconcile(Vec<UserId>),
     Read(ConnId, Option<RequestId>),
+    /// Each with the device that knows.
+    Own(Vec<(RoomId, UserId, Option<ConnId>)>),
+    SetOwn(ConnId, Option<RequestId>, RoomId),
     /// A page, which its room's home may have too.
     Page(PageWanted),
     /// Of these users.
@@ -91,6 +97,8 @@ impl Sessions {
             sign_ins_under_way: 0,
             added: Vec::new(),
             reading_added: false,
+            own_due: OwnDue::new(),
+            reading_own: false,
             held_replays: Vec::new(),
             held_reads: Vec::new(),
             timers: Timers::new(now_ms),
@@ -240,7 +248,7 @@ impl Sessions {
 
     /// What one outbox may hold: the limit of a connection, or, once all of them together hold
     /// the shard's share, an equal part of it for each, so that those close who hold the most.
-    fn outbox_bytes_max(&self, ctx: &Context<'_>) -> usize {
+    pub(super) fn outbox_bytes_max(&self, ctx: &Context<'_>) -> usize {
         if self.outbox_bytes < ctx.config.outbox_shard_bytes_max {
             return ctx.config.outbox_bytes_max;
         }
@@ -521,6 +529,8 @@ impl Sessions {
             Call::Versions => self.versions_read(result, ctx),
             Call::Reconcile(users) => self.rooms_read(&users, result, ctx),
             Call::Read(conn, request) => self.read_done(conn, request, result, ctx),
+            Call::Own(asked) => self.own_read(&asked, result, ctx),
+            Call::SetOwn(conn, request, room) => self.own_set(conn, request, room, result, ctx),
             Call::Page(wanted) if result.is_err() && !wanted.is_last_try => {
                 let last = PageWanted {
                     is_last_try: true,
@@ -567,6 +577,7 @@ impl Sessions {
         }
         self.sign_in_more(ctx);
         self.read_added(ctx);
+        self.read_own(ctx);
         self.compare_with_store(ctx);
         self.tick_presence(ctx);
     }
@@ -616,7 +627,7 @@ impl Sessions {
 }
 
 /// Appends a frame to a connection's outbox and keeps the books.
-fn append(
+pub(super) fn append(
     session: &mut Session,
     conn: ConnId,
     frame: &Frame,

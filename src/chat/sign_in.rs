@@ -21,6 +21,7 @@ use crate::limits;
 use crate::protocol::presence::PresenceChoice;
 use crate::protocol::reply::{self, Limits, NotRecovered, ReadyRoom};
 use crate::protocol::request::Auth;
+use crate::protocol::view::Watermark;
 use crate::protocol::{CloseCode, Epoch, ErrorCode, RequestId, RoomId, Seq, UnixMs, UserId};
 use std::collections::VecDeque;
 
@@ -65,6 +66,7 @@ impl Sessions {
             asked: 0,
             answers: Map::with_hasher(Seeded::with_seed(seed)),
             added: Vec::new(),
+            receipts: Vec::new(),
         }));
         ctx.effects
             .push(Effect::Verify(conn, auth.token.into_string()));
@@ -337,7 +339,7 @@ impl Sessions {
             return;
         };
         let Some(user) = joining.user else { return };
-        let mut answer = Standing::new(&joining, ctx.config.epoch.to_string());
+        let mut answer = Standing::new(&joining, ctx.config.epoch.to_string(), ctx.now.unix);
         let mut places = Vec::with_capacity(joining.rooms.len());
         for room in &joining.rooms {
             let Some(Subscribed::From { replay, .. }) = joining.answers.get(&room.room) else {
@@ -442,6 +444,7 @@ fn limits_of(ctx: &Context<'_>) -> Limits {
 struct Standing<'a> {
     joining: &'a Joining,
     same_epoch: bool,
+    now: UnixMs,
     events_left: usize,
     bytes_left: usize,
     rooms: Vec<ReadyRoom>,
@@ -450,10 +453,11 @@ struct Standing<'a> {
 }
 
 impl<'a> Standing<'a> {
-    fn new(joining: &'a Joining, epoch: String) -> Standing<'a> {
+    fn new(joining: &'a Joining, epoch: String, now: UnixMs) -> Standing<'a> {
         Standing {
             joining,
             same_epoch: joining.resume_epoch.as_deref() == Some(epoch.as_str()),
+            now,
             events_left: limits::REPLAY_CONNECTION_EVENTS_MAX,
             bytes_left: limits::REPLAY_CONNECTION_BYTES_MAX,
             rooms: Vec::new(),
@@ -487,6 +491,19 @@ impl<'a> Standing<'a> {
                 cursor,
             });
         }
+        let mut watermarks = description.watermarks.clone();
+        for (_, newer) in self
+            .joining
+            .receipts
+            .iter()
+            .filter(|(id, _)| *id == room.room)
+        {
+            let is_same = |mark: &&mut Watermark| mark.user_id == newer.user_id;
+            if let Some(mark) = watermarks.iter_mut().find(is_same) {
+                mark.read_seq = mark.read_seq.max(newer.read_seq);
+                mark.delivered_seq = mark.delivered_seq.max(newer.delivered_seq);
+            }
+        }
         self.rooms.push(ReadyRoom {
             room_id: room.room,
             kind: Some(room.kind),
@@ -497,7 +514,9 @@ impl<'a> Standing<'a> {
             reason: recovered.err(),
             from_seq: recovered.ok().map(|after| after + 1),
             to_seq: recovered.ok().map(|_| last_seq),
-            watermarks: description.watermarks.clone(),
+            muted_until: description.muted_until.filter(|until| *until > self.now),
+            archived: (description.archived).is_now(description.muted_until, self.now),
+            watermarks,
         });
         replays
     }
@@ -533,6 +552,8 @@ impl<'a> Standing<'a> {
                 reason: Some(NotRecovered::NotAMember),
                 from_seq: None,
                 to_seq: None,
+                muted_until: None,
+                archived: false,
                 watermarks: Vec::new(),
             });
         }

@@ -98,6 +98,12 @@ stats! {
         closed_crowded,
         /// Frames dropped by their class.
         frames_dropped,
+        /// Receipts taken from clients, one for each room.
+        receipts_taken,
+        /// Receipts that advanced a watermark in the store: of those of one user and room only the newest.
+        receipts_written,
+        /// Receipts put into outboxes.
+        receipts_told,
         /// Messages given to the relay, for other nodes.
         relay_published,
         /// Messages of other nodes, by the relay.

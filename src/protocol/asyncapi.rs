@@ -9,8 +9,8 @@ use super::event::{DURABLE_NAMES, Notice, RoomEventBody, RoomNotice};
 use super::ids::{JSON_INTEGER_MAX, RoomId, Seq};
 use super::presence::{PresenceIs, PresenceSnapshot};
 use super::reply::{
-    Changed, ErrorBody, History, MessageChanged, Ready, Refreshed, RoomCreated, RoomGot,
-    RoomsListed, Sent,
+    Changed, ErrorBody, History, MembersListed, MessageChanged, Ready, Refreshed, RoomCreated,
+    RoomGot, RoomsListed, Sent,
 };
 use super::request::Command;
 use super::time::UnixMs;
@@ -199,6 +199,7 @@ fn reply_schema(name: &str, generator: &mut SchemaGenerator) -> Schema {
         "RoomsListed" => generator.subschema_for::<RoomsListed>(),
         "RoomCreated" => generator.subschema_for::<RoomCreated>(),
         "RoomGot" => generator.subschema_for::<RoomGot>(),
+        "MembersListed" => generator.subschema_for::<MembersListed>(),
         "Changed" => generator.subschema_for::<Changed>(),
         "MessageChanged" => generator.subschema_for::<MessageChanged>(),
         "Sent" => generator.subschema_for::<Sent>(),
@@ -318,6 +319,7 @@ const LIMITS_IN_TEXT: &[(&str, usize)] = &[
         "READY_WATERMARK_MEMBERS_MAX",
         limits::READY_WATERMARK_MEMBERS_MAX,
     ),
+    ("RECEIPT_ROOMS_MAX", limits::RECEIPT_ROOMS_MAX),
     ("ROOM_MEMBERS_SHOWN_MAX", limits::ROOM_MEMBERS_SHOWN_MAX),
     ("UNREAD_MAX", limits::UNREAD_MAX as usize),
     ("USERS_PER_REQUEST_MAX", limits::USERS_PER_REQUEST_MAX),

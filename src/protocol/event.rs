@@ -7,7 +7,9 @@
 use super::ids::{RoomId, Seq, UserId};
 use super::presence::PresenceUpdated;
 use super::time::UnixMs;
-use super::view::{MemberJoined, MemberLeft, MemberRoleChanged, Message, Room, RoomUpdated};
+use super::view::{
+    MemberJoined, MemberLeft, MemberRoleChanged, Message, OwnView, Room, RoomUpdated, Watermark,
+};
 use super::websocket;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -189,6 +191,9 @@ pub enum Notice {
     /// To one connection: users it asked for are seen otherwise.
     #[serde(rename = "presence.updated")]
     PresenceUpdated(PresenceUpdated),
+    /// To a user's own other connections: what a room is to the user has changed.
+    #[serde(rename = "unread.updated")]
+    UnreadUpdated(UnreadUpdated),
     /// The node stops soon.
     #[serde(rename = "server.draining")]
     ServerDraining(ServerDraining),
@@ -216,6 +221,14 @@ pub enum RoomNotice {
         /// Who.
         data: TypingUpdated,
     },
+    /// What somebody has received and read by now. Watermarks only advance: of two the greater holds.
+    #[serde(rename = "receipt.updated")]
+    ReceiptUpdated {
+        /// The room.
+        room_id: RoomId,
+        /// Whose, and how far.
+        data: Watermark,
+    },
 }
 
 impl RoomNotice {
@@ -230,6 +243,16 @@ impl RoomNotice {
 pub struct TypingUpdated {
     /// Everybody who is typing, the reader included.
     pub user_ids: Vec<UserId>,
+}
+
+/// `data` of `unread.updated`.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct UnreadUpdated {
+    /// The room.
+    pub room_id: RoomId,
+    /// What it is to the user by now.
+    #[serde(flatten)]
+    pub own: OwnView,
 }
 
 /// `data` of `room.added`.

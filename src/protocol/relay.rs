@@ -6,7 +6,8 @@
 //!
 //! Layout, integers little-endian: version (1), kind (1), origin (8), epoch (8), room (16), then by
 //! kind. `Event`: seq (8), membership (1: 0 none, 1 joined, 2 left), user (16, of a membership), the
-//! event's JSON. `Head`: seq (8). `Added`, `Typing`: users (16 each). Presence is of no room (zeros). `Presence`: how
+//! event's JSON. `Head`: seq (8). `Added`, `Typing`: users (16 each). `Receipts`, for each: user (16), read and
+//! delivered seq (8 each), whether what the room is to the user changed (1). Presence is of no room (zeros). `Presence`: how
 //! long it holds, s (2), then for each: user (16), state (1: 0 offline, 1 away, 2 online), last seen, ms (8:
 //! 0 unknown). `PresenceAsked`: users (16 each).
 
@@ -31,6 +32,8 @@ pub enum RelayMessage {
     Added(RoomId, Vec<UserId>),
     /// These users of the node are typing in the room, and no others of it.
     Typing(RoomId, Vec<UserId>),
+    /// Receipts of members of the room, written: at most [`crate::limits::RECEIPTS_PER_MESSAGE`].
+    Receipts(RoomId, Vec<RelayedReceipt>),
     /// How these users are seen by their connections to the sender.
     Presence {
         /// How long it holds unless it is said again, s.
@@ -40,6 +43,19 @@ pub enum RelayMessage {
     },
     /// The sender wants to know how these users are seen, and for a while how that changes.
     PresenceAsked(Vec<UserId>),
+}
+
+/// How far a member is in a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RelayedReceipt {
+    /// The member.
+    pub user: UserId,
+    /// Read up to here; 0: not told.
+    pub read_seq: Seq,
+    /// Received up to here; 0: not told.
+    pub delivered_seq: Seq,
+    /// What the room is to the member alone may have changed: their other devices want to know.
+    pub is_own_changed: bool,
 }
 
 /// A message with where it comes from.
@@ -59,6 +75,7 @@ const ADDED: u8 = 3;
 const TYPING: u8 = 4;
 const PRESENCE: u8 = 5;
 const PRESENCE_ASKED: u8 = 6;
+const RECEIPTS: u8 = 7;
 
 /// Where a message is of no room.
 const NO_ROOM: RoomId = RoomId(Uuid::nil());
@@ -70,6 +87,7 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
         RelayMessage::Head(room, _) => (HEAD, room),
         RelayMessage::Added(room, _) => (ADDED, room),
         RelayMessage::Typing(room, _) => (TYPING, room),
+        RelayMessage::Receipts(room, _) => (RECEIPTS, room),
         RelayMessage::Presence { .. } => (PRESENCE, &NO_ROOM),
         RelayMessage::PresenceAsked(_) => (PRESENCE_ASKED, &NO_ROOM),
     };
@@ -95,6 +113,14 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
             bytes.extend_from_slice(websocket::payload(&event.frame));
         }
         RelayMessage::Head(_, seq) => bytes.extend_from_slice(&seq.to_le_bytes()),
+        RelayMessage::Receipts(_, receipts) => {
+            for receipt in receipts {
+                bytes.extend_from_slice(receipt.user.0.as_bytes());
+                bytes.extend_from_slice(&receipt.read_seq.to_le_bytes());
+                bytes.extend_from_slice(&receipt.delivered_seq.to_le_bytes());
+                bytes.push(u8::from(receipt.is_own_changed));
+            }
+        }
         RelayMessage::Presence { ttl_s, users } => {
             bytes.extend_from_slice(&ttl_s.to_le_bytes());
             for presence in users {
@@ -154,6 +180,22 @@ pub fn decode(bytes: &[u8]) -> Option<Relayed> {
                 ADDED => RelayMessage::Added(room, users),
                 _ => RelayMessage::Typing(room, users),
             }
+        }
+        RECEIPTS => {
+            let mut receipts = Vec::with_capacity(rest.len() / 33);
+            while !rest.is_empty() {
+                receipts.push(RelayedReceipt {
+                    user: user(&mut rest)?,
+                    read_seq: Seq::from_le_bytes(take(&mut rest)?),
+                    delivered_seq: Seq::from_le_bytes(take(&mut rest)?),
+                    is_own_changed: match take::<1>(&mut rest)? {
+                        [0] => false,
+                        [1] => true,
+                        _ => return None,
+                    },
+                });
+            }
+            RelayMessage::Receipts(room, receipts)
         }
         PRESENCE => {
             let ttl_s = u16::from_le_bytes(take(&mut rest)?);
@@ -227,6 +269,17 @@ mod tests {
             RelayMessage::Head(room(), 41),
             RelayMessage::Added(room(), vec![user, UserId(Uuid::from_u128(10))]),
             RelayMessage::Typing(room(), vec![user]),
+            RelayMessage::Receipts(
+                room(),
+                [(41, 42, false), (0, 7, true)]
+                    .map(|(read_seq, delivered_seq, is_own_changed)| RelayedReceipt {
+                        user,
+                        read_seq,
+                        delivered_seq,
+                        is_own_changed,
+                    })
+                    .to_vec(),
+            ),
             RelayMessage::Presence {
                 ttl_s: 60,
                 users: [

@@ -7,6 +7,7 @@ use super::error::ErrorCode;
 use super::ids::{ClientMsgId, JSON_INTEGER_MAX, RequestId, RoomId, Seq, UserId};
 use super::presence::{PresenceSet, PresenceSubscribe};
 use super::text::Text;
+use super::time::UnixMs;
 use super::view::{Mention, Role, RoomKind};
 use crate::limits;
 use schemars::JsonSchema;
@@ -171,6 +172,12 @@ requests! {
     "room.get" => RoomGet(RoomGet) reply "RoomGot",
     /// Leaves a group.
     "room.leave" => RoomLeave(RoomLeave) reply "Changed",
+    /// What the room is to the user alone: muted until some time, for good, or not.
+    "room.mute" => RoomMute(RoomMute) reply "Changed",
+    /// What the room is to the user alone: archived, or not.
+    "room.archive" => RoomArchive(RoomArchive) reply "Changed",
+    /// A page of a room's members, the longest-serving first.
+    "room.members.list" => RoomMembersList(RoomMembersList) reply "MembersListed",
     /// Adds members to a group.
     "room.members.add" => RoomMembersAdd(RoomMembers) reply "Changed",
     /// Removes members from a group.
@@ -199,6 +206,10 @@ requests! {
     "typing.start" => TypingStart(TypingIn) reply "",
     /// The user types no more; no reply.
     "typing.stop" => TypingStop(TypingIn) reply "",
+    /// The client has received all up to here; no reply. It only ever advances.
+    "receipt.delivered" => ReceiptDelivered(ReceiptMarks) reply "",
+    /// The user has read all up to here; no reply. It only ever advances.
+    "receipt.read" => ReceiptRead(ReceiptMarks) reply "",
     /// A page of a room's messages in their current state.
     "history.get" => HistoryGet(HistoryGet) reply "History",
     /// How this connection is to be seen.
@@ -313,6 +324,55 @@ pub struct RoomGet {
 pub struct RoomLeave {
     /// The room.
     pub room_id: RoomId,
+}
+
+/// A room to mute.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomMute {
+    /// The room.
+    pub room_id: RoomId,
+    /// Until when; absent: for good; null, or a time that has passed: not muted any more.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "Option<UnixMs>")]
+    pub until: Option<Option<UnixMs>>,
+}
+
+/// A value that is there, be it null.
+fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// A room to archive.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomArchive {
+    /// The room.
+    pub room_id: RoomId,
+    /// Absent: true.
+    #[serde(default)]
+    pub archived: Option<bool>,
+}
+
+/// A page of a room's members.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomMembersList {
+    /// The room.
+    pub room_id: RoomId,
+    /// `next_cursor` of the page before.
+    #[serde(default)]
+    pub cursor: Option<Text>,
+    /// At most so many.
+    #[serde(default)]
+    pub limit: Option<u32>,
+}
+
+/// How far the user, or the client, is in rooms.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ReceiptMarks {
+    /// Up to which `seq`, by room: at most [`crate::limits::RECEIPT_ROOMS_MAX`] rooms. A `seq` that the room
+    /// does not have yet counts as its newest; rooms that the user is not a member of are passed over.
+    pub rooms: BTreeMap<RoomId, Seq>,
 }
 
 /// Members to add or to remove.

@@ -224,6 +224,17 @@ impl Backend {
         message.expect("a message")
     }
 
+    /// One outcome per receipt.
+    pub fn receipts(&self, receipts: Vec<Receipt>) -> Vec<ReceiptOutcome> {
+        let count = receipts.len();
+        let StoreAnswer::WriteReceipts(outcomes) = self.call(StoreCall::WriteReceipts(receipts))
+        else {
+            panic!("not the answer to receipts");
+        };
+        assert_eq!(outcomes.len(), count, "one outcome per receipt");
+        outcomes
+    }
+
     pub fn open_room(&self, room: RoomId) -> Option<OpenedRoom> {
         let StoreAnswer::OpenRooms(mut rooms) = self.call(StoreCall::OpenRooms(vec![room])) else {
             panic!("not the answer to open rooms");

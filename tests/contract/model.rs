@@ -28,6 +28,10 @@ pub struct ModelRoom {
     members: BTreeMap<UserId, ModelMember>,
     former: Vec<UserId>,
     read: BTreeMap<UserId, Seq>,
+    delivered: BTreeMap<UserId, Seq>,
+    muted_until: BTreeMap<UserId, UnixMs>,
+    /// As of which event.
+    archived: BTreeMap<UserId, Seq>,
     /// All messages in their current state.
     messages: BTreeMap<Seq, Message>,
     /// What each message of a person was sent as.
@@ -114,6 +118,9 @@ impl Model {
             members: BTreeMap::new(),
             former: Vec::new(),
             read: BTreeMap::new(),
+            delivered: BTreeMap::new(),
+            muted_until: BTreeMap::new(),
+            archived: BTreeMap::new(),
             messages: BTreeMap::new(),
             bodies: BTreeMap::new(),
             reactions: BTreeSet::new(),
@@ -126,6 +133,7 @@ impl Model {
             let joined_seq = 1;
             room.members.insert(*user, ModelMember { role, joined_seq });
             room.read.insert(*user, 1);
+            room.delivered.insert(*user, 1);
         }
         self.rooms.insert(op.room, room);
         let mut view = self.view(op.room, limits::ROOM_MEMBERS_SHOWN_MAX);
@@ -192,6 +200,7 @@ impl Model {
         }
         let next = room.events.len() as u64 + 1;
         room.read.insert(op.actor, next);
+        room.delivered.insert(op.actor, next);
         room.bodies.insert(next, op.kind.clone());
         let event = self.event(now, op, |ts| RoomEventBody::MessageCreated {
             message: Box::new(Message {
@@ -369,6 +378,7 @@ impl Model {
             room.members
                 .insert(user_id, ModelMember { role, joined_seq });
             room.read.insert(user_id, joined_seq);
+            room.delivered.insert(user_id, joined_seq);
             events.push(event);
         }
         Ok((
@@ -543,7 +553,7 @@ impl Model {
             name: self.names[&user_id].clone(),
             role: room.members[&user_id].role,
             read_seq: room.read[&user_id],
-            delivered_seq: room.read[&user_id],
+            delivered_seq: room.delivered[&user_id],
         };
         Room {
             room_id,
@@ -572,6 +582,78 @@ impl Model {
     pub fn read_seq(&self, room: RoomId, user: UserId) -> Option<Seq> {
         let room = self.rooms.get(&room)?;
         room.members.contains_key(&user).then(|| room.read[&user])
+    }
+
+    pub fn receipt(&mut self, receipt: &Receipt) -> ReceiptOutcome {
+        let room = self.rooms.get_mut(&receipt.room);
+        let Some(room) = room.filter(|room| room.members.contains_key(&receipt.user)) else {
+            return ReceiptOutcome::NotAMember;
+        };
+        let last_seq = room.events.len() as Seq;
+        let before = (room.read[&receipt.user], room.delivered[&receipt.user]);
+        let read_seq = before.0.max(receipt.read_seq.min(last_seq));
+        let delivered_seq = before
+            .1
+            .max(receipt.delivered_seq.min(last_seq))
+            .max(read_seq);
+        room.read.insert(receipt.user, read_seq);
+        room.delivered.insert(receipt.user, delivered_seq);
+        match (read_seq, delivered_seq) == before {
+            true => ReceiptOutcome::Known,
+            false => ReceiptOutcome::Advanced {
+                read_seq,
+                delivered_seq,
+                is_read: read_seq > before.0,
+            },
+        }
+    }
+
+    pub fn set_own(&mut self, set: &SetOwn) -> Result<bool, ErrorCode> {
+        let before = self
+            .own_view(set.room, set.user, set.now)
+            .ok_or(ErrorCode::Forbidden)?;
+        let room = self.rooms.get_mut(&set.room).expect("looked up above");
+        match set.change {
+            OwnChange::Mute(until) => {
+                if room.muted_until.get(&set.user).copied() == until {
+                    return Ok(false);
+                }
+                match until {
+                    Some(until) => room.muted_until.insert(set.user, until),
+                    None => room.muted_until.remove(&set.user),
+                };
+                if !before.archived {
+                    room.archived.remove(&set.user);
+                }
+            }
+            OwnChange::Archive(archive) if archive == before.archived => return Ok(false),
+            OwnChange::Archive(true) => {
+                room.archived.insert(set.user, room.events.len() as Seq);
+            }
+            OwnChange::Archive(false) => {
+                room.archived.remove(&set.user);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What a room is to this user alone, if a member.
+    pub fn own_view(&self, id: RoomId, user: UserId, now: UnixMs) -> Option<OwnView> {
+        let read_seq = self.read_seq(id, user)?;
+        let room = &self.rooms[&id];
+        let muted_until = room.muted_until.get(&user).copied();
+        let muted_until = muted_until.filter(|until| *until > now);
+        let spoken = |since: Seq| {
+            let mut messages = room.messages.values();
+            messages.any(|it| it.seq > since && it.kind == MessageKind::Text)
+        };
+        let archived = room.archived.get(&user);
+        Some(OwnView {
+            read_seq,
+            unread: self.unread(id, user),
+            muted_until,
+            archived: archived.is_some_and(|since| muted_until.is_some() || !spoken(*since)),
+        })
     }
 
     pub fn roles(&self, room: RoomId) -> Vec<(UserId, Role)> {

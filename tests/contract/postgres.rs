@@ -3,7 +3,9 @@
 
 use crate::harness::*;
 use crate::postgres_server::{PostgresServer, shared};
-use caffis_chat::chat::port::{Op, Store, StoreAnswer, StoreCall, StoreError};
+use caffis_chat::chat::port::{
+    Op, Receipt, ReceiptOutcome, Store, StoreAnswer, StoreCall, StoreError,
+};
 use caffis_chat::protocol::{ErrorCode, RoomId, Seq};
 use caffis_chat::store::postgres::{OpenError, PostgresOptions, PostgresStore, migrate};
 use std::path::PathBuf;
@@ -198,6 +200,41 @@ fn a_member_removed_while_his_send_waits_sends_nothing() {
     let refusal = sending.join().expect("a send").remove(0);
     assert_eq!(refusal.expect_err("refused").code, ErrorCode::Forbidden);
     assert_eq!(backend.last_seq(room), 2);
+}
+
+#[test]
+fn receipts_wait_for_nobody_neither_a_rooms_lock_nor_a_send_of_the_member() {
+    let (backend, _) = two_nodes();
+    backend.users(3);
+    let room = group_id(1, 1);
+    backend.done(create_group(1, 1, [2, 3]));
+    backend.done(send(room, 1, 1, "hello"));
+    let sql = format!(
+        "SELECT FROM chat_rooms WHERE room_id = '{room}' FOR NO KEY UPDATE;
+         UPDATE message_read_status SET read_seq = 2 WHERE room_id = '{room}' AND user_id = '{}'",
+        user(2)
+    );
+    let held = Held::begin(backend.database(), &sql);
+    let given: Vec<Receipt> = [2, 3]
+        .map(|n| Receipt {
+            room,
+            user: user(n),
+            read_seq: 2,
+            delivered_seq: 2,
+        })
+        .to_vec();
+    let advanced = |is_read| ReceiptOutcome::Advanced {
+        read_seq: 2,
+        delivered_seq: 2,
+        is_read,
+    };
+    let outcomes = backend.receipts(given.clone());
+    assert_eq!(outcomes, [ReceiptOutcome::Busy, advanced(true)]);
+    held.end("COMMIT");
+    // Only what was delivered is new by now.
+    let outcomes = backend.receipts(given);
+    assert_eq!(outcomes, [advanced(false), ReceiptOutcome::Known]);
+    assert_eq!(deadlocks(backend.database()), "0");
 }
 
 #[test]
@@ -443,7 +480,7 @@ fn nodes_that_start_together_migrate_once() {
         let epochs: Vec<_> = epochs.collect();
         assert!(epochs.iter().all(|epoch| *epoch == epochs[0]));
         let versions = server.sql(&database, "SELECT count(*) FROM schema_migrations");
-        assert_eq!(versions, "3");
+        assert_eq!(versions, "4");
     }
 }
 

@@ -262,6 +262,7 @@ fn compare_rooms(backend: &Backend, model: &Model, n: u128, random: &mut Random)
             cursor,
             limit,
             archived: false,
+            now: UnixMs(START_MS),
         };
         let StoreAnswer::ListRooms(page) = backend.call(StoreCall::ListRooms(read)) else {
             panic!("not the answer to a list");
@@ -280,8 +281,10 @@ fn compare_rooms(backend: &Backend, model: &Model, n: u128, random: &mut Random)
         let mut expected = model.view(room, 8);
         expected.pins = None;
         assert_eq!(listed.room, expected);
-        assert_eq!(listed.unread, model.unread(room, user));
-        assert_eq!(Some(listed.read_seq), model.read_seq(room, user));
+        assert_eq!(
+            Some(listed.own),
+            model.own_view(room, user, UnixMs(START_MS))
+        );
         assert_eq!(listed.last_message, model.last_message(room, user));
     }
 
@@ -289,7 +292,8 @@ fn compare_rooms(backend: &Backend, model: &Model, n: u128, random: &mut Random)
     match (backend.get_room(room, n), model.read_seq(room, user)) {
         (Ok(found), Some(read_seq)) => {
             assert_eq!(found.room, model.view(room, limits::ROOM_MEMBERS_SHOWN_MAX));
-            assert_eq!(found.read_seq, read_seq);
+            assert_eq!(found.own.read_seq, read_seq);
+            assert_eq!(found.own.unread, model.unread(room, user));
         }
         (Err(_), None) => (),
         (found, expected) => panic!("{found:?}, not {expected:?}"),

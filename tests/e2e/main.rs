@@ -33,6 +33,7 @@ mod members;
 mod messages;
 mod presence;
 mod rates;
+mod receipts;
 mod resume;
 mod rooms;
 mod session;

@@ -18,6 +18,7 @@ mod commit;
 mod history;
 mod lanes;
 mod options;
+mod own;
 mod read;
 mod rooms;
 mod row;

@@ -1,6 +1,8 @@
 //! Reads of rooms: for their home shard and for those who look at one. Each call is one statement, so
 //! it sees one snapshot and costs one round trip.
 
+use super::own;
+use super::rooms::unread;
 use super::row::{
     Failure, event_json, get, message, message_columns, role, room_id, room_kind, room_view, uint,
     user_id,
@@ -11,14 +13,14 @@ use crate::chat::port::{
 };
 use crate::limits;
 use crate::protocol::event::RoomEvent;
-use crate::protocol::{ErrorCode, RoomId, Seq, UnixMs, UserId};
+use crate::protocol::{ErrorCode, RoomId, UnixMs, UserId};
 use crate::store::changes::KeptChange;
 use crate::store::common::{event_of, int, refuse};
 use std::collections::BTreeMap;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-/// All statements that read.
+/// All statements that read, and those that write and may be repeated as if they did not.
 pub(super) const READS: &[&str] = &[
     super::rooms::SIGN_IN,
     super::rooms::LIST,
@@ -31,6 +33,10 @@ pub(super) const READS: &[&str] = &[
     EVENTS_NEWEST,
     GET_ROOMS,
     WHO_SHARES,
+    own::WRITE_RECEIPTS,
+    own::SET_OWN,
+    own::OWN_STATES,
+    own::LIST_MEMBERS,
 ];
 
 /// What became of a read.
@@ -40,7 +46,7 @@ pub(super) enum Read {
     MustWrite,
 }
 
-/// Answers a call that writes nothing. `is_written`: the users of a sign-in are known.
+/// Answers a call that writes nothing, or nothing that may not be written twice. `is_written`: the users of a sign-in are known.
 pub(super) async fn answer(
     session: &Session,
     call: &StoreCall,
@@ -64,6 +70,16 @@ pub(super) async fn answer(
         }
         StoreCall::GetRooms(questions) => {
             StoreAnswer::GetRooms(get_rooms(session, questions).await?)
+        }
+        StoreCall::ListMembers(read) => {
+            StoreAnswer::ListMembers(own::list_members(session, read).await?)
+        }
+        StoreCall::WriteReceipts(receipts) => {
+            StoreAnswer::WriteReceipts(own::write_receipts(session, receipts).await?)
+        }
+        StoreCall::SetOwn(set) => StoreAnswer::SetOwn(own::set_own(session, set).await?),
+        StoreCall::OwnStates(questions) => {
+            StoreAnswer::OwnStates(own::own_states(session, questions).await?)
         }
         StoreCall::WhoShares { user, others } => {
             StoreAnswer::WhoShares(who_shares(session, *user, others).await?)
@@ -242,13 +258,21 @@ fn event(room: RoomId, row: &Row) -> Result<RoomEvent, Failure> {
     change.event(room).map_err(Failure::Data)
 }
 
-const GET_ROOMS: &str = "SELECT a.room_id, p.user_id IS NOT NULL, coalesce(s.read_seq, 0),
-         CASE WHEN p.user_id IS NOT NULL THEN chat_whole_room(a.room_id, $3) END
+const GET_ROOMS: &str = concat!(
+    "SELECT a.room_id, p.user_id IS NOT NULL,
+         CASE WHEN p.user_id IS NOT NULL THEN chat_whole_room(a.room_id, $3) END,
+         coalesce(s.read_seq, 0),
+         CASE WHEN p.user_id IS NOT NULL AND coalesce(s.read_seq, 0) < r.last_seq THEN ",
+    unread!("a.room_id", "coalesce(s.read_seq, 0)", "a.user_id", "$4"),
+    " ELSE 0 END, s.muted_until, CASE WHEN s.archived_seq IS NULL THEN 0
+         ELSE chat_archived(a.room_id, s.archived_seq) END
      FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS a (room_id, user_id, n)
+     LEFT JOIN chat_rooms r ON r.room_id = a.room_id
      LEFT JOIN room_participants p
          ON p.room_id = a.room_id AND p.user_id = a.user_id AND p.left_seq IS NULL
      LEFT JOIN message_read_status s ON s.room_id = a.room_id AND s.user_id = a.user_id
-     ORDER BY a.n";
+     ORDER BY a.n"
+);
 
 async fn get_rooms(
     session: &Session,
@@ -257,16 +281,17 @@ async fn get_rooms(
     let rooms: Vec<Uuid> = questions.iter().map(|(room, _)| room.0).collect();
     let users: Vec<Uuid> = questions.iter().map(|(_, user)| user.0).collect();
     let shown_max = limits::ROOM_MEMBERS_SHOWN_MAX as i64;
+    let unread_max = i64::from(limits::UNREAD_MAX);
     let rows = session
-        .query(GET_ROOMS, &[&rooms, &users, &shown_max])
+        .query(GET_ROOMS, &[&rooms, &users, &shown_max, &unread_max])
         .await?;
     let answer = |row| {
         if !get::<bool>(row, 1)? {
             return Ok(refuse(ErrorCode::Forbidden, "not a member of this room"));
         }
-        let read_seq: Seq = uint(row, 2)?;
-        let room = room_view(room_id(row, 0)?, get(row, 3)?)?;
-        Ok(Ok(RoomForUser { room, read_seq }))
+        let room = room_view(room_id(row, 0)?, get(row, 2)?)?;
+        let own = own::own_state(row, 3)?;
+        Ok(Ok(RoomForUser { room, own }))
     };
     rows.iter().map(answer).collect()
 }

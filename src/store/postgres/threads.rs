@@ -276,6 +276,10 @@ impl Store for PostgresStore {
             | StoreCall::History(_)
             | StoreCall::ListRooms(_)
             | StoreCall::GetRooms(_)
+            | StoreCall::ListMembers(_)
+            | StoreCall::WriteReceipts(_)
+            | StoreCall::SetOwn(_)
+            | StoreCall::OwnStates(_)
             | StoreCall::WhoShares { .. }
             | StoreCall::RenewEpoch(_) => {
                 pending.reads = 1;

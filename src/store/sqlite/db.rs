@@ -9,8 +9,11 @@ use super::marks::{Marks, MarksWriter};
 use super::options::{DbOptions, OpenError};
 use super::row::{Failure, refuse};
 use super::write::Batch;
-use super::{read, rooms, schema};
-use crate::chat::port::{Op, OpOutcome, SignIn, StoreAnswer, StoreCall, StoreError};
+use super::{own, read, rooms, schema};
+use crate::chat::port::{
+    Op, OpOutcome, Receipt, ReceiptOutcome, Refusal, SetOwn, SignIn, StoreAnswer, StoreCall,
+    StoreError,
+};
 use crate::chat::sabotage::Sabotage;
 use crate::protocol::{Epoch, ErrorCode, RoomId, UnixMs};
 use rusqlite::Connection;
@@ -111,14 +114,64 @@ impl Db {
                 self.renew_epoch(*last)?;
                 Ok(StoreAnswer::RenewEpoch)
             }
+            StoreCall::WriteReceipts(receipts) => self
+                .write_receipts(receipts)
+                .map(StoreAnswer::WriteReceipts),
+            StoreCall::SetOwn(set) => self.set_own(set).map(StoreAnswer::SetOwn),
             StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
             | StoreCall::Events(_)
             | StoreCall::History(_)
             | StoreCall::ListRooms(_)
             | StoreCall::GetRooms(_)
+            | StoreCall::ListMembers(_)
+            | StoreCall::OwnStates(_)
             | StoreCall::WhoShares { .. } => self.read(call),
         }
+    }
+
+    /// Writes a batch of receipts.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: they may stand all the same.
+    pub fn write_receipts(
+        &mut self,
+        receipts: &[Receipt],
+    ) -> Result<Vec<ReceiptOutcome>, StoreError> {
+        self.transact_own(|connection, marks| own::write_receipts(connection, marks, receipts))
+    }
+
+    /// Changes what a room is to one of its members.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
+    pub fn set_own(&mut self, set: &SetOwn) -> Result<Result<bool, Refusal>, StoreError> {
+        self.transact_own(|connection, marks| own::set_own(connection, marks, set))
+    }
+
+    /// A transaction beside those of the rooms' events.
+    fn transact_own<T>(
+        &mut self,
+        work: impl Fn(&Connection, &Marks) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        let (connection, marks) = (&self.connection, self.marks.get_mut());
+        let mut transact = || {
+            connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            marks.refresh(connection)?;
+            let done = work(connection, marks)?;
+            connection.prepare_cached("COMMIT")?.execute([])?;
+            Ok(done)
+        };
+        let result = match self.catches_panics {
+            true => catch_unwind(AssertUnwindSafe(&mut transact))
+                .unwrap_or_else(|_| Err(Failure::Data("a write panicked".to_owned()))),
+            false => transact(),
+        };
+        result.map_err(|failure: Failure| {
+            self.recover(&failure);
+            tracing::error!(error = ?failure, "a write failed");
+            failure.into()
+        })
     }
 
     /// Gives the history another epoch, if it still has this one.
@@ -294,6 +347,7 @@ impl Db {
             match schema::open_writer(Some(path), &self.options) {
                 Ok((connection, meta)) => {
                     self.connection = connection;
+                    self.marks = RefCell::default();
                     self.epoch = meta.epoch;
                     if let Ok(marks) = MarksWriter::new(&self.connection) {
                         self.marks_writer = marks.after_failure(self.marks_writer);

@@ -19,6 +19,7 @@ mod marks;
 mod members;
 mod messages;
 mod options;
+mod own;
 mod read;
 mod rooms;
 mod row;

@@ -20,7 +20,8 @@ use super::options::{
 };
 use super::{read, schema};
 use crate::chat::port::{
-    Op, OpOutcome, ReplySink, SignIn, Store, StoreAnswer, StoreCall, StoreError, StoreReply, Ticket,
+    Op, OpOutcome, Receipt, ReplySink, SetOwn, SignIn, Store, StoreAnswer, StoreCall, StoreError,
+    StoreReply, Ticket,
 };
 use crate::protocol::{Epoch, UnixMs};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -168,6 +169,18 @@ impl Store for SqliteStore {
                     write.into_pending().answer(Err(error));
                 }
             }
+            StoreCall::WriteReceipts(receipts) => {
+                let sent = give(&self.writes, Write::Receipts(pending, receipts));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
+            StoreCall::SetOwn(set) => {
+                let sent = give(&self.writes, Write::SetOwn(pending, set));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
             StoreCall::SignIn(_)
             | StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
@@ -175,6 +188,8 @@ impl Store for SqliteStore {
             | StoreCall::History(_)
             | StoreCall::ListRooms(_)
             | StoreCall::GetRooms(_)
+            | StoreCall::ListMembers(_)
+            | StoreCall::OwnStates(_)
             | StoreCall::WhoShares { .. } => {
                 if let Err((read, error)) = give(&self.reads, Read { pending, call }) {
                     read.pending.answer(Err(error));
@@ -273,6 +288,9 @@ impl Drop for Pending {
 enum Write {
     Commit(Pending, Vec<Op>),
     SignIn(Pending, Vec<SignIn>),
+    /// In a transaction of its own, after that of the group.
+    Receipts(Pending, Vec<Receipt>),
+    SetOwn(Pending, SetOwn),
     /// Done alone, in its turn.
     RenewEpoch(Pending, Epoch),
 }
@@ -282,6 +300,8 @@ impl Write {
         match self {
             Write::Commit(_, ops) => ops.len(),
             Write::SignIn(_, users) => users.len(),
+            Write::Receipts(_, receipts) => receipts.len(),
+            Write::SetOwn(..) => 1,
             Write::RenewEpoch(..) => GROUP_OPS_MAX,
         }
     }
@@ -290,6 +310,8 @@ impl Write {
         match self {
             Write::Commit(pending, _)
             | Write::SignIn(pending, _)
+            | Write::Receipts(pending, _)
+            | Write::SetOwn(pending, _)
             | Write::RenewEpoch(pending, _) => pending,
         }
     }
@@ -340,10 +362,14 @@ impl Writer {
                 Write::Commit(_, more) => ops.extend(more),
                 Write::SignIn(_, more) => users.extend(more),
                 Write::RenewEpoch(_, last) => renewed = Some(self.db.renew_epoch(*last)),
+                Write::Receipts(..) | Write::SetOwn(..) => (),
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
-        let result = self.db.write((self.clock)(), &users, &ops);
+        let result = match users.is_empty() && ops.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.db.write((self.clock)(), &users, &ops),
+        };
         self.epoch.store(self.db.epoch().0, Ordering::Release);
         let mut outcomes = result.map(Vec::into_iter);
         for write in group {
@@ -368,6 +394,13 @@ impl Writer {
                     }
                     Err(error) => pending.answer(Err(error.clone())),
                 },
+                Write::Receipts(pending, receipts) => {
+                    let written = self.db.write_receipts(&receipts);
+                    pending.answer(written.map(StoreAnswer::WriteReceipts));
+                }
+                Write::SetOwn(pending, set) => {
+                    pending.answer(self.db.set_own(&set).map(StoreAnswer::SetOwn));
+                }
                 Write::RenewEpoch(pending, _) => {
                     let renewed = renewed.take().unwrap_or(Err(StoreError::Overloaded));
                     pending.answer(renewed.map(|()| StoreAnswer::RenewEpoch));
