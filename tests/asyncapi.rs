@@ -4,6 +4,7 @@
 #[path = "support/schema.rs"]
 mod schema;
 
+use caffis_chat::protocol::block::{BlockSet, BlockedUser, BlocksListed, BlocksUpdated};
 use caffis_chat::protocol::event::{
     DURABLE_NAMES, MessageDeleted, MessagePinned, MessageUnpinned, Notice, PING_JSON,
     ReactionUpdated, RoomAdded, RoomEvent, RoomEventBody, RoomGap, RoomNotice, RoomRemoved,
@@ -172,6 +173,11 @@ fn replies() -> Vec<(&'static str, String)> {
         seq: 6,
         revision: 2,
     };
+    let block = BlockSet {
+        user_id: USER,
+        blocked: true,
+        changed: true,
+    };
     let sent = Sent {
         client_msg_id: ClientMsgId(Uuid::from_u128(3)),
         room_id: ROOM,
@@ -274,6 +280,22 @@ fn replies() -> Vec<(&'static str, String)> {
                 },
             ),
         ),
+        ("user.block", reply::ack(1, &block)),
+        ("user.unblock", reply::ack(1, &block)),
+        (
+            "user.blocks",
+            reply::ack(
+                1,
+                &BlocksListed {
+                    users: vec![BlockedUser {
+                        user_id: USER,
+                        name: "Eve".to_owned(),
+                        blocked_at: TS,
+                    }],
+                    next_cursor: Some("c".to_owned()),
+                },
+            ),
+        ),
     ]
 }
 
@@ -358,6 +380,14 @@ fn notices() -> Vec<String> {
             reason: "position_expired".to_owned(),
         }),
         Notice::PresenceUpdated(PresenceUpdated { users: presences() }),
+        Notice::BlocksUpdated(BlocksUpdated {
+            user_id: Some(USER),
+            blocked: Some(true),
+        }),
+        Notice::BlocksUpdated(BlocksUpdated {
+            user_id: None,
+            blocked: None,
+        }),
         Notice::ServerDraining(ServerDraining {
             reconnect_after_ms: 1,
         }),
@@ -455,6 +485,9 @@ fn requests() -> Vec<(&'static str, String)> {
         ),
         ("presence.set", r#"{"state":"away"}"#.to_owned()),
         ("presence.subscribe", format!(r#"{{"user_ids":["{id}"]}}"#)),
+        ("user.block", format!(r#"{{"user_id":"{id}"}}"#)),
+        ("user.unblock", format!(r#"{{"user_id":"{id}"}}"#)),
+        ("user.blocks", r#"{"cursor":"c","limit":10}"#.to_owned()),
     ];
     data.iter()
         .map(|(name, data)| {

@@ -8,6 +8,8 @@
     clippy::disallowed_macros
 )]
 
+#[path = "contract/blocks.rs"]
+mod blocks;
 #[path = "contract/changes.rs"]
 mod changes;
 #[path = "contract/concurrent.rs"]

@@ -3,12 +3,13 @@
 //!
 //! Next: a write goes to its room's home ([`super::commits`]), a read to the store.
 
+use super::blocks::block_of;
 use super::bus::{Context, MeshMessage, Write};
 use super::commits::room_to_create;
 use super::load::Load;
 use super::port::{
-    HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MessageChange, Op, OpKind,
-    Refusal, StoreAnswer, StoreCall, StoreError,
+    BlocksRead, HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MessageChange, Op,
+    OpKind, Refusal, StoreAnswer, StoreCall, StoreError,
 };
 use super::session::{Read, State};
 use super::sessions::{Call, Sessions, may_begin};
@@ -96,6 +97,11 @@ impl Sessions {
             Ok(Command::PresenceSubscribe(subscribe)) => {
                 sorted(subscribe.user_ids).and_then(|users| self.watch(conn, id, users, ctx))
             }
+            Ok(Command::UserBlock(block)) => block_of(user, block.user_id, true)
+                .and_then(|(room, kind)| self.write(conn, id, user, room, kind, ctx)),
+            Ok(Command::UserUnblock(block)) => block_of(user, block.user_id, false)
+                .and_then(|(room, kind)| self.write(conn, id, user, room, kind, ctx)),
+            Ok(Command::UserBlocks(blocks)) => self.read(conn, id, Read::Blocks(blocks), ctx),
             Ok(Command::TypingStart(TypingIn { room_id })) => {
                 self.hint(id, |all| all.typing(conn, user, room_id, true, ctx))
             }
@@ -364,7 +370,9 @@ impl Sessions {
         }
         let after = match &read {
             Read::Presence(users) => Call::Shared(conn, request, users.clone()),
-            Read::History(_) | Read::List(_) | Read::Room(_) => Call::Read(conn, request),
+            Read::History(_) | Read::List(_) | Read::Room(_) | Read::Blocks(_) => {
+                Call::Read(conn, request)
+            }
         };
         let ticket = ctx.call(call_of(ready.user, read));
         self.calls.insert(ticket, after);
@@ -385,6 +393,7 @@ impl Sessions {
         let Some(id) = request else { return };
         let json = match result {
             Ok(StoreAnswer::History(history)) => history.map(|history| reply::ack(id, &history)),
+            Ok(StoreAnswer::Blocks(page)) => page.map(|page| reply::ack(id, &page)),
             Ok(StoreAnswer::ListRooms(page)) => page.map(|page| {
                 let listed = RoomsListed {
                     rooms: page.rooms,
@@ -442,6 +451,11 @@ fn call_of(user: UserId, read: Read) -> StoreCall {
             cursor: list.cursor.map(|cursor| cursor.into_string()),
         }),
         Read::Room(get) => StoreCall::GetRooms(vec![(get.room_id, user)]),
+        Read::Blocks(blocks) => StoreCall::Blocks(BlocksRead {
+            user,
+            limit: limit_of(blocks.limit, limits::BLOCKS_PAGE_MAX),
+            cursor: blocks.cursor.map(|cursor| cursor.into_string()),
+        }),
         Read::Presence(others) => StoreCall::WhoShares { user, others },
     }
 }

@@ -4,12 +4,13 @@
 //! The store is the only sequencer. A call is answered exactly once. [`StoreError::Unavailable`]
 //! says nothing about the outcome of a commit: it may stand all the same.
 
+use crate::protocol::block::{BlockChange, BlocksListed};
 use crate::protocol::event::RoomEvent;
 use crate::protocol::reply::{History, MessageChanged, Sent};
 use crate::protocol::view::{ListedRoom, Mention, Role, Room, RoomKind, Watermark};
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 
-/// What a shard asks of the store. Ten kinds of call, each on one consistent snapshot.
+/// What a shard asks of the store. A few kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
 pub enum StoreCall {
     /// Writes, decided and committed together, in this order; each succeeds or is refused alone.
@@ -33,13 +34,16 @@ pub enum StoreCall {
     ListRooms(ListRead),
     /// Single rooms as seen by one of their members.
     GetRooms(Vec<(RoomId, UserId)>),
-    /// Who of these is in a room with this user, now: whose presence they may see.
+    /// Who of these is in a room with this user now, and not severed from them by a block: whose
+    /// presence they may see.
     WhoShares {
         /// Who asks.
         user: UserId,
         /// Whom they ask for, sorted, without repeats, at most [`crate::limits::USERS_PER_REQUEST_MAX`].
         others: Vec<UserId>,
     },
+    /// A page of the users whom one blocks.
+    Blocks(BlocksRead),
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
     /// has released): if the store's epoch is still this one, it becomes a new random one. The
     /// reply's `epoch` says what it is now, also when another asked first.
@@ -61,6 +65,8 @@ pub enum StoreAnswer {
         rooms: Vec<(RoomId, Seq)>,
         /// `version` per user.
         users: Vec<(UserId, u64)>,
+        /// Those of the rooms that are direct rooms of two of whom one blocks the other.
+        severed: Vec<RoomId>,
     },
     /// The stretch.
     Events(EventsPage),
@@ -72,6 +78,8 @@ pub enum StoreAnswer {
     GetRooms(Vec<Result<RoomForUser, Refusal>>),
     /// Those of `others` who are, in any order.
     WhoShares(Vec<UserId>),
+    /// The page, or why there is none (a bad cursor).
+    Blocks(Result<BlocksListed, Refusal>),
     /// The epoch is another one than the one given.
     RenewEpoch,
 }
@@ -124,7 +132,7 @@ pub struct Op {
 pub enum OpKind {
     /// Opens the room, or finds it. Unknown members are `not_found`. A second time: the room as
     /// it is with `created: false`, or `idempotency_conflict` if a *group* was opened with other
-    /// kind, members or title.
+    /// kind, members or title. Not with one whom a block severs from the actor (`forbidden`).
     CreateRoom {
         /// Direct or group.
         kind: RoomKind,
@@ -135,9 +143,10 @@ pub enum OpKind {
     },
     /// A message. Order of decisions: duplicate (same body: the first `seq` and
     /// `duplicate: true`; another body: `idempotency_conflict`), room and membership
-    /// (`forbidden`; `forbidden` also where there is no such room), `reply_to_seq` names a message
+    /// (`forbidden`; `forbidden` also where there is no such room, and in a direct room of two of whom
+    /// one blocks the other), `reply_to_seq` names a message
     /// of this room (`not_found`), the sender may mention all (`forbidden`), who is mentioned is a
-    /// member (`not_found`).
+    /// member (`not_found`), and not severed from the sender by a block (`forbidden`).
     Send {
         /// The sender's name for it.
         client_msg_id: ClientMsgId,
@@ -162,7 +171,8 @@ pub enum OpKind {
     /// Adds to a group, by its owner or an admin (`forbidden` otherwise, and in a direct room).
     /// One `member.joined` per user who was not a member; unknown users are `not_found`; more
     /// than [`crate::limits::MEMBERS_MAX`] members, or a user with
-    /// [`crate::limits::ROOMS_PER_USER_MAX`] rooms, is `too_large`. All or none.
+    /// [`crate::limits::ROOMS_PER_USER_MAX`] rooms, is `too_large`; nor one whom a block severs from the
+    /// actor (`forbidden`). All or none.
     AddMembers {
         /// Who, sorted, without repeats.
         users: Vec<UserId>,
@@ -192,6 +202,15 @@ pub enum OpKind {
     /// admin, else member, becomes owner (`member.role_changed` after `member.left`). By one who
     /// is no member: `changed: false` if the room is a group they once were in, else `forbidden`.
     Leave,
+    /// Blocks a user, or no longer does; the room is that of the two ([`RoomId::direct`]), whether
+    /// there is one or not. An unknown user is `not_found`; more than [`crate::limits::BLOCKS_MAX`] blocks are
+    /// `too_large`. No event: raises the `version` of both users.
+    SetBlock {
+        /// Whom; not oneself.
+        user: UserId,
+        /// Blocked, or no longer.
+        blocked: bool,
+    },
 }
 
 /// What is done to a message.
@@ -262,6 +281,13 @@ pub enum OpReply {
     Message(MessageChanged),
     /// To the others: the last event of the change, or `None` if nothing changed.
     Changed(Option<Seq>),
+    /// To [`OpKind::SetBlock`].
+    Block {
+        /// How it is now.
+        block: BlockChange,
+        /// Whether it was otherwise.
+        changed: bool,
+    },
 }
 
 /// A user who connects.
@@ -284,6 +310,8 @@ pub struct SignIn {
 pub struct SignedIn {
     /// Rises with every change of the user's rooms, blocks or sessions.
     pub version: u64,
+    /// Rises with every change of the user's own blocks.
+    pub block_version: u64,
     /// Every room of the user, up to [`crate::limits::ROOMS_PER_USER_MAX`]: the described ones
     /// first (those of `resume` that the user is a member of, then by activity), then the rest by
     /// activity.
@@ -324,6 +352,8 @@ pub struct OpenedRoom {
     pub kind: RoomKind,
     /// All its members as of `last_seq`.
     pub members: Vec<(UserId, Role)>,
+    /// A direct room of two of whom one blocks the other.
+    pub severed: bool,
 }
 
 /// A stretch of events to read: those with `after < seq`, from the oldest, or from the newest.
@@ -393,6 +423,17 @@ pub struct ListRead {
     pub limit: usize,
     /// Archived rooms instead of the others (nothing can be archived yet).
     pub archived: bool,
+}
+
+/// A page of the users whom one blocks, to read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlocksRead {
+    /// Who asks.
+    pub user: UserId,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// At most so many.
+    pub limit: usize,
 }
 
 /// A page of a user's rooms.

@@ -8,6 +8,7 @@ use super::outbox::Outbox;
 use super::port::{RoomForSignIn, RoomForUser};
 use super::rate::Rate;
 use super::watches::Watching;
+use crate::protocol::block::UserBlocks;
 use crate::protocol::presence::PresenceChoice;
 use crate::protocol::request::{HistoryGet, RoomGet, RoomsList};
 use crate::protocol::{CloseCode, RequestId, RoomId, Seq, UnixMs, UserId};
@@ -71,6 +72,8 @@ pub struct Joining {
     pub early: Vec<String>,
     /// The user's version when the rooms were loaded.
     pub version: u64,
+    /// How often the user had changed their blocks by then.
+    pub block_version: u64,
     /// The user's rooms, the described ones first.
     pub rooms: Vec<RoomForSignIn>,
     /// How many of `rooms` were subscribed to, or are being.
@@ -91,6 +94,8 @@ pub struct Ready {
     /// The user's version that `rooms` is as of; 0 when a change may have been missed, so that
     /// the next comparison with the store reads them again.
     pub version: u64,
+    /// The changes of the user's own blocks that it was told of, or began with.
+    pub block_version: u64,
     /// Its rooms: places in the shard's table.
     pub rooms: Vec<u32>,
     /// `auth.refresh` requests whose token is being verified.
@@ -126,6 +131,8 @@ pub enum Read {
     List(RoomsList),
     /// `room.get`.
     Room(RoomGet),
+    /// `user.blocks`.
+    Blocks(UserBlocks),
     /// `presence.subscribe`: of these users, sorted, without repeats.
     Presence(Vec<UserId>),
 }

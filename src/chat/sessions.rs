@@ -71,6 +71,8 @@ pub(super) enum Call {
     Read(ConnId, Option<RequestId>),
     /// Of these users.
     Shared(ConnId, Option<RequestId>, Vec<UserId>),
+    /// Of these users, whom it watches.
+    StillShared(ConnId, Vec<UserId>),
 }
 
 impl Sessions {
@@ -519,6 +521,7 @@ impl Sessions {
             Call::Versions => self.versions_read(result, ctx),
             Call::Reconcile(users) => self.rooms_read(&users, result, ctx),
             Call::Read(conn, request) => self.read_done(conn, request, result, ctx),
+            Call::StillShared(conn, asked) => self.still_shared(conn, &asked, result, ctx),
             Call::Shared(conn, request, asked) => {
                 self.shared_read(conn, request, &asked, result, ctx);
             }

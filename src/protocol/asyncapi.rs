@@ -4,6 +4,7 @@
 //! Served at `/v1/asyncapi.json`, committed as docs/asyncapi.json, and what every frame of every
 //! test is validated against (tests/support/schema.rs).
 
+use super::block::{BlockSet, BlocksListed};
 use super::error::{CloseCode, ErrorCode};
 use super::event::{DURABLE_NAMES, Notice, RoomEventBody, RoomNotice};
 use super::ids::{JSON_INTEGER_MAX, RoomId, Seq};
@@ -203,6 +204,8 @@ fn reply_schema(name: &str, generator: &mut SchemaGenerator) -> Schema {
         "MessageChanged" => generator.subschema_for::<MessageChanged>(),
         "Sent" => generator.subschema_for::<Sent>(),
         "History" => generator.subschema_for::<History>(),
+        "BlockSet" => generator.subschema_for::<BlockSet>(),
+        "BlocksListed" => generator.subschema_for::<BlocksListed>(),
         "PresenceIs" => generator.subschema_for::<PresenceIs>(),
         "PresenceSnapshot" => generator.subschema_for::<PresenceSnapshot>(),
         unknown => panic!("the reply {unknown} has no schema here"),
@@ -312,6 +315,7 @@ fn tidy(object: &mut Map<String, Value>) {
 
 /// The bounds that descriptions name.
 const LIMITS_IN_TEXT: &[(&str, usize)] = &[
+    ("BLOCKS_PAGE_MAX", limits::BLOCKS_PAGE_MAX),
     ("MENTIONS_MAX", limits::MENTIONS_MAX),
     ("READY_ROOMS_MAX", limits::READY_ROOMS_MAX),
     (

@@ -4,6 +4,7 @@
 //! type and one line in [`event`]'s table. Parsing, names, and the AsyncAPI document follow.
 
 pub mod asyncapi;
+pub mod block;
 pub mod error;
 pub mod event;
 pub mod ids;

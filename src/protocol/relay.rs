@@ -8,8 +8,10 @@
 //! kind. `Event`: seq (8), membership (1: 0 none, 1 joined, 2 left), user (16, of a membership), the
 //! event's JSON. `Head`: seq (8). `Added`, `Typing`: users (16 each). Presence is of no room (zeros). `Presence`: how
 //! long it holds, s (2), then for each: user (16), state (1: 0 offline, 1 away, 2 online), last seen, ms (8:
-//! 0 unknown). `PresenceAsked`: users (16 each).
+//! 0 unknown). `PresenceAsked`: users (16 each). `Block`, of no room: who (16), whom (16), 1 if blocked (1), 1 if
+//! severed (1), version (8).
 
+use super::block::BlockChange;
 use super::event::{EncodedEvent, Membership};
 use super::ids::{Epoch, RoomId, Seq, UserId};
 use super::presence::{PresenceState, UserPresence};
@@ -40,6 +42,8 @@ pub enum RelayMessage {
     },
     /// The sender wants to know how these users are seen, and for a while how that changes.
     PresenceAsked(Vec<UserId>),
+    /// A user blocked another, or no longer does.
+    Block(BlockChange),
 }
 
 /// A message with where it comes from.
@@ -59,6 +63,8 @@ const ADDED: u8 = 3;
 const TYPING: u8 = 4;
 const PRESENCE: u8 = 5;
 const PRESENCE_ASKED: u8 = 6;
+/// Receipts have 7.
+const BLOCK: u8 = 8;
 
 /// Where a message is of no room.
 const NO_ROOM: RoomId = RoomId(Uuid::nil());
@@ -72,6 +78,7 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
         RelayMessage::Typing(room, _) => (TYPING, room),
         RelayMessage::Presence { .. } => (PRESENCE, &NO_ROOM),
         RelayMessage::PresenceAsked(_) => (PRESENCE_ASKED, &NO_ROOM),
+        RelayMessage::Block(_) => (BLOCK, &NO_ROOM),
     };
     let mut bytes = Vec::with_capacity(64);
     bytes.extend_from_slice(&[VERSION, kind]);
@@ -103,6 +110,12 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
                 let seen_ms = presence.last_seen_at.map_or(0, |at| at.0);
                 bytes.extend_from_slice(&seen_ms.to_le_bytes());
             }
+        }
+        RelayMessage::Block(change) => {
+            bytes.extend_from_slice(change.by.0.as_bytes());
+            bytes.extend_from_slice(change.user.0.as_bytes());
+            bytes.extend_from_slice(&[u8::from(change.blocked), u8::from(change.severed)]);
+            bytes.extend_from_slice(&change.version.to_le_bytes());
         }
         RelayMessage::Added(_, users)
         | RelayMessage::Typing(_, users)
@@ -170,6 +183,13 @@ pub fn decode(bytes: &[u8]) -> Option<Relayed> {
             }
             RelayMessage::PresenceAsked(users)
         }
+        BLOCK => RelayMessage::Block(BlockChange {
+            by: user(&mut rest)?,
+            user: user(&mut rest)?,
+            blocked: take::<1>(&mut rest)? == [1],
+            severed: take::<1>(&mut rest)? == [1],
+            version: u64::from_le_bytes(take(&mut rest)?),
+        }),
         _ => return None,
     };
     Some(Relayed {
@@ -242,6 +262,13 @@ mod tests {
                 .to_vec(),
             },
             RelayMessage::PresenceAsked(vec![user]),
+            RelayMessage::Block(BlockChange {
+                by: user,
+                user: UserId(Uuid::from_u128(10)),
+                blocked: false,
+                severed: true,
+                version: 3,
+            }),
         ]
     }
 

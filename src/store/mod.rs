@@ -10,6 +10,7 @@
     clippy::disallowed_macros
 )]
 
+mod blocks;
 mod changes;
 mod common;
 pub mod postgres;

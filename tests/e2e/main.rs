@@ -21,6 +21,7 @@ mod support;
 
 mod bad_frames;
 mod bad_requests;
+mod blocks;
 mod changes;
 mod crash;
 mod crowds;

@@ -44,7 +44,7 @@ pub(super) const SIGN_IN: &str = concat!(
          FROM unnest($5::integer[], $6::uuid[]) WITH ORDINALITY AS r (n, room_id, place)
          GROUP BY r.n, r.room_id
      ), asked AS MATERIALIZED (
-         SELECT a.*, u.version, u.user_id IS NULL
+         SELECT a.*, u.version, u.block_version, u.user_id IS NULL
              OR a.name IS NOT NULL AND a.name <> u.name
              OR a.picture IS NOT NULL AND a.picture IS DISTINCT FROM u.picture AS must_write
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[])
@@ -73,7 +73,8 @@ pub(super) const SIGN_IN: &str = concat!(
                      ORDER BY p.joined_seq, p.user_id)
              FROM room_participants p
              LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
-             WHERE p.room_id = r.room_id AND p.left_seq IS NULL) END AS watermarks
+             WHERE p.room_id = r.room_id AND p.left_seq IS NULL) END AS watermarks,
+         a.block_version
      FROM asked a LEFT JOIN rooms r ON r.n = a.n
      ORDER BY a.n"
 );
@@ -120,7 +121,7 @@ pub(super) async fn sign_in(
             ],
         )
         .await?;
-    let mut versions: Vec<Option<u64>> = vec![None; users.len()];
+    let mut versions: Vec<Option<(u64, u64)>> = vec![None; users.len()];
     let mut rooms: Vec<Vec<Found>> = users.iter().map(|_| Vec::new()).collect();
     for row in &rows {
         if !is_written && get::<bool>(row, 1)? {
@@ -130,7 +131,7 @@ pub(super) async fn sign_in(
         let (Some(version), Some(rooms)) = (versions.get_mut(at), rooms.get_mut(at)) else {
             return Err(Failure::Data("an answer to nobody".to_owned()));
         };
-        *version = Some(uint(row, 2)?);
+        *version = Some((uint(row, 2)?, uint(row, 12)?));
         if get::<Option<Uuid>>(row, 3)?.is_none() {
             continue;
         }
@@ -157,7 +158,7 @@ pub(super) async fn sign_in(
     }
     let mut signed_in = Vec::with_capacity(users.len());
     for (version, mut rooms) in versions.into_iter().zip(rooms) {
-        let Some(version) = version else {
+        let Some((version, block_version)) = version else {
             return Err(Failure::Data("a user is gone".to_owned()));
         };
         // The described ones in their order, then the rest by activity.
@@ -166,7 +167,11 @@ pub(super) async fn sign_in(
             None => (i64::MAX, Reverse(found.last_ts), found.room.room),
         });
         let rooms = rooms.into_iter().map(|found| found.room).collect();
-        signed_in.push(SignedIn { version, rooms });
+        signed_in.push(SignedIn {
+            version,
+            block_version,
+            rooms,
+        });
     }
     Ok(Some(signed_in))
 }

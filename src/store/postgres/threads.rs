@@ -277,6 +277,7 @@ impl Store for PostgresStore {
             | StoreCall::ListRooms(_)
             | StoreCall::GetRooms(_)
             | StoreCall::WhoShares { .. }
+            | StoreCall::Blocks(_)
             | StoreCall::RenewEpoch(_) => {
                 pending.reads = 1;
                 (&self.shared.reads, 1, CALLS_MAX)

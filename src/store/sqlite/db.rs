@@ -117,7 +117,8 @@ impl Db {
             | StoreCall::History(_)
             | StoreCall::ListRooms(_)
             | StoreCall::GetRooms(_)
-            | StoreCall::WhoShares { .. } => self.read(call),
+            | StoreCall::WhoShares { .. }
+            | StoreCall::Blocks(_) => self.read(call),
         }
     }
 

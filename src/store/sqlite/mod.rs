@@ -13,6 +13,7 @@
 //! `read`, `history`, `rooms` (reads), on the rows of `row` and the tables of `schema`.
 
 mod backup;
+mod blocks;
 mod db;
 mod history;
 mod marks;

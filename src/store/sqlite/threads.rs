@@ -175,7 +175,8 @@ impl Store for SqliteStore {
             | StoreCall::History(_)
             | StoreCall::ListRooms(_)
             | StoreCall::GetRooms(_)
-            | StoreCall::WhoShares { .. } => {
+            | StoreCall::WhoShares { .. }
+            | StoreCall::Blocks(_) => {
                 if let Err((read, error)) = give(&self.reads, Read { pending, call }) {
                     read.pending.answer(Err(error));
                 }
