@@ -18,6 +18,7 @@ use caffis_chat::protocol::reply::{
     RoomCreated, RoomGot, RoomsListed, Sent,
 };
 use caffis_chat::protocol::request::{Command, Request};
+use caffis_chat::protocol::search::{SearchHit, SearchHits};
 use caffis_chat::protocol::view::{
     All, ListedRoom, Member, MemberJoined, MemberLeft, MemberRoleChanged, Mention, Message,
     MessageKind, Pin, Reaction, Role, Room, RoomKind, RoomUpdated, SystemEvent, Watermark,
@@ -280,6 +281,20 @@ fn replies() -> Vec<(&'static str, String)> {
                 },
             ),
         ),
+        (
+            "search",
+            reply::ack(
+                1,
+                &SearchHits {
+                    hits: vec![SearchHit {
+                        room_id: ROOM,
+                        message: message(MessageKind::Text, None),
+                    }],
+                    has_more: true,
+                    next_before: Some("b".to_owned()),
+                },
+            ),
+        ),
         ("user.block", reply::ack(1, &block)),
         ("user.unblock", reply::ack(1, &block)),
         (
@@ -485,6 +500,10 @@ fn requests() -> Vec<(&'static str, String)> {
         ),
         ("presence.set", r#"{"state":"away"}"#.to_owned()),
         ("presence.subscribe", format!(r#"{{"user_ids":["{id}"]}}"#)),
+        (
+            "search",
+            format!(r#"{{"query":"coffee","room_id":"{id}","before":"b","limit":10}}"#),
+        ),
         ("user.block", format!(r#"{{"user_id":"{id}"}}"#)),
         ("user.unblock", format!(r#"{{"user_id":"{id}"}}"#)),
         ("user.blocks", r#"{"cursor":"c","limit":10}"#.to_owned()),

@@ -30,6 +30,8 @@ mod random;
 mod reads;
 #[path = "contract/rooms.rs"]
 mod rooms;
+#[path = "contract/search.rs"]
+mod search;
 #[path = "contract/sends.rs"]
 mod sends;
 #[path = "contract/sqlite.rs"]

@@ -9,7 +9,7 @@ use super::commits::room_to_create;
 use super::load::Load;
 use super::port::{
     BlocksRead, HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MessageChange, Op,
-    OpKind, Refusal, StoreAnswer, StoreCall, StoreError,
+    OpKind, Refusal, SearchRead, StoreAnswer, StoreCall, StoreError,
 };
 use super::session::{Read, State};
 use super::sessions::{Call, Sessions, may_begin};
@@ -21,6 +21,7 @@ use crate::protocol::request::{
     Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, RoomRoleSet, SendKind,
     TypingIn,
 };
+use crate::protocol::search::Search;
 use crate::protocol::text::Text;
 use crate::protocol::view::{Role, RoomKind};
 use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, UserId};
@@ -101,6 +102,10 @@ impl Sessions {
                 .and_then(|(room, kind)| self.write(conn, id, user, room, kind, ctx)),
             Ok(Command::UserUnblock(block)) => block_of(user, block.user_id, false)
                 .and_then(|(room, kind)| self.write(conn, id, user, room, kind, ctx)),
+            Ok(Command::Search(search)) => match is_search(&search) {
+                Ok(()) => self.read(conn, id, Read::Search(search), ctx),
+                Err(refused) => Err(refused),
+            },
             Ok(Command::UserBlocks(blocks)) => self.read(conn, id, Read::Blocks(blocks), ctx),
             Ok(Command::TypingStart(TypingIn { room_id })) => {
                 self.hint(id, |all| all.typing(conn, user, room_id, true, ctx))
@@ -370,9 +375,11 @@ impl Sessions {
         }
         let after = match &read {
             Read::Presence(users) => Call::Shared(conn, request, users.clone()),
-            Read::History(_) | Read::List(_) | Read::Room(_) | Read::Blocks(_) => {
-                Call::Read(conn, request)
-            }
+            Read::History(_)
+            | Read::List(_)
+            | Read::Room(_)
+            | Read::Blocks(_)
+            | Read::Search(_) => Call::Read(conn, request),
         };
         let ticket = ctx.call(call_of(ready.user, read));
         self.calls.insert(ticket, after);
@@ -393,6 +400,7 @@ impl Sessions {
         let Some(id) = request else { return };
         let json = match result {
             Ok(StoreAnswer::History(history)) => history.map(|history| reply::ack(id, &history)),
+            Ok(StoreAnswer::Search(page)) => page.map(|page| reply::ack(id, &page)),
             Ok(StoreAnswer::Blocks(page)) => page.map(|page| reply::ack(id, &page)),
             Ok(StoreAnswer::ListRooms(page)) => page.map(|page| {
                 let listed = RoomsListed {
@@ -451,12 +459,30 @@ fn call_of(user: UserId, read: Read) -> StoreCall {
             cursor: list.cursor.map(|cursor| cursor.into_string()),
         }),
         Read::Room(get) => StoreCall::GetRooms(vec![(get.room_id, user)]),
+        Read::Search(search) => StoreCall::Search(SearchRead {
+            user,
+            query: search.query.into_string(),
+            room: search.room_id,
+            before: search.before.map(|before| before.into_string()),
+            limit: limit_of(search.limit, limits::SEARCH_PAGE_MAX),
+            bytes_max: limits::HISTORY_PAGE_BYTES_MAX,
+        }),
         Read::Blocks(blocks) => StoreCall::Blocks(BlocksRead {
             user,
             limit: limit_of(blocks.limit, limits::BLOCKS_PAGE_MAX),
             cursor: blocks.cursor.map(|cursor| cursor.into_string()),
         }),
         Read::Presence(others) => StoreCall::WhoShares { user, others },
+    }
+}
+
+fn is_search(search: &Search) -> Result<(), Refused> {
+    if search.query.trim().is_empty() {
+        return Err((ErrorCode::BadRequest, "`query` is empty"));
+    }
+    match search.query.chars().count() > limits::SEARCH_CHARS_MAX {
+        true => Err((ErrorCode::TooLarge, "`query` is too long")),
+        false => Ok(()),
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::protocol::block::{BlockChange, BlocksListed};
 use crate::protocol::event::RoomEvent;
 use crate::protocol::reply::{History, MessageChanged, Sent};
+use crate::protocol::search::SearchHits;
 use crate::protocol::view::{ListedRoom, Mention, Role, Room, RoomKind, Watermark};
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 
@@ -44,6 +45,8 @@ pub enum StoreCall {
     },
     /// A page of the users whom one blocks.
     Blocks(BlocksRead),
+    /// Messages by their words. What was written is found within a second or so, by what it is now.
+    Search(SearchRead),
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
     /// has released): if the store's epoch is still this one, it becomes a new random one. The
     /// reply's `epoch` says what it is now, also when another asked first.
@@ -80,6 +83,8 @@ pub enum StoreAnswer {
     WhoShares(Vec<UserId>),
     /// The page, or why there is none (a bad cursor).
     Blocks(Result<BlocksListed, Refusal>),
+    /// The page, or why there is none (a bad `before`, a room of others, too many words).
+    Search(Result<SearchHits, Refusal>),
     /// The epoch is another one than the one given.
     RenewEpoch,
 }
@@ -434,6 +439,24 @@ pub struct BlocksRead {
     pub cursor: Option<String>,
     /// At most so many.
     pub limit: usize,
+}
+
+/// Messages to look for, in rooms that the user is a member of: of persons, not deleted, and not of somebody
+/// whom the user blocks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SearchRead {
+    /// Who asks.
+    pub user: UserId,
+    /// The words ([`crate::protocol::search::Search::query`]).
+    pub query: String,
+    /// Only in this room (`forbidden` to others).
+    pub room: Option<RoomId>,
+    /// `next_before` of the page before.
+    pub before: Option<String>,
+    /// At most so many messages.
+    pub limit: usize,
+    /// At most so many bytes of text, but at least one message.
+    pub bytes_max: usize,
 }
 
 /// A page of a user's rooms.

@@ -11,6 +11,7 @@ use super::watches::Watching;
 use crate::protocol::block::UserBlocks;
 use crate::protocol::presence::PresenceChoice;
 use crate::protocol::request::{HistoryGet, RoomGet, RoomsList};
+use crate::protocol::search::Search;
 use crate::protocol::{CloseCode, RequestId, RoomId, Seq, UnixMs, UserId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -131,6 +132,8 @@ pub enum Read {
     List(RoomsList),
     /// `room.get`.
     Room(RoomGet),
+    /// `search`.
+    Search(Search),
     /// `user.blocks`.
     Blocks(UserBlocks),
     /// `presence.subscribe`: of these users, sorted, without repeats.

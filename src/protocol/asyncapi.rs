@@ -14,6 +14,7 @@ use super::reply::{
     RoomsListed, Sent,
 };
 use super::request::Command;
+use super::search::SearchHits;
 use super::time::UnixMs;
 use crate::limits;
 use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
@@ -204,6 +205,7 @@ fn reply_schema(name: &str, generator: &mut SchemaGenerator) -> Schema {
         "MessageChanged" => generator.subschema_for::<MessageChanged>(),
         "Sent" => generator.subschema_for::<Sent>(),
         "History" => generator.subschema_for::<History>(),
+        "SearchHits" => generator.subschema_for::<SearchHits>(),
         "BlockSet" => generator.subschema_for::<BlockSet>(),
         "BlocksListed" => generator.subschema_for::<BlocksListed>(),
         "PresenceIs" => generator.subschema_for::<PresenceIs>(),
@@ -323,6 +325,9 @@ const LIMITS_IN_TEXT: &[(&str, usize)] = &[
         limits::READY_WATERMARK_MEMBERS_MAX,
     ),
     ("ROOM_MEMBERS_SHOWN_MAX", limits::ROOM_MEMBERS_SHOWN_MAX),
+    ("SEARCH_CHARS_MAX", limits::SEARCH_CHARS_MAX),
+    ("SEARCH_PAGE_MAX", limits::SEARCH_PAGE_MAX),
+    ("SEARCH_TERMS_MAX", limits::SEARCH_TERMS_MAX),
     ("UNREAD_MAX", limits::UNREAD_MAX as usize),
     ("USERS_PER_REQUEST_MAX", limits::USERS_PER_REQUEST_MAX),
 ];

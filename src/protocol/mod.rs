@@ -13,6 +13,7 @@ pub mod presence;
 pub mod relay;
 pub mod reply;
 pub mod request;
+pub mod search;
 pub mod text;
 pub mod time;
 pub mod view;

@@ -7,6 +7,7 @@ use super::block::{UserBlock, UserBlocks};
 use super::error::ErrorCode;
 use super::ids::{ClientMsgId, JSON_INTEGER_MAX, RequestId, RoomId, Seq, UserId};
 use super::presence::{PresenceSet, PresenceSubscribe};
+use super::search::Search;
 use super::text::Text;
 use super::view::{Mention, Role, RoomKind};
 use crate::limits;
@@ -202,6 +203,8 @@ requests! {
     "typing.stop" => TypingStop(TypingIn) reply "",
     /// A page of a room's messages in their current state.
     "history.get" => HistoryGet(HistoryGet) reply "History",
+    /// Messages by their words, in the rooms of the user.
+    "search" => Search(Search) reply "SearchHits",
     /// How this connection is to be seen.
     "presence.set" => PresenceSet(PresenceSet) reply "PresenceIs",
     /// How these users are seen, and for 15 minutes how that changes.

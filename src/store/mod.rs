@@ -14,4 +14,5 @@ mod blocks;
 mod changes;
 mod common;
 pub mod postgres;
+mod search;
 pub mod sqlite;

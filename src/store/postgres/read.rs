@@ -69,6 +69,7 @@ pub(super) async fn answer(
         StoreCall::WhoShares { user, others } => {
             StoreAnswer::WhoShares(who_shares(session, *user, others).await?)
         }
+        StoreCall::Search(read) => StoreAnswer::Search(super::search::search(session, read).await?),
         StoreCall::Blocks(read) => StoreAnswer::Blocks(super::blocks::list(session, read).await?),
         StoreCall::Commit(_) | StoreCall::RenewEpoch(_) => {
             return Err(Failure::Data("not a read".to_owned()));

@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0002_commit.sql"),
     include_str!("../../../migrations/postgres/0003_changes.sql"),
     include_str!("../../../migrations/postgres/0004_blocks.sql"),
+    include_str!("../../../migrations/postgres/0005_search.sql"),
 ];
 
 /// Key of the advisory lock under which migrations run: "CafCmigr".

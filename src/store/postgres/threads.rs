@@ -278,6 +278,7 @@ impl Store for PostgresStore {
             | StoreCall::GetRooms(_)
             | StoreCall::WhoShares { .. }
             | StoreCall::Blocks(_)
+            | StoreCall::Search(_)
             | StoreCall::RenewEpoch(_) => {
                 pending.reads = 1;
                 (&self.shared.reads, 1, CALLS_MAX)

@@ -24,6 +24,8 @@ mod read;
 mod rooms;
 mod row;
 mod schema;
+mod search;
+mod search_index;
 mod threads;
 mod write;
 

@@ -97,6 +97,7 @@ pub(super) fn answer(
         StoreCall::WhoShares { user, others } => {
             StoreAnswer::WhoShares(who_shares(connection, *user, others)?)
         }
+        StoreCall::Search(read) => StoreAnswer::Search(super::search::search(connection, read)?),
         StoreCall::Blocks(read) => StoreAnswer::Blocks(super::blocks::list(connection, read)?),
     };
     Ok(Some(answer))
