@@ -36,6 +36,7 @@ mod presence;
 mod rates;
 mod resume;
 mod rooms;
+mod search;
 mod session;
 mod slow;
 mod store_full;
