@@ -4,7 +4,7 @@
 //! Next: a write goes to its room's home ([`super::commits`]), a read to the store.
 
 use super::blocks::block_of;
-use super::bus::{Context, MeshMessage, Write};
+use super::bus::{Context, MeshMessage, PageWanted, Write};
 use super::commits::room_to_create;
 use super::load::Load;
 use super::port::{
@@ -373,15 +373,33 @@ impl Sessions {
         if ready.reads.is_empty() {
             ready.reads.shrink_to_fit();
         }
-        let after = match &read {
-            Read::Presence(users) => Call::Shared(conn, request, users.clone()),
+        let shared = match &read {
+            Read::Presence(users) => Some(users.clone()),
             Read::History(_)
             | Read::List(_)
             | Read::Room(_)
             | Read::Blocks(_)
-            | Read::Search(_) => Call::Read(conn, request),
+            | Read::Search(_) => None,
         };
-        let ticket = ctx.call(call_of(ready.user, read));
+        let call = call_of(ready.user, read);
+        let after = match (&call, shared, request) {
+            (_, Some(users), _) => Call::Shared(conn, request, users),
+            (StoreCall::History(read), None, Some(id)) => {
+                let wanted = PageWanted {
+                    conn,
+                    request: id,
+                    read: *read,
+                    is_last_try: false,
+                };
+                if ctx.bus.store_away {
+                    let home = ctx.home_of(read.room);
+                    return ctx.tell(home, MeshMessage::Page(wanted));
+                }
+                Call::Page(wanted)
+            }
+            (_, None, _) => Call::Read(conn, request),
+        };
+        let ticket = ctx.call(call);
         self.calls.insert(ticket, after);
     }
 
@@ -431,6 +449,38 @@ impl Sessions {
             }
             Err(Refusal { code, message }) => self.refuse(conn, request, code, message, ctx),
         }
+        self.go_on_reading(conn, ctx);
+    }
+}
+
+impl Sessions {
+    /// The home of the room has the page in its window, or has it not.
+    pub(super) fn paged(
+        &mut self,
+        wanted: PageWanted,
+        json: Option<String>,
+        ctx: &mut Context<'_>,
+    ) {
+        let PageWanted { conn, request, .. } = wanted;
+        let Some(json) = json else {
+            if wanted.is_last_try {
+                let away = StoreError::Unavailable("nor is it in the window".to_owned());
+                return self.read_done(conn, Some(request), Err(away), ctx);
+            }
+            // It may be back by now. The window has said what it can.
+            let asked = PageWanted {
+                is_last_try: true,
+                ..wanted
+            };
+            let ticket = ctx.call(StoreCall::History(wanted.read));
+            self.calls.insert(ticket, Call::Page(asked));
+            return;
+        };
+        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+            return;
+        };
+        ready.reading = false;
+        self.say_json(conn, &json, ctx);
         self.go_on_reading(conn, ctx);
     }
 }

@@ -8,7 +8,7 @@
 //! connection hears), [`super::commands`] (requests), [`super::replay`] (events that were missed) and
 //! [`super::watches`] (presence).
 
-use super::bus::{Context, MeshMessage};
+use super::bus::{Context, MeshMessage, PageWanted};
 use super::crowd::Crowd;
 use super::fanout::LocalRoom;
 use super::frame::{Class, Frame, Stamps};
@@ -69,6 +69,8 @@ pub(super) enum Call {
     Versions,
     Reconcile(Vec<UserId>),
     Read(ConnId, Option<RequestId>),
+    /// A page, which its room's home may have too.
+    Page(PageWanted),
     /// Of these users.
     Shared(ConnId, Option<RequestId>, Vec<UserId>),
     /// Of these users, whom it watches.
@@ -522,6 +524,14 @@ impl Sessions {
             Call::Reconcile(users) => self.rooms_read(&users, result, ctx),
             Call::Read(conn, request) => self.read_done(conn, request, result, ctx),
             Call::StillShared(conn, asked) => self.still_shared(conn, &asked, result, ctx),
+            Call::Page(wanted) if result.is_err() && !wanted.is_last_try => {
+                let last = PageWanted {
+                    is_last_try: true,
+                    ..wanted
+                };
+                ctx.tell(ctx.home_of(wanted.read.room), MeshMessage::Page(last));
+            }
+            Call::Page(wanted) => self.read_done(wanted.conn, Some(wanted.request), result, ctx),
             Call::Shared(conn, request, asked) => {
                 self.shared_read(conn, request, &asked, result, ctx);
             }
