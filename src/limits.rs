@@ -55,6 +55,16 @@ pub const REACTION_EMOJIS_MAX: usize = 20;
 pub const REACTIONS_PER_USER_MAX: usize = 10;
 /// Pinned messages of one room.
 pub const PINS_MAX: usize = 50;
+/// Characters of a search.
+pub const SEARCH_CHARS_MAX: usize = 200;
+/// Words, or words in quotes, of a search.
+pub const SEARCH_TERMS_MAX: usize = 16;
+/// Messages of one page of a search.
+pub const SEARCH_PAGE_MAX: usize = 50;
+/// Users whom one user may block.
+pub const BLOCKS_MAX: usize = 10_000;
+/// Users of one `user.blocks` page.
+pub const BLOCKS_PAGE_MAX: usize = 100;
 /// Messages of one history page.
 pub const HISTORY_PAGE_MAX: usize = 100;
 /// Bytes of text in one history page; a page that reaches it ends there, with `has_more`.

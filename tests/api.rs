@@ -77,6 +77,7 @@ impl Store for FakeStore {
             }
             (Mood::Overloaded, _) => Err(StoreError::Overloaded),
             (Mood::Answers, StoreCall::Heads { .. }) => Ok(StoreAnswer::Heads {
+                severed: Vec::new(),
                 rooms: Vec::new(),
                 users: Vec::new(),
             }),
@@ -85,6 +86,7 @@ impl Store for FakeStore {
                 let answer = users.into_iter().map(|sign_in| {
                     known.insert(sign_in.user.to_string(), sign_in.name);
                     SignedIn {
+                        block_version: 0,
                         version: 1,
                         rooms: Vec::new(),
                     }

@@ -4,6 +4,7 @@
 #[path = "support/schema.rs"]
 mod schema;
 
+use caffis_chat::protocol::block::{BlockSet, BlockedUser, BlocksListed, BlocksUpdated};
 use caffis_chat::protocol::event::{
     DURABLE_NAMES, MessageDeleted, MessagePinned, MessageUnpinned, Notice, PING_JSON,
     ReactionUpdated, RoomAdded, RoomEvent, RoomEventBody, RoomGap, RoomNotice, RoomRemoved,
@@ -17,6 +18,7 @@ use caffis_chat::protocol::reply::{
     Refreshed, RoomCreated, RoomGot, RoomsListed, Sent,
 };
 use caffis_chat::protocol::request::{Command, Request};
+use caffis_chat::protocol::search::{SearchHit, SearchHits};
 use caffis_chat::protocol::view::{
     All, ListedRoom, Member, MemberJoined, MemberLeft, MemberRoleChanged, Mention, Message,
     MessageKind, OwnView, Pin, Reaction, Role, Room, RoomKind, RoomUpdated, SystemEvent, Watermark,
@@ -185,6 +187,11 @@ fn replies() -> Vec<(&'static str, String)> {
         seq: 6,
         revision: 2,
     };
+    let block = BlockSet {
+        user_id: USER,
+        blocked: true,
+        changed: true,
+    };
     let sent = Sent {
         client_msg_id: ClientMsgId(Uuid::from_u128(3)),
         room_id: ROOM,
@@ -307,6 +314,36 @@ fn replies() -> Vec<(&'static str, String)> {
                 },
             ),
         ),
+        (
+            "search",
+            reply::ack(
+                1,
+                &SearchHits {
+                    hits: vec![SearchHit {
+                        room_id: ROOM,
+                        message: message(MessageKind::Text, None),
+                    }],
+                    has_more: true,
+                    next_before: Some("b".to_owned()),
+                },
+            ),
+        ),
+        ("user.block", reply::ack(1, &block)),
+        ("user.unblock", reply::ack(1, &block)),
+        (
+            "user.blocks",
+            reply::ack(
+                1,
+                &BlocksListed {
+                    users: vec![BlockedUser {
+                        user_id: USER,
+                        name: "Eve".to_owned(),
+                        blocked_at: TS,
+                    }],
+                    next_cursor: Some("c".to_owned()),
+                },
+            ),
+        ),
     ]
 }
 
@@ -394,6 +431,14 @@ fn notices() -> Vec<String> {
         Notice::UnreadUpdated(UnreadUpdated {
             room_id: ROOM,
             own: own(),
+        }),
+        Notice::BlocksUpdated(BlocksUpdated {
+            user_id: Some(USER),
+            blocked: Some(true),
+        }),
+        Notice::BlocksUpdated(BlocksUpdated {
+            user_id: None,
+            blocked: None,
         }),
         Notice::ServerDraining(ServerDraining {
             reconnect_after_ms: 1,
@@ -516,6 +561,13 @@ fn requests() -> Vec<(&'static str, String)> {
         ),
         ("presence.set", r#"{"state":"away"}"#.to_owned()),
         ("presence.subscribe", format!(r#"{{"user_ids":["{id}"]}}"#)),
+        (
+            "search",
+            format!(r#"{{"query":"coffee","room_id":"{id}","before":"b","limit":10}}"#),
+        ),
+        ("user.block", format!(r#"{{"user_id":"{id}"}}"#)),
+        ("user.unblock", format!(r#"{{"user_id":"{id}"}}"#)),
+        ("user.blocks", r#"{"cursor":"c","limit":10}"#.to_owned()),
     ];
     data.iter()
         .map(|(name, data)| {

@@ -8,6 +8,8 @@
     clippy::disallowed_macros
 )]
 
+#[path = "contract/blocks.rs"]
+mod blocks;
 #[path = "contract/changes.rs"]
 mod changes;
 #[path = "contract/concurrent.rs"]
@@ -30,6 +32,8 @@ mod reads;
 mod receipts;
 #[path = "contract/rooms.rs"]
 mod rooms;
+#[path = "contract/search.rs"]
+mod search;
 #[path = "contract/sends.rs"]
 mod sends;
 #[path = "contract/sqlite.rs"]

@@ -12,6 +12,7 @@ use super::receipts::Device;
 use super::stats::Stats;
 use super::{ConnId, CoreConfig, Effect, Now, Peers, ShardIx};
 use crate::limits;
+use crate::protocol::block::BlockChange;
 use crate::protocol::event::Membership;
 use crate::protocol::view::Watermark;
 use crate::protocol::{Epoch, RequestId, RoomId, Seq, UserId};
@@ -83,6 +84,9 @@ pub enum MeshMessage {
         /// The new members.
         users: Arc<[UserId]>,
     },
+    /// From the home of the room of the two to all shards: a user blocked another, or no longer does. If
+    /// it is lost, the users' versions tell, later.
+    Block(BlockChange),
     /// To the room's home: a user with a connection to the sender types there, or stops. A hint: not sent
     /// when the queue is full.
     Typing {

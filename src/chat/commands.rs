@@ -3,12 +3,14 @@
 //!
 //! Next: a write goes to its room's home ([`super::commits`]), a read to the store.
 
+use super::blocks::block_of;
 use super::bus::{Context, MeshMessage, PageWanted, Write};
 use super::commits::room_to_create;
 use super::load::Load;
 use super::port::{
-    HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MembersRead, MessageChange, Op,
-    OpKind, Refusal, RoomForUser, SetOwn, StoreAnswer, StoreCall, StoreError,
+    BlocksRead, HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MembersRead,
+    MessageChange, Op, OpKind, Refusal, RoomForUser, SearchRead, SetOwn, StoreAnswer, StoreCall,
+    StoreError,
 };
 use super::session::{Read, State};
 use super::sessions::{Call, Sessions, may_begin};
@@ -20,6 +22,7 @@ use crate::protocol::request::{
     Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, RoomRoleSet, SendKind,
     TypingIn,
 };
+use crate::protocol::search::Search;
 use crate::protocol::text::Text;
 use crate::protocol::view::{Role, RoomKind};
 use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, UnixMs, UserId};
@@ -105,6 +108,15 @@ impl Sessions {
             Ok(Command::PresenceSubscribe(subscribe)) => {
                 sorted(subscribe.user_ids).and_then(|users| self.watch(conn, id, users, ctx))
             }
+            Ok(Command::UserBlock(block)) => block_of(user, block.user_id, true)
+                .and_then(|(room, kind)| self.write(conn, id, user, room, kind, ctx)),
+            Ok(Command::UserUnblock(block)) => block_of(user, block.user_id, false)
+                .and_then(|(room, kind)| self.write(conn, id, user, room, kind, ctx)),
+            Ok(Command::Search(search)) => match is_search(&search) {
+                Ok(()) => self.read(conn, id, Read::Search(search), ctx),
+                Err(refused) => Err(refused),
+            },
+            Ok(Command::UserBlocks(blocks)) => self.read(conn, id, Read::Blocks(blocks), ctx),
             Ok(Command::TypingStart(TypingIn { room_id })) => {
                 self.hint(id, |all| all.typing(conn, user, room_id, true, ctx))
             }
@@ -385,7 +397,12 @@ impl Sessions {
         let own = match &read {
             Read::Presence(users) => Some(Call::Shared(conn, request, users.clone())),
             Read::SetOwn(room, _) => Some(Call::SetOwn(conn, request, *room)),
-            Read::History(_) | Read::List(_) | Read::Room(_) | Read::Members(_) => None,
+            Read::History(_)
+            | Read::List(_)
+            | Read::Room(_)
+            | Read::Members(_)
+            | Read::Blocks(_)
+            | Read::Search(_) => None,
         };
         let call = call_of(ready.user, read, ctx.now.unix);
         let after = match (&call, own, request) {
@@ -424,6 +441,8 @@ impl Sessions {
         let Some(id) = request else { return };
         let json = match result {
             Ok(StoreAnswer::History(history)) => history.map(|history| reply::ack(id, &history)),
+            Ok(StoreAnswer::Search(page)) => page.map(|page| reply::ack(id, &page)),
+            Ok(StoreAnswer::Blocks(page)) => page.map(|page| reply::ack(id, &page)),
             Ok(StoreAnswer::ListRooms(page)) => page.map(|page| {
                 let listed = RoomsListed {
                     rooms: page.rooms,
@@ -536,7 +555,30 @@ fn call_of(user: UserId, read: Read, now: UnixMs) -> StoreCall {
             now,
         }),
         Read::Room(get) => StoreCall::GetRooms(vec![(get.room_id, user)]),
+        Read::Search(search) => StoreCall::Search(SearchRead {
+            user,
+            query: search.query.into_string(),
+            room: search.room_id,
+            before: search.before.map(|before| before.into_string()),
+            limit: limit_of(search.limit, limits::SEARCH_PAGE_MAX),
+            bytes_max: limits::HISTORY_PAGE_BYTES_MAX,
+        }),
+        Read::Blocks(blocks) => StoreCall::Blocks(BlocksRead {
+            user,
+            limit: limit_of(blocks.limit, limits::BLOCKS_PAGE_MAX),
+            cursor: blocks.cursor.map(|cursor| cursor.into_string()),
+        }),
         Read::Presence(others) => StoreCall::WhoShares { user, others },
+    }
+}
+
+fn is_search(search: &Search) -> Result<(), Refused> {
+    if search.query.trim().is_empty() {
+        return Err((ErrorCode::BadRequest, "`query` is empty"));
+    }
+    match search.query.chars().count() > limits::SEARCH_CHARS_MAX {
+        true => Err((ErrorCode::TooLarge, "`query` is too long")),
+        false => Ok(()),
     }
 }
 

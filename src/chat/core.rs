@@ -269,6 +269,10 @@ fn route(
         MeshMessage::Went(user, conn) => sessions.crowd.went(user, (from, conn)),
         MeshMessage::Crowded(conn) => sessions.crowded(conn, ctx),
         MeshMessage::Presence(message) => sessions.presence_message(from, *message, ctx),
+        MeshMessage::Block(change) => {
+            home.block_changed(&change, ctx);
+            sessions.block_changed(&change, ctx);
+        }
         MeshMessage::Added { room, users } => sessions.added(room, &users, ctx),
         // Comes from other shards only, and is taken by the step itself.
         MeshMessage::Epoch(_) => (),

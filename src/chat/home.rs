@@ -66,6 +66,9 @@ pub(super) struct HomeRoom {
     pub(super) window: Window,
     /// Sorted.
     pub(super) members: Vec<UserId>,
+    /// A direct room of two of whom one blocks the other: neither hears what the other does here beside
+    /// events, such as typing.
+    pub(super) severed: bool,
     pub(super) listeners: Vec<Listener>,
     pub(super) waiting: Vec<Waiting>,
     /// The newest event that the store is known to have.
@@ -309,6 +312,7 @@ impl Home {
         let Committed {
             events,
             created,
+            blocks,
             suspect,
         } = committed;
         let relays = ctx.config.peers == Peers::Relay;
@@ -341,6 +345,10 @@ impl Home {
         for (room, users) in created {
             Self::publish_added(room, &users, ctx);
             self.tell_added(room, users, ctx);
+        }
+        for block in blocks {
+            Self::publish_block(block, ctx);
+            Self::tell_block(block, ctx);
         }
         for room in suspect {
             if self.index.contains_key(&room) && !self.heads_queue.contains(&room) {
@@ -433,6 +441,7 @@ impl Home {
             gate: Gate::new(0),
             window: Window::default(),
             members: Vec::new(),
+            severed: false,
             listeners: Vec::new(),
             waiting: Vec::new(),
             head: 0,

@@ -120,7 +120,9 @@ impl Home {
         {
             return;
         }
-        let is_shown = room.is_none_or(|room| room.members.len() <= limits::RECEIPT_MEMBERS_MAX);
+        let is_shown = room.is_none_or(|room| {
+            room.members.len() <= limits::RECEIPT_MEMBERS_MAX && !room.severed
+        });
         let telling = self.receipts.tell(id, is_shown, ctx.now_ms());
         if room.is_none() {
             self.receipts.forget(id);
@@ -256,6 +258,7 @@ mod tests {
                 let opened = OpenedRoom {
                     last_seq: 9,
                     kind: RoomKind::Group,
+                    severed: false,
                     members,
                 };
                 home.opened(ROOM, Some(opened), ctx);

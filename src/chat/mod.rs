@@ -2,6 +2,7 @@
 //! I/O, never fails and never waits. The very same code runs in production and in the simulator.
 
 pub mod access;
+pub mod blocks;
 pub mod bus;
 pub mod commands;
 pub mod commits;

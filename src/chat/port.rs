@@ -4,14 +4,16 @@
 //! The store is the only sequencer. A call is answered exactly once. [`StoreError::Unavailable`]
 //! says nothing about the outcome of a commit: it may stand all the same.
 
+use crate::protocol::block::{BlockChange, BlocksListed};
 use crate::protocol::event::RoomEvent;
 use crate::protocol::reply::{History, MessageChanged, Sent};
+use crate::protocol::search::SearchHits;
 use crate::protocol::view::{
     ListedRoom, Member, Mention, OwnView, Role, Room, RoomKind, Watermark,
 };
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 
-/// What a shard asks of the store. Fourteen kinds of call, each on one consistent snapshot.
+/// What a shard asks of the store. A few kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
 pub enum StoreCall {
     /// Writes, decided and committed together, in this order; each succeeds or is refused alone.
@@ -35,7 +37,8 @@ pub enum StoreCall {
     ListRooms(ListRead),
     /// Single rooms as seen by one of their members.
     GetRooms(Vec<(RoomId, UserId)>),
-    /// Who of these is in a room with this user, now: whose presence they may see.
+    /// Who of these is in a room with this user now, and not severed from them by a block: whose
+    /// presence they may see.
     WhoShares {
         /// Who asks.
         user: UserId,
@@ -51,6 +54,10 @@ pub enum StoreCall {
     SetOwn(SetOwn),
     /// What rooms are to members alone.
     OwnStates(Vec<(RoomId, UserId)>),
+    /// A page of the users whom one blocks.
+    Blocks(BlocksRead),
+    /// Messages by their words. What was written is found within a second or so, by what it is now.
+    Search(SearchRead),
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
     /// has released): if the store's epoch is still this one, it becomes a new random one. The
     /// reply's `epoch` says what it is now, also when another asked first.
@@ -72,6 +79,8 @@ pub enum StoreAnswer {
         rooms: Vec<(RoomId, Seq)>,
         /// `version` per user.
         users: Vec<(UserId, u64)>,
+        /// Those of the rooms that are direct rooms of two of whom one blocks the other.
+        severed: Vec<RoomId>,
     },
     /// The stretch.
     Events(EventsPage),
@@ -91,6 +100,10 @@ pub enum StoreAnswer {
     SetOwn(Result<bool, Refusal>),
     /// One per question, in their order; `None`: not a member.
     OwnStates(Vec<Option<OwnState>>),
+    /// The page, or why there is none (a bad cursor).
+    Blocks(Result<BlocksListed, Refusal>),
+    /// The page, or why there is none (a bad `before`, a room of others, too many words).
+    Search(Result<SearchHits, Refusal>),
     /// The epoch is another one than the one given.
     RenewEpoch,
 }
@@ -143,7 +156,7 @@ pub struct Op {
 pub enum OpKind {
     /// Opens the room, or finds it. Unknown members are `not_found`. A second time: the room as
     /// it is with `created: false`, or `idempotency_conflict` if a *group* was opened with other
-    /// kind, members or title.
+    /// kind, members or title. Not with one whom a block severs from the actor (`forbidden`).
     CreateRoom {
         /// Direct or group.
         kind: RoomKind,
@@ -154,9 +167,10 @@ pub enum OpKind {
     },
     /// A message. Order of decisions: duplicate (same body: the first `seq` and
     /// `duplicate: true`; another body: `idempotency_conflict`), room and membership
-    /// (`forbidden`; `forbidden` also where there is no such room), `reply_to_seq` names a message
+    /// (`forbidden`; `forbidden` also where there is no such room, and in a direct room of two of whom
+    /// one blocks the other), `reply_to_seq` names a message
     /// of this room (`not_found`), the sender may mention all (`forbidden`), who is mentioned is a
-    /// member (`not_found`).
+    /// member (`not_found`), and not severed from the sender by a block (`forbidden`).
     Send {
         /// The sender's name for it.
         client_msg_id: ClientMsgId,
@@ -181,7 +195,8 @@ pub enum OpKind {
     /// Adds to a group, by its owner or an admin (`forbidden` otherwise, and in a direct room).
     /// One `member.joined` per user who was not a member; unknown users are `not_found`; more
     /// than [`crate::limits::MEMBERS_MAX`] members, or a user with
-    /// [`crate::limits::ROOMS_PER_USER_MAX`] rooms, is `too_large`. All or none.
+    /// [`crate::limits::ROOMS_PER_USER_MAX`] rooms, is `too_large`; nor one whom a block severs from the
+    /// actor (`forbidden`). All or none.
     AddMembers {
         /// Who, sorted, without repeats.
         users: Vec<UserId>,
@@ -211,6 +226,15 @@ pub enum OpKind {
     /// admin, else member, becomes owner (`member.role_changed` after `member.left`). By one who
     /// is no member: `changed: false` if the room is a group they once were in, else `forbidden`.
     Leave,
+    /// Blocks a user, or no longer does; the room is that of the two ([`RoomId::direct`]), whether
+    /// there is one or not. An unknown user is `not_found`; more than [`crate::limits::BLOCKS_MAX`] blocks are
+    /// `too_large`. No event: raises the `version` of both users.
+    SetBlock {
+        /// Whom; not oneself.
+        user: UserId,
+        /// Blocked, or no longer.
+        blocked: bool,
+    },
 }
 
 /// What is done to a message.
@@ -281,6 +305,13 @@ pub enum OpReply {
     Message(MessageChanged),
     /// To the others: the last event of the change, or `None` if nothing changed.
     Changed(Option<Seq>),
+    /// To [`OpKind::SetBlock`].
+    Block {
+        /// How it is now.
+        block: BlockChange,
+        /// Whether it was otherwise.
+        changed: bool,
+    },
 }
 
 /// A user who connects.
@@ -303,6 +334,8 @@ pub struct SignIn {
 pub struct SignedIn {
     /// Rises with every change of the user's rooms, blocks or sessions.
     pub version: u64,
+    /// Rises with every change of the user's own blocks.
+    pub block_version: u64,
     /// Every room of the user, up to [`crate::limits::ROOMS_PER_USER_MAX`]: the described ones
     /// first (those of `resume` that the user is a member of, then by activity), then the rest by
     /// activity.
@@ -347,6 +380,8 @@ pub struct OpenedRoom {
     pub kind: RoomKind,
     /// All its members as of `last_seq`.
     pub members: Vec<(UserId, Role)>,
+    /// A direct room of two of whom one blocks the other.
+    pub severed: bool,
 }
 
 /// A stretch of events to read: those with `after < seq`, from the oldest, or from the newest.
@@ -418,6 +453,35 @@ pub struct ListRead {
     pub archived: bool,
     /// The time, by which a room is muted or not.
     pub now: UnixMs,
+}
+
+/// A page of the users whom one blocks, to read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlocksRead {
+    /// Who asks.
+    pub user: UserId,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Messages to look for, in rooms that the user is a member of: of persons, not deleted, and not of somebody
+/// whom the user blocks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SearchRead {
+    /// Who asks.
+    pub user: UserId,
+    /// The words ([`crate::protocol::search::Search::query`]).
+    pub query: String,
+    /// Only in this room (`forbidden` to others).
+    pub room: Option<RoomId>,
+    /// `next_before` of the page before.
+    pub before: Option<String>,
+    /// At most so many messages.
+    pub limit: usize,
+    /// At most so many bytes of text, but at least one message.
+    pub bytes_max: usize,
 }
 
 /// A page of a user's rooms.

@@ -8,8 +8,10 @@ use super::outbox::Outbox;
 use super::port::{OwnChange, RoomForSignIn, RoomForUser};
 use super::rate::Rate;
 use super::watches::Watching;
+use crate::protocol::block::UserBlocks;
 use crate::protocol::presence::PresenceChoice;
 use crate::protocol::request::{HistoryGet, RoomGet, RoomMembersList, RoomsList};
+use crate::protocol::search::Search;
 use crate::protocol::view::Watermark;
 use crate::protocol::{CloseCode, RequestId, RoomId, Seq, UnixMs, UserId};
 use std::collections::{BTreeMap, VecDeque};
@@ -72,6 +74,8 @@ pub struct Joining {
     pub early: Vec<String>,
     /// The user's version when the rooms were loaded.
     pub version: u64,
+    /// How often the user had changed their blocks by then.
+    pub block_version: u64,
     /// The user's rooms, the described ones first.
     pub rooms: Vec<RoomForSignIn>,
     /// How many of `rooms` were subscribed to, or are being.
@@ -94,6 +98,8 @@ pub struct Ready {
     /// The user's version that `rooms` is as of; 0 when a change may have been missed, so that
     /// the next comparison with the store reads them again.
     pub version: u64,
+    /// The changes of the user's own blocks that it was told of, or began with.
+    pub block_version: u64,
     /// Its rooms: places in the shard's table.
     pub rooms: Vec<u32>,
     /// `auth.refresh` requests whose token is being verified.
@@ -133,6 +139,10 @@ pub enum Read {
     Members(RoomMembersList),
     /// `room.mute` and `room.archive`.
     SetOwn(RoomId, OwnChange),
+    /// `search`.
+    Search(Search),
+    /// `user.blocks`.
+    Blocks(UserBlocks),
     /// `presence.subscribe`: of these users, sorted, without repeats.
     Presence(Vec<UserId>),
 }

@@ -79,6 +79,8 @@ pub(super) enum Call {
     Page(PageWanted),
     /// Of these users.
     Shared(ConnId, Option<RequestId>, Vec<UserId>),
+    /// Of these users, whom it watches.
+    StillShared(ConnId, Vec<UserId>),
 }
 
 impl Sessions {
@@ -531,6 +533,7 @@ impl Sessions {
             Call::Read(conn, request) => self.read_done(conn, request, result, ctx),
             Call::Own(asked) => self.own_read(&asked, result, ctx),
             Call::SetOwn(conn, request, room) => self.own_set(conn, request, room, result, ctx),
+            Call::StillShared(conn, asked) => self.still_shared(conn, &asked, result, ctx),
             Call::Page(wanted) if result.is_err() && !wanted.is_last_try => {
                 let last = PageWanted {
                     is_last_try: true,

@@ -62,6 +62,7 @@ impl Sessions {
             resume,
             early: Vec::new(),
             version: 0,
+            block_version: 0,
             rooms: Vec::new(),
             asked: 0,
             answers: Map::with_hasher(Seeded::with_seed(seed)),
@@ -173,6 +174,7 @@ impl Sessions {
                         continue;
                     };
                     joining.version = signed_in.version;
+                    joining.block_version = signed_in.block_version;
                     joining.rooms = signed_in.rooms;
                     self.subscribe_more(conn, ctx);
                 }
@@ -382,6 +384,7 @@ impl Sessions {
                 user,
                 expires_at: joining.expires_at,
                 version: joining.version,
+                block_version: joining.block_version,
                 rooms: places,
                 refreshing: None,
                 commands: Rate::default(),

@@ -4,6 +4,7 @@
 //! Served at `/v1/asyncapi.json`, committed as docs/asyncapi.json, and what every frame of every
 //! test is validated against (tests/support/schema.rs).
 
+use super::block::{BlockSet, BlocksListed};
 use super::error::{CloseCode, ErrorCode};
 use super::event::{DURABLE_NAMES, Notice, RoomEventBody, RoomNotice};
 use super::ids::{JSON_INTEGER_MAX, RoomId, Seq};
@@ -13,6 +14,7 @@ use super::reply::{
     RoomGot, RoomsListed, Sent,
 };
 use super::request::Command;
+use super::search::SearchHits;
 use super::time::UnixMs;
 use crate::limits;
 use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
@@ -204,6 +206,9 @@ fn reply_schema(name: &str, generator: &mut SchemaGenerator) -> Schema {
         "MessageChanged" => generator.subschema_for::<MessageChanged>(),
         "Sent" => generator.subschema_for::<Sent>(),
         "History" => generator.subschema_for::<History>(),
+        "SearchHits" => generator.subschema_for::<SearchHits>(),
+        "BlockSet" => generator.subschema_for::<BlockSet>(),
+        "BlocksListed" => generator.subschema_for::<BlocksListed>(),
         "PresenceIs" => generator.subschema_for::<PresenceIs>(),
         "PresenceSnapshot" => generator.subschema_for::<PresenceSnapshot>(),
         unknown => panic!("the reply {unknown} has no schema here"),
@@ -313,6 +318,7 @@ fn tidy(object: &mut Map<String, Value>) {
 
 /// The bounds that descriptions name.
 const LIMITS_IN_TEXT: &[(&str, usize)] = &[
+    ("BLOCKS_PAGE_MAX", limits::BLOCKS_PAGE_MAX),
     ("MENTIONS_MAX", limits::MENTIONS_MAX),
     ("READY_ROOMS_MAX", limits::READY_ROOMS_MAX),
     (
@@ -321,6 +327,9 @@ const LIMITS_IN_TEXT: &[(&str, usize)] = &[
     ),
     ("RECEIPT_ROOMS_MAX", limits::RECEIPT_ROOMS_MAX),
     ("ROOM_MEMBERS_SHOWN_MAX", limits::ROOM_MEMBERS_SHOWN_MAX),
+    ("SEARCH_CHARS_MAX", limits::SEARCH_CHARS_MAX),
+    ("SEARCH_PAGE_MAX", limits::SEARCH_PAGE_MAX),
+    ("SEARCH_TERMS_MAX", limits::SEARCH_TERMS_MAX),
     ("UNREAD_MAX", limits::UNREAD_MAX as usize),
     ("USERS_PER_REQUEST_MAX", limits::USERS_PER_REQUEST_MAX),
 ];

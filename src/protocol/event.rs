@@ -4,6 +4,7 @@
 //! `room_id`. None holds anything that depends on who receives it, so one encoded frame serves
 //! everybody; the few that are meant for one connection say so in their name.
 
+use super::block::BlocksUpdated;
 use super::ids::{RoomId, Seq, UserId};
 use super::presence::PresenceUpdated;
 use super::time::UnixMs;
@@ -194,6 +195,9 @@ pub enum Notice {
     /// To a user's own other connections: what a room is to the user has changed.
     #[serde(rename = "unread.updated")]
     UnreadUpdated(UnreadUpdated),
+    /// To the connections of one user: whom they block has changed.
+    #[serde(rename = "user.blocks.updated")]
+    BlocksUpdated(BlocksUpdated),
     /// The node stops soon.
     #[serde(rename = "server.draining")]
     ServerDraining(ServerDraining),

@@ -4,6 +4,7 @@
 //! type and one line in [`event`]'s table. Parsing, names, and the AsyncAPI document follow.
 
 pub mod asyncapi;
+pub mod block;
 pub mod error;
 pub mod event;
 pub mod ids;
@@ -12,6 +13,7 @@ pub mod presence;
 pub mod relay;
 pub mod reply;
 pub mod request;
+pub mod search;
 pub mod text;
 pub mod time;
 pub mod view;

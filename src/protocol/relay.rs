@@ -9,8 +9,10 @@
 //! event's JSON. `Head`: seq (8). `Added`, `Typing`: users (16 each). `Receipts`, for each: user (16), read and
 //! delivered seq (8 each), whether what the room is to the user changed (1). Presence is of no room (zeros). `Presence`: how
 //! long it holds, s (2), then for each: user (16), state (1: 0 offline, 1 away, 2 online), last seen, ms (8:
-//! 0 unknown). `PresenceAsked`: users (16 each).
+//! 0 unknown). `PresenceAsked`: users (16 each). `Block`, of no room: who (16), whom (16), 1 if blocked (1), 1 if
+//! severed (1), version (8).
 
+use super::block::BlockChange;
 use super::event::{EncodedEvent, Membership};
 use super::ids::{Epoch, RoomId, Seq, UserId};
 use super::presence::{PresenceState, UserPresence};
@@ -43,6 +45,8 @@ pub enum RelayMessage {
     },
     /// The sender wants to know how these users are seen, and for a while how that changes.
     PresenceAsked(Vec<UserId>),
+    /// A user blocked another, or no longer does.
+    Block(BlockChange),
 }
 
 /// How far a member is in a room.
@@ -76,6 +80,7 @@ const TYPING: u8 = 4;
 const PRESENCE: u8 = 5;
 const PRESENCE_ASKED: u8 = 6;
 const RECEIPTS: u8 = 7;
+const BLOCK: u8 = 8;
 
 /// Where a message is of no room.
 const NO_ROOM: RoomId = RoomId(Uuid::nil());
@@ -90,6 +95,7 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
         RelayMessage::Receipts(room, _) => (RECEIPTS, room),
         RelayMessage::Presence { .. } => (PRESENCE, &NO_ROOM),
         RelayMessage::PresenceAsked(_) => (PRESENCE_ASKED, &NO_ROOM),
+        RelayMessage::Block(_) => (BLOCK, &NO_ROOM),
     };
     let mut bytes = Vec::with_capacity(64);
     bytes.extend_from_slice(&[VERSION, kind]);
@@ -129,6 +135,12 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
                 let seen_ms = presence.last_seen_at.map_or(0, |at| at.0);
                 bytes.extend_from_slice(&seen_ms.to_le_bytes());
             }
+        }
+        RelayMessage::Block(change) => {
+            bytes.extend_from_slice(change.by.0.as_bytes());
+            bytes.extend_from_slice(change.user.0.as_bytes());
+            bytes.extend_from_slice(&[u8::from(change.blocked), u8::from(change.severed)]);
+            bytes.extend_from_slice(&change.version.to_le_bytes());
         }
         RelayMessage::Added(_, users)
         | RelayMessage::Typing(_, users)
@@ -212,6 +224,13 @@ pub fn decode(bytes: &[u8]) -> Option<Relayed> {
             }
             RelayMessage::PresenceAsked(users)
         }
+        BLOCK => RelayMessage::Block(BlockChange {
+            by: user(&mut rest)?,
+            user: user(&mut rest)?,
+            blocked: take::<1>(&mut rest)? == [1],
+            severed: take::<1>(&mut rest)? == [1],
+            version: u64::from_le_bytes(take(&mut rest)?),
+        }),
         _ => return None,
     };
     Some(Relayed {
@@ -295,6 +314,13 @@ mod tests {
                 .to_vec(),
             },
             RelayMessage::PresenceAsked(vec![user]),
+            RelayMessage::Block(BlockChange {
+                by: user,
+                user: UserId(Uuid::from_u128(10)),
+                blocked: false,
+                severed: true,
+                version: 3,
+            }),
         ]
     }
 

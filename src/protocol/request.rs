@@ -3,9 +3,11 @@
 //! A frame is `{"id":7,"type":"…","data":{…}}`. The envelope is read first and keeps `data` as
 //! it stands; then `data` is read once, straight into the one type that `type` names.
 
+use super::block::{UserBlock, UserBlocks};
 use super::error::ErrorCode;
 use super::ids::{ClientMsgId, JSON_INTEGER_MAX, RequestId, RoomId, Seq, UserId};
 use super::presence::{PresenceSet, PresenceSubscribe};
+use super::search::Search;
 use super::text::Text;
 use super::time::UnixMs;
 use super::view::{Mention, Role, RoomKind};
@@ -212,10 +214,18 @@ requests! {
     "receipt.read" => ReceiptRead(ReceiptMarks) reply "",
     /// A page of a room's messages in their current state.
     "history.get" => HistoryGet(HistoryGet) reply "History",
+    /// Messages by their words, in the rooms of the user.
+    "search" => Search(Search) reply "SearchHits",
     /// How this connection is to be seen.
     "presence.set" => PresenceSet(PresenceSet) reply "PresenceIs",
     /// How these users are seen, and for 15 minutes how that changes.
     "presence.subscribe" => PresenceSubscribe(PresenceSubscribe) reply "PresenceSnapshot",
+    /// Wants to hear nothing of a user, who is not told.
+    "user.block" => UserBlock(UserBlock) reply "BlockSet",
+    /// Wants no block of a user any more.
+    "user.unblock" => UserUnblock(UserBlock) reply "BlockSet",
+    /// Whom one blocks.
+    "user.blocks" => UserBlocks(UserBlocks) reply "BlocksListed",
 }
 
 fn read<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, Refused> {

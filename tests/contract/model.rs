@@ -3,6 +3,7 @@
 use crate::harness::*;
 use caffis_chat::chat::port::*;
 use caffis_chat::limits;
+use caffis_chat::protocol::block::BlockChange;
 use caffis_chat::protocol::event::{
     MessageDeleted, MessagePinned, MessageUnpinned, ReactionUpdated, RoomEvent, RoomEventBody,
 };
@@ -16,6 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Model {
     pub rooms: BTreeMap<RoomId, ModelRoom>,
     pub names: BTreeMap<UserId, String>,
+    /// Who blocks whom.
+    pub blocks: BTreeSet<(UserId, UserId)>,
+    /// How often each changed their blocks.
+    block_versions: BTreeMap<UserId, u64>,
 }
 
 pub struct ModelRoom {
@@ -71,7 +76,43 @@ impl Model {
             OpKind::SetRole { users, role } => self.set_role(now, op, users, *role),
             OpKind::UpdateRoom { title } => self.update(now, op, title),
             OpKind::Leave => self.remove(now, op, &[op.actor]),
+            OpKind::SetBlock { user, blocked } => self.set_block(op.actor, *user, *blocked),
         }
+    }
+
+    fn set_block(&mut self, by: UserId, user: UserId, blocked: bool) -> Outcome {
+        if !self.names.contains_key(&user) {
+            return Err(ErrorCode::NotFound);
+        }
+        let changed = match blocked {
+            true => self.blocks.insert((by, user)),
+            false => self.blocks.remove(&(by, user)),
+        };
+        let version = self.block_versions.entry(by).or_default();
+        *version += u64::from(changed);
+        let block = BlockChange {
+            by,
+            user,
+            blocked,
+            version: *version,
+            severed: self.severed(by, &[user]),
+        };
+        Ok((OpReply::Block { block, changed }, Vec::new()))
+    }
+
+    fn severed(&self, user: UserId, others: &[UserId]) -> bool {
+        let between = |a, b| self.blocks.contains(&(a, b)) || self.blocks.contains(&(b, a));
+        others.iter().any(|other| between(user, *other))
+    }
+
+    /// Whether this is the direct room of two of whom one blocks the other.
+    pub fn is_severed(&self, room: RoomId) -> bool {
+        let found = self.rooms.get(&room);
+        let direct = found.filter(|room| room.kind == RoomKind::Direct);
+        direct.is_some_and(|room| {
+            let users: Vec<UserId> = room.members.keys().copied().collect();
+            self.severed(users[0], &users[1..])
+        })
     }
 
     fn create(
@@ -107,6 +148,9 @@ impl Model {
         }
         if !others.iter().all(|user| self.names.contains_key(user)) {
             return Err(ErrorCode::NotFound);
+        }
+        if self.severed(op.actor, others) {
+            return Err(ErrorCode::Forbidden);
         }
         let mut room = ModelRoom {
             kind,
@@ -161,6 +205,12 @@ impl Model {
         reply_to_seq: Option<Seq>,
         mentions: &[Mention],
     ) -> Outcome {
+        let is_severed = self.is_severed(op.room);
+        let named = mentions.iter().filter_map(|mention| match mention {
+            Mention::User(user) => Some(*user),
+            Mention::All(_) => None,
+        });
+        let names_severed = self.severed(op.actor, &named.collect::<Vec<_>>());
         let room = self.rooms.get_mut(&op.room).ok_or(ErrorCode::Forbidden)?;
         let sent = |seq, ts, duplicate| {
             OpReply::Sent(Sent {
@@ -181,7 +231,7 @@ impl Model {
                 };
             }
         }
-        if !room.members.contains_key(&op.actor) {
+        if !room.members.contains_key(&op.actor) || is_severed {
             return Err(ErrorCode::Forbidden);
         }
         if reply_to_seq.is_some_and(|seq| !room.messages.contains_key(&seq)) {
@@ -197,6 +247,9 @@ impl Model {
                 }
                 Mention::All(_) | Mention::User(_) => (),
             }
+        }
+        if names_severed {
+            return Err(ErrorCode::Forbidden);
         }
         let next = room.events.len() as u64 + 1;
         room.read.insert(op.actor, next);
@@ -216,6 +269,7 @@ impl Model {
     }
 
     fn change(&mut self, now: UnixMs, op: &Op, seq: Seq, change: &MessageChange) -> Outcome {
+        let is_severed = self.is_severed(op.room);
         let room = self.rooms.get_mut(&op.room).ok_or(ErrorCode::Forbidden)?;
         let member = room.members.get(&op.actor).ok_or(ErrorCode::Forbidden)?;
         let role = member.role;
@@ -268,6 +322,13 @@ impl Model {
             && expected_revision.is_some_and(|expected| expected != message.revision)
         {
             return Err(ErrorCode::RevisionConflict);
+        }
+        let says_something = matches!(
+            change,
+            MessageChange::Edit { .. } | MessageChange::AddReaction { .. } | MessageChange::Pin
+        );
+        if is_severed && says_something {
+            return Err(ErrorCode::Forbidden);
         }
         if *change == MessageChange::Report {
             return Ok((reply(&message, true), Vec::new()));
@@ -360,6 +421,9 @@ impl Model {
             .collect();
         if !joining.iter().all(|user| self.names.contains_key(user)) {
             return Err(ErrorCode::NotFound);
+        }
+        if self.severed(op.actor, &joining) {
+            return Err(ErrorCode::Forbidden);
         }
         let mut events = Vec::new();
         for user_id in joining {

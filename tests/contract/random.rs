@@ -62,6 +62,8 @@ fn run(seed: u64, mut backend: Backend) {
         }
     }
     for (room, expected) in &model.rooms {
+        let is_severed = backend.open_room(*room).expect("a room").severed;
+        assert_eq!(is_severed, model.is_severed(*room));
         let all = EventsRead {
             room: *room,
             after: 0,
@@ -157,6 +159,12 @@ fn op(random: &mut Random, model: &Model) -> Op {
             let id = u128::from(random.below(1 << 40));
             mentioning(room, actor, id, "named", named)
         }
+        // Mostly taken back, so that not everybody is blocked in the end.
+        83..88 => match any_user(random) {
+            other if other == actor => leave(room, actor),
+            other if random.chance(40) => block(actor, other),
+            other => unblock(actor, other),
+        },
         _ => {
             let text = "x".repeat(random.below(40) as usize);
             send(room, actor, u128::from(random.below(1 << 40)), &text)

@@ -21,6 +21,7 @@ mod support;
 
 mod bad_frames;
 mod bad_requests;
+mod blocks;
 mod changes;
 mod crash;
 mod crowds;
@@ -36,6 +37,7 @@ mod rates;
 mod receipts;
 mod resume;
 mod rooms;
+mod search;
 mod session;
 mod slow;
 mod store_full;

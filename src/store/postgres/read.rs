@@ -37,6 +37,7 @@ pub(super) const READS: &[&str] = &[
     own::SET_OWN,
     own::OWN_STATES,
     own::LIST_MEMBERS,
+    super::blocks::LIST,
 ];
 
 /// What became of a read.
@@ -84,6 +85,8 @@ pub(super) async fn answer(
         StoreCall::WhoShares { user, others } => {
             StoreAnswer::WhoShares(who_shares(session, *user, others).await?)
         }
+        StoreCall::Search(read) => StoreAnswer::Search(super::search::search(session, read).await?),
+        StoreCall::Blocks(read) => StoreAnswer::Blocks(super::blocks::list(session, read).await?),
         StoreCall::Commit(_) | StoreCall::RenewEpoch(_) => {
             return Err(Failure::Data("not a read".to_owned()));
         }
@@ -91,9 +94,9 @@ pub(super) async fn answer(
 }
 
 /// With the epoch, so that one that was renewed on another node is noticed here too.
-const HEADS: &str = "SELECT 0, room_id, last_seq FROM chat_rooms WHERE room_id = ANY ($1)
-     UNION ALL SELECT 1, user_id, version FROM chat_users WHERE user_id = ANY ($2)
-     UNION ALL SELECT 2, NULL, epoch FROM meta";
+const HEADS: &str = "SELECT 0, room_id, last_seq, severed FROM chat_rooms WHERE room_id = ANY ($1)
+     UNION ALL SELECT 1, user_id, version, false FROM chat_users WHERE user_id = ANY ($2)
+     UNION ALL SELECT 2, NULL, epoch, false FROM meta";
 
 async fn heads(
     session: &Session,
@@ -102,17 +105,27 @@ async fn heads(
 ) -> Result<StoreAnswer, Failure> {
     let asked_rooms: Vec<Uuid> = rooms.iter().map(|room| room.0).collect();
     let asked_users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    let (mut rooms, mut users) = (Vec::new(), Vec::new());
+    let (mut rooms, mut users, mut severed) = (Vec::new(), Vec::new(), Vec::new());
     for row in session.query(HEADS, &[&asked_rooms, &asked_users]).await? {
         match get::<i32>(&row, 0)? {
-            0 => rooms.push((room_id(&row, 1)?, uint(&row, 2)?)),
+            0 => {
+                let room = room_id(&row, 1)?;
+                rooms.push((room, uint(&row, 2)?));
+                if get(&row, 3)? {
+                    severed.push(room);
+                }
+            }
             1 => users.push((user_id(&row, 1)?, uint(&row, 2)?)),
             _ => {
                 session.epoch_is(get(&row, 2)?);
             }
         }
     }
-    Ok(StoreAnswer::Heads { rooms, users })
+    Ok(StoreAnswer::Heads {
+        rooms,
+        users,
+        severed,
+    })
 }
 
 const WHO_SHARES: &str = "SELECT a.user_id FROM unnest($2::uuid[]) AS a (user_id)
@@ -120,9 +133,10 @@ const WHO_SHARES: &str = "SELECT a.user_id FROM unnest($2::uuid[]) AS a (user_id
          SELECT 1 FROM room_participants o
          JOIN room_participants p
              ON p.room_id = o.room_id AND p.user_id = $1 AND p.left_seq IS NULL
-         WHERE o.user_id = a.user_id AND o.left_seq IS NULL)";
+         WHERE o.user_id = a.user_id AND o.left_seq IS NULL)
+     AND NOT chat_severed($1, ARRAY[a.user_id])";
 
-/// Those of `others` who are in a room with this user.
+/// Those of `others` who are in a room with this user, without a block between the two.
 async fn who_shares(
     session: &Session,
     user: UserId,
@@ -133,7 +147,7 @@ async fn who_shares(
     rows.iter().map(|row| user_id(row, 0)).collect()
 }
 
-const OPEN_ROOMS: &str = "SELECT r.room_id, r.kind, r.last_seq, p.user_id, p.role
+const OPEN_ROOMS: &str = "SELECT r.room_id, r.kind, r.last_seq, p.user_id, p.role, r.severed
      FROM unnest($1::uuid[]) AS a (room_id)
      JOIN chat_rooms r ON r.room_id = a.room_id
      LEFT JOIN room_participants p ON p.room_id = r.room_id AND p.left_seq IS NULL";
@@ -152,6 +166,7 @@ async fn open_rooms(
             last_seq,
             kind,
             members: Vec::new(),
+            severed: get(&row, 5)?,
         });
         if let Some(user) = get::<Option<Uuid>>(&row, 3)? {
             opened.members.push((UserId(user), role(&row, 4)?));

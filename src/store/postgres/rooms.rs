@@ -47,7 +47,7 @@ pub(super) const SIGN_IN: &str = concat!(
          FROM unnest($5::integer[], $6::uuid[]) WITH ORDINALITY AS r (n, room_id, place)
          GROUP BY r.n, r.room_id
      ), asked AS MATERIALIZED (
-         SELECT a.*, u.version, u.user_id IS NULL
+         SELECT a.*, u.version, u.block_version, u.user_id IS NULL
              OR a.name IS NOT NULL AND a.name <> u.name
              OR a.picture IS NOT NULL AND a.picture IS DISTINCT FROM u.picture AS must_write
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[])
@@ -78,7 +78,7 @@ pub(super) const SIGN_IN: &str = concat!(
              LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
              WHERE p.room_id = r.room_id AND p.left_seq IS NULL) END AS watermarks,
          r.muted_until, CASE WHEN r.place <= r.describe_max AND r.archived_seq IS NOT NULL
-             THEN chat_archived(r.room_id, r.archived_seq) ELSE 0 END AS archived
+             THEN chat_archived(r.room_id, r.archived_seq) ELSE 0 END AS archived, a.block_version
      FROM asked a LEFT JOIN rooms r ON r.n = a.n
      ORDER BY a.n"
 );
@@ -125,7 +125,7 @@ pub(super) async fn sign_in(
             ],
         )
         .await?;
-    let mut versions: Vec<Option<u64>> = vec![None; users.len()];
+    let mut versions: Vec<Option<(u64, u64)>> = vec![None; users.len()];
     let mut rooms: Vec<Vec<Found>> = users.iter().map(|_| Vec::new()).collect();
     for row in &rows {
         if !is_written && get::<bool>(row, 1)? {
@@ -135,7 +135,7 @@ pub(super) async fn sign_in(
         let (Some(version), Some(rooms)) = (versions.get_mut(at), rooms.get_mut(at)) else {
             return Err(Failure::Data("an answer to nobody".to_owned()));
         };
-        *version = Some(uint(row, 2)?);
+        *version = Some((uint(row, 2)?, uint(row, 14)?));
         if get::<Option<Uuid>>(row, 3)?.is_none() {
             continue;
         }
@@ -164,7 +164,7 @@ pub(super) async fn sign_in(
     }
     let mut signed_in = Vec::with_capacity(users.len());
     for (version, mut rooms) in versions.into_iter().zip(rooms) {
-        let Some(version) = version else {
+        let Some((version, block_version)) = version else {
             return Err(Failure::Data("a user is gone".to_owned()));
         };
         // The described ones in their order, then the rest by activity.
@@ -173,7 +173,11 @@ pub(super) async fn sign_in(
             None => (i64::MAX, Reverse(found.last_ts), found.room.room),
         });
         let rooms = rooms.into_iter().map(|found| found.room).collect();
-        signed_in.push(SignedIn { version, rooms });
+        signed_in.push(SignedIn {
+            version,
+            block_version,
+            rooms,
+        });
     }
     Ok(Some(signed_in))
 }

@@ -281,6 +281,8 @@ impl Store for PostgresStore {
             | StoreCall::SetOwn(_)
             | StoreCall::OwnStates(_)
             | StoreCall::WhoShares { .. }
+            | StoreCall::Blocks(_)
+            | StoreCall::Search(_)
             | StoreCall::RenewEpoch(_) => {
                 pending.reads = 1;
                 (&self.shared.reads, 1, CALLS_MAX)

@@ -8,6 +8,7 @@
 use super::marks::{Marks, MarksWriter};
 use super::options::{DbOptions, OpenError};
 use super::row::{Failure, refuse};
+use super::search_index::{self, Unindexed};
 use super::write::Batch;
 use super::{own, read, rooms, schema};
 use crate::chat::port::{
@@ -33,6 +34,8 @@ pub struct Db {
     hash_key: [u8; 32],
     reused: BTreeSet<RoomId>,
     marks_writer: MarksWriter,
+    /// What the index of messages does not have yet.
+    unindexed: Unindexed,
     /// For reads on this connection; a cell, because they change nothing that can be seen.
     marks: RefCell<Marks>,
     /// Whether a panic in a write is a failure of this write (in the server) or goes on (in a
@@ -69,6 +72,7 @@ impl Db {
             hash_key: meta.hash_key,
             reused: BTreeSet::new(),
             marks_writer,
+            unindexed: Unindexed::default(),
             marks: RefCell::default(),
             catches_panics: false,
         })
@@ -118,6 +122,11 @@ impl Db {
                 .write_receipts(receipts)
                 .map(StoreAnswer::WriteReceipts),
             StoreCall::SetOwn(set) => self.set_own(set).map(StoreAnswer::SetOwn),
+            StoreCall::Search(_) => {
+                // Nobody else brings the index up to date here.
+                while self.index()? {}
+                self.read(call)
+            }
             StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
             | StoreCall::Events(_)
@@ -126,7 +135,8 @@ impl Db {
             | StoreCall::GetRooms(_)
             | StoreCall::ListMembers(_)
             | StoreCall::OwnStates(_)
-            | StoreCall::WhoShares { .. } => self.read(call),
+            | StoreCall::WhoShares { .. }
+            | StoreCall::Blocks(_) => self.read(call),
         }
     }
 
@@ -172,6 +182,24 @@ impl Db {
             tracing::error!(error = ?failure, "a write failed");
             failure.into()
         })
+    }
+
+    /// Brings the index of messages nearer to what there is, by a transaction of its own that ends
+    /// soon. Whether there is more to do.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: it is done later.
+    pub fn index(&mut self) -> Result<bool, StoreError> {
+        let done = search_index::step(&self.connection, &mut self.unindexed);
+        done.map_err(|failure| {
+            self.recover(&failure);
+            failure.into()
+        })
+    }
+
+    /// Whether there is anything that the index does not have.
+    pub fn is_indexed(&self) -> bool {
+        self.unindexed.is_empty()
     }
 
     /// Gives the history another epoch, if it still has this one.
@@ -330,6 +358,11 @@ impl Db {
         self.marks_writer = self.marks_writer.after_failure(marks);
         connection.prepare_cached("COMMIT")?.execute([])?;
         self.marks_writer = marks;
+        for (op, outcome) in ops.iter().zip(&outcomes) {
+            if outcome.as_ref().is_ok_and(|done| !done.events.is_empty()) {
+                self.unindexed.add(op.room);
+            }
+        }
         Ok(outcomes)
     }
 

@@ -13,6 +13,7 @@
 //! `read`, `history`, `rooms` (reads), on the rows of `row` and the tables of `schema`.
 
 mod backup;
+mod blocks;
 mod db;
 mod history;
 mod marks;
@@ -24,6 +25,8 @@ mod read;
 mod rooms;
 mod row;
 mod schema;
+mod search;
+mod search_index;
 mod threads;
 mod write;
 

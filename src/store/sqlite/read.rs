@@ -80,6 +80,7 @@ pub(super) fn answer(
                 found
             },
             users: versions(connection, users)?,
+            severed: super::blocks::severed_rooms(connection, rooms)?,
         },
         StoreCall::Events(read) => StoreAnswer::Events(events(connection, read)?),
         StoreCall::History(read) => {
@@ -110,6 +111,8 @@ pub(super) fn answer(
         StoreCall::WhoShares { user, others } => {
             StoreAnswer::WhoShares(who_shares(connection, *user, others)?)
         }
+        StoreCall::Search(read) => StoreAnswer::Search(super::search::search(connection, read)?),
+        StoreCall::Blocks(read) => StoreAnswer::Blocks(super::blocks::list(connection, read)?),
     };
     Ok(Some(answer))
 }
@@ -127,7 +130,7 @@ fn versions(connection: &Connection, users: &[UserId]) -> Result<Vec<(UserId, u6
     Ok(found)
 }
 
-/// Those of `others` who are in a room with this user. The user's rooms are read once; each other one's up
+/// Those of `others` who are in a room with this user, without a block between the two. The user's rooms are read once; each other one's up
 /// to the first in common.
 fn who_shares(
     connection: &Connection,
@@ -148,7 +151,9 @@ fn who_shares(
         let mut rows = statement.query([other.0.as_bytes()])?;
         while let Some(row) = rows.next()? {
             if own.contains(&room_id(row, 0)?) {
-                found.push(*other);
+                if !super::blocks::is_severed(connection, user, &[*other])? {
+                    found.push(*other);
+                }
                 break;
             }
         }
@@ -158,13 +163,14 @@ fn who_shares(
 
 fn open_room(connection: &Connection, room: RoomId) -> Result<Option<OpenedRoom>, Failure> {
     let mut statement = connection
-        .prepare_cached("SELECT kind, member_count FROM chat_rooms WHERE room_id = ?1")?;
+        .prepare_cached("SELECT kind, member_count, severed FROM chat_rooms WHERE room_id = ?1")?;
     let mut rows = statement.query([room.0.as_bytes()])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
     let mut opened = OpenedRoom {
         kind: room_kind(row, 0)?,
+        severed: row.get(2)?,
         last_seq: newest(connection, room)?.0,
         members: Vec::with_capacity((uint(row, 1)? as usize).min(limits::MEMBERS_MAX)),
     };

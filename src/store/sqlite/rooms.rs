@@ -57,11 +57,11 @@ pub(super) fn sign_in(
     marks: &Marks,
     sign_in: &SignIn,
 ) -> Result<SignedIn, Failure> {
-    let mut statement =
-        connection.prepare_cached("SELECT version FROM chat_users WHERE user_id = ?1")?;
+    let mut statement = connection
+        .prepare_cached("SELECT version, block_version FROM chat_users WHERE user_id = ?1")?;
     let mut rows = statement.query([sign_in.user.0.as_bytes()])?;
-    let version = match rows.next()? {
-        Some(row) => uint(row, 0)?,
+    let (version, block_version) = match rows.next()? {
+        Some(row) => (uint(row, 0)?, uint(row, 1)?),
         None => return Err(Failure::Data("a user is gone".to_owned())),
     };
     let by_activity = rooms_by_activity(connection, marks, sign_in.user)?;
@@ -99,7 +99,11 @@ pub(super) fn sign_in(
             described,
         });
     }
-    Ok(SignedIn { version, rooms })
+    Ok(SignedIn {
+        version,
+        block_version,
+        rooms,
+    })
 }
 
 /// A room of a user, as they are sorted by.

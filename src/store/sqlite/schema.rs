@@ -15,6 +15,8 @@ use std::time::Duration;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_core.sql"),
     include_str!("../../../migrations/sqlite/0002_own_state.sql"),
+    include_str!("../../../migrations/sqlite/0003_blocks.sql"),
+    include_str!("../../../migrations/sqlite/0004_search.sql"),
 ];
 
 /// `application_id` of our databases: "CafC".

@@ -15,8 +15,8 @@
 use super::db::Db;
 use super::marks::Marks;
 use super::options::{
-    CALLS_MAX, GROUP_CALLS_MAX, GROUP_OPS_MAX, OpenError, QUEUED_OPS_MAX, READERS,
-    SIGN_INS_WRITING_MAX, SqliteOptions,
+    CALLS_MAX, GROUP_CALLS_MAX, GROUP_OPS_MAX, INDEX_EVERY, INDEX_LATE_MAX, INDEX_MORE, OpenError,
+    QUEUED_OPS_MAX, READERS, SIGN_INS_WRITING_MAX, SqliteOptions,
 };
 use super::{read, schema};
 use crate::chat::port::{
@@ -24,7 +24,7 @@ use crate::chat::port::{
     StoreReply, Ticket,
 };
 use crate::protocol::{Epoch, UnixMs};
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use rusqlite::Connection;
 use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// Name of the database in the data folder.
 pub(super) const DATABASE_FILE: &str = "chat.db";
@@ -104,6 +105,7 @@ impl SqliteStore {
         }
         let writer = Writer {
             db,
+            index_at: Instant::now(),
             clock: options.clock,
             epoch: Arc::clone(&epoch),
             calls: writes_rx,
@@ -190,7 +192,9 @@ impl Store for SqliteStore {
             | StoreCall::GetRooms(_)
             | StoreCall::ListMembers(_)
             | StoreCall::OwnStates(_)
-            | StoreCall::WhoShares { .. } => {
+            | StoreCall::WhoShares { .. }
+            | StoreCall::Blocks(_)
+            | StoreCall::Search(_) => {
                 if let Err((read, error)) = give(&self.reads, Read { pending, call }) {
                     read.pending.answer(Err(error));
                 }
@@ -319,6 +323,8 @@ impl Write {
 
 struct Writer {
     db: Db,
+    /// When the index of messages is brought up to date next, if there is anything to do.
+    index_at: Instant,
     clock: Arc<dyn Fn() -> UnixMs + Send + Sync>,
     epoch: Arc<AtomicU64>,
     calls: Receiver<Write>,
@@ -328,10 +334,47 @@ struct Writer {
 }
 
 impl Writer {
+    /// The next call. While there is none, and now and then while there are many, the index of messages
+    /// is brought up to date.
+    fn receive(&mut self) -> Option<Write> {
+        loop {
+            if self.db.is_indexed() {
+                return self.calls.recv().ok();
+            }
+            match self.calls.recv_deadline(self.index_at) {
+                Ok(call) if self.index_at + INDEX_LATE_MAX > Instant::now() => return Some(call),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                call => {
+                    self.index();
+                    if let Ok(call) = call {
+                        return Some(call);
+                    }
+                }
+            }
+        }
+    }
+
+    fn index(&mut self) {
+        let result = catch_unwind(AssertUnwindSafe(|| self.db.index()));
+        let wait = match result {
+            Ok(Ok(true)) => INDEX_MORE,
+            Ok(Ok(false)) => INDEX_EVERY,
+            Ok(Err(error)) => {
+                tracing::warn!(?error, "messages were not indexed");
+                INDEX_LATE_MAX
+            }
+            Err(_) => {
+                tracing::error!("indexing messages panicked");
+                INDEX_LATE_MAX
+            }
+        };
+        self.index_at = Instant::now() + wait;
+    }
+
     fn run(mut self) {
         // Taken from the queue, but too much for the group that was being made.
         let mut next: Option<Write> = None;
-        while let Some(first) = next.take().or_else(|| self.calls.recv().ok()) {
+        while let Some(first) = next.take().or_else(|| self.receive()) {
             let mut ops = first.ops();
             let mut group = vec![first];
             while group.len() < GROUP_CALLS_MAX && ops < GROUP_OPS_MAX {
@@ -366,10 +409,14 @@ impl Writer {
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
+        let was_indexed = self.db.is_indexed();
         let result = match users.is_empty() && ops.is_empty() {
             true => Ok(Vec::new()),
             false => self.db.write((self.clock)(), &users, &ops),
         };
+        if was_indexed && !ops.is_empty() {
+            self.index_at = Instant::now() + INDEX_EVERY;
+        }
         self.epoch.store(self.db.epoch().0, Ordering::Release);
         let mut outcomes = result.map(Vec::into_iter);
         for write in group {
