@@ -389,7 +389,7 @@ const USERS: u64 = 5;
 const ROUNDS: u64 = 4;
 const STEPS: usize = 60;
 
-/// `CAFFIS_UNREAD_ROUNDS=500` is the full form.
+/// `CAFFIS_UNREAD_ROUNDS=60` is the full form.
 #[test]
 fn watermarks_and_unread_are_those_of_the_model_after_every_step() {
     let rounds = std::env::var("CAFFIS_UNREAD_ROUNDS").ok();
