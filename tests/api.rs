@@ -137,6 +137,9 @@ fn server(development: bool) -> Server {
         store: store.clone(),
         demo,
         rejoin: Arc::new(|stream, _| Err(stream)),
+        asks: Arc::new(Err),
+        identify: Arc::new(Hs256::new([SECRET], issuer())),
+        origins: Arc::new(|origin, _| origin == "https://page.test"),
     };
     let (plane, door) = serve::start(parts).expect("started");
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");

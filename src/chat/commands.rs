@@ -5,6 +5,7 @@
 
 use super::bus::{Context, MeshMessage, Write};
 use super::commits::room_to_create;
+use super::guests;
 use super::load::Load;
 use super::port::{
     HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MessageChange, Op, OpKind,
@@ -70,7 +71,13 @@ impl Sessions {
         }
     }
 
-    fn request(&mut self, conn: ConnId, user: UserId, request: Request, ctx: &mut Context<'_>) {
+    pub(super) fn request(
+        &mut self,
+        conn: ConnId,
+        user: UserId,
+        request: Request,
+        ctx: &mut Context<'_>,
+    ) {
         let Request { id, command } = request;
         if matches!(command, Ok(Command::Pong(_))) {
             return;
@@ -150,16 +157,19 @@ impl Sessions {
     }
 
     /// Counts a command, and a send as both; says when to come back if it is too many.
-    fn take_rate(&mut self, conn: ConnId, sends: bool, ctx: &Context<'_>) -> Result<(), u64> {
-        let now_us = ctx.now.mono_us;
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+    fn take_rate(&mut self, conn: ConnId, sends: bool, ctx: &mut Context<'_>) -> Result<(), u64> {
+        let (now_us, limits) = (ctx.now.mono_us, ctx.rate_limits());
+        if guests::is_guest(conn) {
+            return self.take_rate_of_guest(conn, limits, sends, ctx);
+        }
+        let Some(session) = self.get_mut(conn) else {
             return Ok(());
         };
-        ready.commands.take(now_us, ctx.config.commands_per_10s)?;
-        match sends {
-            true => ready.sends.take(now_us, ctx.config.sends_per_10s),
-            false => Ok(()),
+        session.budget.take(now_us, limits, sends)?;
+        if session.shared && session.budget.add_untold(sends) {
+            self.spenders.push(conn);
         }
+        Ok(())
     }
 
     fn rate_limited(
@@ -170,12 +180,11 @@ impl Sessions {
         ctx: &mut Context<'_>,
     ) {
         ctx.stats.commands_refused += 1;
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
-            return;
-        };
-        ready.refusals += 1;
-        if ready.refusals > limits::RATE_REFUSALS_MAX {
-            return self.close(conn, CloseCode::RateLimited, ctx);
+        if let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) {
+            ready.refusals += 1;
+            if ready.refusals > limits::RATE_REFUSALS_MAX {
+                return self.close(conn, CloseCode::RateLimited, ctx);
+            }
         }
         let message = "more often than `ready.limits` allows";
         let json = reply::error(
@@ -328,6 +337,9 @@ impl Sessions {
         if request.is_none() {
             return Ok(());
         }
+        if guests::is_guest(conn) {
+            return self.read_for_guest(conn, request, read, ctx);
+        }
         let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
             return Ok(());
         };
@@ -378,10 +390,11 @@ impl Sessions {
         result: Result<StoreAnswer, StoreError>,
         ctx: &mut Context<'_>,
     ) {
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
-            return;
-        };
-        ready.reading = false;
+        match self.get_mut(conn).map(|session| &mut session.state) {
+            Some(State::Ready(ready)) => ready.reading = false,
+            _ if guests::is_guest(conn) => (),
+            _ => return,
+        }
         let Some(id) = request else { return };
         let json = match result {
             Ok(StoreAnswer::History(history)) => history.map(|history| reply::ack(id, &history)),
@@ -418,7 +431,7 @@ impl Sessions {
     }
 }
 
-fn call_of(user: UserId, read: Read) -> StoreCall {
+pub(super) fn call_of(user: UserId, read: Read) -> StoreCall {
     let limit_of = |limit: Option<u32>, max: usize| {
         limit
             .map_or(max, |limit| {

@@ -75,6 +75,7 @@ impl ShardCore {
                 sessions.presence.relay_news(&news, ctx);
                 home.relay_news(news, ctx);
             }
+            Input::Ask(ask) => sessions.ask(*ask, ctx),
             Input::Drain { spread_ms } => sessions.drain(spread_ms, ctx),
         }
         self.settle(now, effects);
@@ -213,7 +214,8 @@ impl ShardCore {
             home.commits.waiting(),
         );
         ctx.stats.load = ctx.bus.load as u64;
-        if sessions.draining() && sessions.open() == 0 && home.commits.is_idle() && !self.drained {
+        ctx.stats.asks_waiting = sessions.guests.waiting() as u64;
+        if sessions.draining() && sessions.is_empty() && home.commits.is_idle() && !self.drained {
             self.drained = true;
             effects.push(Effect::Drained);
         }
@@ -253,7 +255,8 @@ fn route(
         } => home.typing(room, user, is_typing, ctx),
         MeshMessage::Notice { room, frame } => sessions.notice(room, frame, ctx),
         MeshMessage::Came(user, conn) => sessions.came(from, user, conn, ctx),
-        MeshMessage::Went(user, conn) => sessions.crowd.went(user, (from, conn)),
+        MeshMessage::Went(user, conn) => sessions.went(from, user, conn, ctx),
+        MeshMessage::Budget(message) => sessions.budget_message(from, message, ctx),
         MeshMessage::Crowded(conn) => sessions.crowded(conn, ctx),
         MeshMessage::Presence(message) => sessions.presence_message(from, *message, ctx),
         MeshMessage::Added { room, users } => sessions.added(room, &users, ctx),

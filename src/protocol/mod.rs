@@ -6,8 +6,10 @@
 pub mod asyncapi;
 pub mod error;
 pub mod event;
+pub mod http;
 pub mod ids;
 pub mod network;
+pub mod openapi;
 pub mod presence;
 pub mod relay;
 pub mod reply;
