@@ -27,6 +27,10 @@ pub struct ClusterArgs {
     /// NAME=VALUE for the private PostgreSQL; may be repeated.
     #[arg(long = "postgres-setting", value_name = "NAME=VALUE")]
     pub postgres_settings: Vec<String>,
+    /// A server program of another version: all nodes begin with it, and each is the server under test once
+    /// it was stopped by SIGTERM (`--fault rolling`). One that is killed starts again as what it was.
+    #[arg(long, value_name = "PROGRAM")]
+    pub upgrade_from: Option<PathBuf>,
     /// Keep the logs of all programs here, instead of throwing them away in the end.
     #[arg(long)]
     pub logs: Option<PathBuf>,
@@ -34,6 +38,8 @@ pub struct ClusterArgs {
 
 pub struct Node {
     plan: ServerPlan,
+    /// What it is after its next regular end.
+    next: PathBuf,
     server: Option<Server>,
     pub to_postgres: Link,
     pub to_redis: Link,
@@ -85,6 +91,10 @@ impl Cluster {
             std::fs::create_dir(&plan.data_dir)?;
             plan.log = logs.join(format!("{name}.log"));
             plan.listen = listen;
+            let next = plan.program.clone();
+            if let Some(program) = &args.upgrade_from {
+                plan.program.clone_from(program);
+            }
             let own = [
                 ("CAFFIS_NODE", name),
                 ("CAFFIS_SHARDS", shards.to_string()),
@@ -96,6 +106,7 @@ impl Cluster {
             plan.env.splice(0..0, own);
             nodes.push(Node {
                 plan,
+                next,
                 server: None,
                 to_postgres,
                 to_redis,
@@ -165,7 +176,11 @@ impl Cluster {
         node: usize,
         workshop: &mut Workshop,
     ) -> Result<ExitStatus, SetupError> {
-        match self.nodes[node].server.take() {
+        let Node {
+            plan, next, server, ..
+        } = &mut self.nodes[node];
+        plan.program.clone_from(next);
+        match server.take() {
             Some(server) => server.terminate(&mut workshop.janitor, NODE_END_LIMIT),
             None => Err(SetupError(format!("n{} is not running", node + 1))),
         }

@@ -144,6 +144,7 @@ fn cluster(durability: &str, faults: &[ClusterFault]) -> Vec<String> {
         cluster: ClusterArgs {
             shards: vec![1],
             postgres_settings: Vec::new(),
+            upgrade_from: None,
             logs: None,
         },
         faults: faults.to_vec(),

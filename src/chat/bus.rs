@@ -6,7 +6,7 @@
 
 use super::frame::{Frame, Stamps};
 use super::load::Load;
-use super::port::{Op, StoreCall, Ticket};
+use super::port::{HistoryRead, Op, StoreCall, Ticket};
 use super::presence::PresenceMessage;
 use super::rate::{Limits, Spent};
 use super::stats::Stats;
@@ -70,6 +70,10 @@ pub enum MeshMessage {
         /// The events.
         frames: Option<Vec<(Seq, Packed)>>,
     },
+    /// To the home: a page, while the store is away. One per connection at a time.
+    Page(PageWanted),
+    /// From the home: the reply as JSON, if the window holds the page.
+    Paged(PageWanted, Option<String>),
     /// From the home of the room to all shards: these users became members. If it is lost, the
     /// users' versions tell, later.
     Added {
@@ -137,6 +141,19 @@ pub struct Write {
     pub received_us: u64,
     /// What to do.
     pub op: Op,
+}
+
+/// A page that may be in a window.
+#[derive(Clone, Copy, Debug)]
+pub struct PageWanted {
+    /// Who reads.
+    pub conn: ConnId,
+    /// The request to answer.
+    pub request: RequestId,
+    /// What is read.
+    pub read: HistoryRead,
+    /// The store was asked for it, in vain.
+    pub is_last_try: bool,
 }
 
 /// Rooms a connection wants to hear.
@@ -243,6 +260,8 @@ pub struct Bus {
     pub calls: usize,
     /// The relay works.
     pub relay_up: bool,
+    /// The last call that was answered found the store out of reach.
+    pub store_away: bool,
     /// What is given up for now.
     pub load: Load,
     random: u64,
@@ -258,6 +277,7 @@ impl Bus {
             next_ticket: 1,
             calls: 0,
             relay_up: false,
+            store_away: false,
             load: Load::Calm,
             random: seed,
         }

@@ -3,7 +3,7 @@
 //!
 //! Next: a write goes to its room's home ([`super::commits`]), a read to the store.
 
-use super::bus::{Context, MeshMessage, Write};
+use super::bus::{Context, MeshMessage, PageWanted, Write};
 use super::commits::room_to_create;
 use super::guests;
 use super::load::Load;
@@ -374,11 +374,42 @@ impl Sessions {
         if ready.reads.is_empty() {
             ready.reads.shrink_to_fit();
         }
-        let after = match &read {
-            Read::Presence(users) => Call::Shared(conn, request, users.clone()),
-            Read::History(_) | Read::List(_) | Read::Room(_) => Call::Read(conn, request),
+        let user = ready.user;
+        self.begin_read(conn, user, request, read, ctx);
+    }
+
+    /// Asks the store, or the room's home while that is away.
+    pub(super) fn begin_read(
+        &mut self,
+        conn: ConnId,
+        user: UserId,
+        request: Option<RequestId>,
+        read: Read,
+        ctx: &mut Context<'_>,
+    ) {
+        let shared = match &read {
+            Read::Presence(users) => Some(users.clone()),
+            Read::History(_) | Read::List(_) | Read::Room(_) => None,
         };
-        let ticket = ctx.call(call_of(ready.user, read));
+        let call = call_of(user, read);
+        let after = match (&call, shared, request) {
+            (_, Some(users), _) => Call::Shared(conn, request, users),
+            (StoreCall::History(read), None, Some(id)) => {
+                let wanted = PageWanted {
+                    conn,
+                    request: id,
+                    read: *read,
+                    is_last_try: false,
+                };
+                if ctx.bus.store_away {
+                    let home = ctx.home_of(read.room);
+                    return ctx.tell(home, MeshMessage::Page(wanted));
+                }
+                Call::Page(wanted)
+            }
+            (_, None, _) => Call::Read(conn, request),
+        };
+        let ticket = ctx.call(call);
         self.calls.insert(ticket, after);
     }
 
@@ -390,10 +421,8 @@ impl Sessions {
         result: Result<StoreAnswer, StoreError>,
         ctx: &mut Context<'_>,
     ) {
-        match self.get_mut(conn).map(|session| &mut session.state) {
-            Some(State::Ready(ready)) => ready.reading = false,
-            _ if guests::is_guest(conn) => (),
-            _ => return,
+        if !self.has_read(conn) {
+            return;
         }
         let Some(id) = request else { return };
         let json = match result {
@@ -431,7 +460,48 @@ impl Sessions {
     }
 }
 
-pub(super) fn call_of(user: UserId, read: Read) -> StoreCall {
+impl Sessions {
+    /// The home of the room has the page in its window, or has it not.
+    pub(super) fn paged(
+        &mut self,
+        wanted: PageWanted,
+        json: Option<String>,
+        ctx: &mut Context<'_>,
+    ) {
+        let PageWanted { conn, request, .. } = wanted;
+        let Some(json) = json else {
+            if wanted.is_last_try {
+                let away = StoreError::Unavailable("nor is it in the window".to_owned());
+                return self.read_done(conn, Some(request), Err(away), ctx);
+            }
+            // It may be back by now. The window has said what it can.
+            let asked = PageWanted {
+                is_last_try: true,
+                ..wanted
+            };
+            let ticket = ctx.call(StoreCall::History(wanted.read));
+            self.calls.insert(ticket, Call::Page(asked));
+            return;
+        };
+        if self.has_read(conn) {
+            self.say_json(conn, &json, ctx);
+            self.go_on_reading(conn, ctx);
+        }
+    }
+
+    /// The read under way is done. Whether somebody still waits for it.
+    fn has_read(&mut self, conn: ConnId) -> bool {
+        match self.get_mut(conn).map(|session| &mut session.state) {
+            Some(State::Ready(ready)) => {
+                ready.reading = false;
+                true
+            }
+            _ => guests::is_guest(conn),
+        }
+    }
+}
+
+fn call_of(user: UserId, read: Read) -> StoreCall {
     let limit_of = |limit: Option<u32>, max: usize| {
         limit
             .map_or(max, |limit| {

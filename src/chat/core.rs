@@ -145,6 +145,11 @@ impl ShardCore {
             result,
         } = reply;
         self.bus.calls -= 1;
+        match result {
+            Ok(_) => self.bus.store_away = false,
+            Err(StoreError::Unavailable(_)) => self.bus.store_away = true,
+            Err(StoreError::Overloaded) => (),
+        }
         let mut result = result;
         if epoch != self.config.epoch {
             if ticket < self.first_ticket {
@@ -248,6 +253,8 @@ fn route(
         }
         MeshMessage::Pull { conn, room, after } => home.pull(from, conn, room, after, ctx),
         MeshMessage::Pulled { conn, room, frames } => sessions.pulled(conn, room, frames, ctx),
+        MeshMessage::Page(wanted) => home.page(from, wanted, ctx),
+        MeshMessage::Paged(wanted, json) => sessions.paged(wanted, json, ctx),
         MeshMessage::Typing {
             room,
             user,

@@ -7,7 +7,7 @@
 //! [`limits::ASK_MS_MAX`] at the latest; a late reply does not reach the guest that has the place now.
 
 use super::bus::Context;
-use super::commands::{Refused, call_of};
+use super::commands::Refused;
 use super::map::{Map, Seeded};
 use super::port::{Answer, Ask, AskId, Identity, SignIn, StoreAnswer, StoreCall, StoreError};
 use super::rate::{Left, Limits};
@@ -288,8 +288,7 @@ impl Sessions {
         if !ctx.may_read() {
             return Err((ErrorCode::Overloaded, "the store is busy"));
         }
-        let ticket = ctx.call(call_of(user, read));
-        self.calls.insert(ticket, Call::Read(conn, request));
+        self.begin_read(conn, user, request, read, ctx);
         Ok(())
     }
 

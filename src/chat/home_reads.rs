@@ -6,11 +6,11 @@
 //! are bounded ([`limits::FETCHES_MAX`]); a read that fails is tried again by the next tick or by
 //! whoever still wants it.
 
-use super::ShardIx;
-use super::bus::{Context, MeshMessage, Packed};
+use super::bus::{Context, MeshMessage, Packed, PageWanted};
 use super::gate::Passed;
 use super::home::{Call, Home, encode};
 use super::port::{EventsPage, EventsRead, OpenedRoom, StoreAnswer, StoreCall, StoreError, Ticket};
+use super::{ShardIx, window_page};
 use crate::limits;
 use crate::protocol::event::{EncodedEvent, RoomEvent};
 use crate::protocol::{RoomId, Seq};
@@ -106,6 +106,18 @@ impl Home {
         let rooms: Vec<RoomId> = self.to_open.drain(..count).collect();
         let ticket = ctx.call(StoreCall::OpenRooms(rooms.clone()));
         self.calls.insert(ticket, Call::Open(rooms));
+    }
+
+    /// A member reads a page while the store is away.
+    pub fn page(&mut self, shard: ShardIx, wanted: PageWanted, ctx: &mut Context<'_>) {
+        let PageWanted { request, read, .. } = &wanted;
+        let room = self.room_mut(read.room).filter(|room| room.open);
+        let json = room.and_then(|room| {
+            room.members.binary_search(&read.user).ok()?;
+            room.touched = true;
+            window_page::page(&room.window, room.gate.released(), *request, read)
+        });
+        ctx.tell(shard, MeshMessage::Paged(wanted, json));
     }
 
     pub(super) fn opened(

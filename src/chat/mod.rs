@@ -36,6 +36,7 @@ pub mod timers;
 pub mod typing;
 pub mod watches;
 pub mod window;
+pub mod window_page;
 
 use crate::limits;
 use crate::protocol::{CloseCode, Epoch, UnixMs, UserId};

@@ -9,7 +9,7 @@
 //! [`super::watches`] (presence).
 
 use super::budgets::Ledger;
-use super::bus::{Context, MeshMessage};
+use super::bus::{Context, MeshMessage, PageWanted};
 use super::crowd::Crowd;
 use super::fanout::LocalRoom;
 use super::frame::{Class, Frame, Stamps};
@@ -81,6 +81,8 @@ pub(super) enum Call {
     Read(ConnId, Option<RequestId>),
     /// Of guests whose account may not be there yet.
     Guests(Vec<ConnId>),
+    /// A page, which its room's home may have too.
+    Page(PageWanted),
     /// Of these users.
     Shared(ConnId, Option<RequestId>, Vec<UserId>),
 }
@@ -538,6 +540,14 @@ impl Sessions {
             Call::Reconcile(users) => self.rooms_read(&users, result, ctx),
             Call::Read(conn, request) => self.read_done(conn, request, result, ctx),
             Call::Guests(conns) => self.guests_signed_in(conns, result, ctx),
+            Call::Page(wanted) if result.is_err() && !wanted.is_last_try => {
+                let last = PageWanted {
+                    is_last_try: true,
+                    ..wanted
+                };
+                ctx.tell(ctx.home_of(wanted.read.room), MeshMessage::Page(last));
+            }
+            Call::Page(wanted) => self.read_done(wanted.conn, Some(wanted.request), result, ctx),
             Call::Shared(conn, request, asked) => {
                 self.shared_read(conn, request, &asked, result, ctx);
             }

@@ -79,6 +79,11 @@ impl Window {
         self.get(seq).is_some()
     }
 
+    /// `seq` of the oldest event that is here, if any is.
+    pub fn first(&self) -> Option<Seq> {
+        (!self.frames.is_empty()).then_some(self.first)
+    }
+
     /// Whether nothing is here.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()

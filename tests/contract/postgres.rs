@@ -452,7 +452,16 @@ fn a_database_of_a_newer_version_or_of_another_history_is_refused() {
     let backend = Backend::postgres_alone();
     let (server, database) = (shared(), backend.database());
     let open = || PostgresStore::open(PostgresOptions::new(server.url(database)));
-    server.sql(database, "INSERT INTO schema_migrations VALUES (99, '')");
+    // One that only adds is worked on: a node of this version must be able to start beside newer ones.
+    server.sql(
+        database,
+        "INSERT INTO schema_migrations (version, checksum, needs) VALUES (99, '', 3)",
+    );
+    drop(open().expect("a newer schema that needs nothing newer"));
+    server.sql(
+        database,
+        "UPDATE schema_migrations SET needs = 99 WHERE version = 99",
+    );
     let refused = open().expect_err("refused");
     assert!(
         matches!(refused, OpenError::Newer { found: 99, .. }),

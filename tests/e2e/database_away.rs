@@ -111,8 +111,7 @@ fn a_database_that_is_out_of_reach_delays_and_loses_nothing() {
     assert!(began.elapsed() < ANSWERED_WITHIN, "{:?}", began.elapsed());
     // What needs the database is answered too: reads, and whoever comes.
     let began = Instant::now();
-    let data = json!({"room_id": room, "limit": 10});
-    is_put_off(&bob_client.ask("history.get", &data));
+    is_put_off(&bob_client.ask("room.get", &json!({"room_id": room})));
     let mut late = Client::new(Socket::open(server.address), &bob);
     let id = late.tell_auth(&bob.token(), None);
     is_put_off(&late.reply(id));
@@ -204,4 +203,90 @@ fn more_than_the_queue_holds_is_answered_in_time_and_never_acknowledged_falsely(
     for (id, seq) in acked {
         assert_eq!(found.get(&id), Some(&seq));
     }
+}
+
+/// Asks for each of these pages, and takes those that are answered with messages.
+fn pages(client: &mut Client, room: Uuid, pages: &[Value]) -> Vec<Option<Value>> {
+    let asked: Vec<u64> = (pages.iter())
+        .map(|page| {
+            let mut data = page.clone();
+            data["room_id"] = json!(room);
+            client.tell("history.get", &data)
+        })
+        .collect();
+    let answer = |id| {
+        let reply = client.reply(id);
+        if reply["type"] == "ack" {
+            return Some(reply["data"].clone());
+        }
+        is_put_off(&reply);
+        None
+    };
+    asked.into_iter().map(answer).collect()
+}
+
+/// What a window holds is read from it: to the letter what the store said before.
+#[test]
+fn pages_that_a_window_holds_are_read_while_the_database_is_out_of_reach() {
+    let World {
+        line,
+        server,
+        _postgres,
+    } = World::start();
+    let (ada, bob, eve) = (User::new("Ada"), User::new("Bob"), User::new("Eve"));
+    let mut ada_client = server.connect(&ada);
+    let mut bob_client = server.connect(&bob);
+    let _eve_client = server.connect(&eve);
+    let room = ada_client.group(&[&bob]);
+    let mut seqs: Vec<u64> = Vec::new();
+    for text in ["one", "two", "three", "four", "five", "six"] {
+        seqs.push(ada_client.send(room, text));
+    }
+    let about = |seq: u64| json!({"room_id": room, "message_seq": seq});
+    let say = |client: &mut Client, name: &str, seq: u64, key: &str, value: &str| {
+        let mut data = about(seq);
+        data[key] = json!(value);
+        client.ack(name, &data);
+    };
+    say(&mut ada_client, "message.edit", seqs[0], "text", "ONE");
+    say(&mut ada_client, "reaction.add", seqs[0], "emoji", "👍");
+    say(&mut bob_client, "reaction.add", seqs[0], "emoji", "👍");
+    say(&mut bob_client, "reaction.add", seqs[0], "emoji", "🎉");
+    say(&mut bob_client, "reaction.add", seqs[1], "emoji", "🎉");
+    say(&mut bob_client, "reaction.remove", seqs[1], "emoji", "🎉");
+    ada_client.ack("message.pin", &about(seqs[2]));
+    say(&mut bob_client, "reaction.add", seqs[3], "emoji", "🎉");
+    ada_client.ack("message.delete", &about(seqs[3]));
+    let eve_added = json!({"room_id": room, "user_ids": [eve.id]});
+    ada_client.ack("room.members.add", &eve_added);
+    let titled = json!({"room_id": room, "title": "Coffee"});
+    let last = ada_client.ack("room.update", &titled)["seq"].as_u64();
+    let last = last.expect("a seq");
+    bob_client.wait_for_seq(room, last);
+
+    // All but the line that says how the room was opened, which no page out of a window has.
+    let held = [
+        json!({"limit": 3}),
+        json!({"limit": 7}),
+        json!({"before_seq": seqs[5], "limit": 2}),
+        json!({"after_seq": seqs[0] - 1}),
+        json!({"after_seq": seqs[4], "limit": 3}),
+        json!({"after_seq": last - 1}),
+        json!({"after_seq": last}),
+    ];
+    let not_held = [
+        json!({"after_seq": 0}),
+        json!({"around_seq": seqs[2], "limit": 3}),
+    ];
+    let stored: Vec<Vec<Option<Value>>> = [&mut ada_client, &mut bob_client]
+        .map(|client| pages(client, room, &held))
+        .to_vec();
+    assert!(stored.iter().flatten().all(Option::is_some));
+    assert_ne!(stored[0], stored[1], "whose reactions they are");
+
+    line.carry(false);
+    for (client, stored) in [&mut ada_client, &mut bob_client].into_iter().zip(&stored) {
+        assert_eq!(&pages(client, room, &held), stored);
+    }
+    assert_eq!(pages(&mut bob_client, room, &not_held), [None, None]);
 }

@@ -40,3 +40,4 @@ mod slow;
 mod store_full;
 mod traffic;
 mod typing;
+mod upgrade;

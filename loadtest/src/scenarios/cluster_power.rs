@@ -80,6 +80,7 @@ pub fn run(args: &ClusterPowerArgs, progress: Progress) -> Result<Ending, SetupE
         &ClusterArgs {
             shards: args.shards.clone(),
             postgres_settings: args.postgres_settings.clone(),
+            upgrade_from: None,
             logs: args.logs.clone(),
         },
         Some(data_dir(&disk)),

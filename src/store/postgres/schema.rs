@@ -2,12 +2,14 @@
 //!
 //! Invariants: all migrations that are missing are applied in one transaction, under a lock, so that
 //! nodes may start together; a migration never changes once it was applied somewhere (its checksum is
-//! kept). A database that is refused is left as it was.
+//! kept). A database that is refused is left as it was. Migrations expand: a program of the version before
+//! works on the newer schema, and may start on it, so that nodes are replaced one after the other and the
+//! new version can be taken back ([`NEEDS`]).
 
 use super::options::OpenError;
 use crate::protocol::Epoch;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Transaction};
 
 /// Migrations, by version, from 1 without a gap.
 const MIGRATIONS: &[&str] = &[
@@ -15,6 +17,11 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0002_commit.sql"),
     include_str!("../../../migrations/postgres/0003_changes.sql"),
 ];
+
+/// The least version that a program must know to work on a database that has all of [`MIGRATIONS`]. Raised
+/// only by a migration that contracts (takes away what an older program uses), one release after the
+/// program that no longer uses it.
+const NEEDS: i64 = 3;
 
 /// Key of the advisory lock under which migrations run: "CafCmigr".
 const MIGRATION_LOCK: i64 = 0x4361_6643_6d69_6772;
@@ -39,18 +46,31 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
         .get(0);
     let mut applied = 0;
     if !is_new {
+        let needs = if has_needs(&transaction).await.map_err(failed)? {
+            "needs"
+        } else {
+            "version"
+        };
         let rows = transaction
             .query(
-                "SELECT version, checksum FROM schema_migrations ORDER BY version",
+                &format!(
+                    "SELECT version, checksum, {needs} FROM schema_migrations ORDER BY version"
+                ),
                 &[],
             )
             .await
             .map_err(failed)?;
         let known = MIGRATIONS.len() as i64;
-        if let Some(found) = rows.last().map(|row| row.get::<_, i64>(0))
-            && found > known
-        {
+        let found = rows.last().map_or(0, |row| row.get::<_, i64>(0));
+        if rows.iter().any(|row| row.get::<_, i64>(2) > known) {
             return Err(OpenError::Newer { found, known });
+        }
+        if found > known {
+            tracing::warn!(
+                found,
+                known,
+                "the database has a newer schema, which this version works on too"
+            );
         }
         for (row, sql) in rows.iter().zip(MIGRATIONS) {
             if row.get::<_, &[u8]>(1) != checksum(sql) {
@@ -63,7 +83,11 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
         transaction
             .batch_execute(
                 "CREATE TABLE IF NOT EXISTS schema_migrations (
-                     version bigint PRIMARY KEY, checksum bytea NOT NULL)",
+                     version bigint PRIMARY KEY, checksum bytea NOT NULL);
+                 -- The least version that a program must know once this one is applied.
+                 ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS needs bigint;
+                 UPDATE schema_migrations SET needs = version WHERE needs IS NULL;
+                 ALTER TABLE schema_migrations ALTER COLUMN needs SET NOT NULL",
             )
             .await
             .map_err(failed)?;
@@ -71,8 +95,8 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
             transaction.batch_execute(sql).await.map_err(failed)?;
             transaction
                 .execute(
-                    "INSERT INTO schema_migrations (version, checksum) VALUES ($1, $2)",
-                    &[&version, &checksum(sql).as_slice()],
+                    "INSERT INTO schema_migrations (version, checksum, needs) VALUES ($1, $2, $3)",
+                    &[&version, &checksum(sql).as_slice(), &version.min(NEEDS)],
                 )
                 .await
                 .map_err(failed)?;
@@ -88,6 +112,19 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
         .await
         .map_err(failed)?;
     transaction.commit().await.map_err(failed)
+}
+
+/// Databases of the first versions say nothing of it.
+async fn has_needs(transaction: &Transaction<'_>) -> Result<bool, Error> {
+    let row = transaction
+        .query_one(
+            "SELECT EXISTS (SELECT FROM pg_attribute
+                 WHERE attrelid = 'schema_migrations'::regclass AND attname = 'needs'
+                     AND NOT attisdropped)",
+            &[],
+        )
+        .await?;
+    Ok(row.get(0))
 }
 
 fn checksum(sql: &str) -> [u8; 32] {

@@ -157,7 +157,30 @@ impl Run<'_> {
             self.wait_node(node)?;
             self.world.rebalance();
             self.world.connect_wanted(RECOVERY_LIMIT)?;
+            let last = self.cluster.nodes.len() - 1;
+            if node == 0 && last > 0 && self.args.cluster.upgrade_from.is_some() {
+                self.crash_of_the_old(last, outcome)?;
+            }
         }
+        Ok(())
+    }
+
+    /// A node of the old version is killed and starts again when the database is the new one's already.
+    fn crash_of_the_old(&mut self, node: usize, outcome: &mut Outcome) -> Result<(), SetupError> {
+        let killed_us = self.world.state.clock.now_us();
+        let Self {
+            cluster,
+            world,
+            workshop,
+            ..
+        } = self;
+        world.aside(|| cluster.kill_node(node, workshop))??;
+        self.wait_empty(node)?;
+        self.cluster.launch_node(node, &mut self.workshop)?;
+        self.wait_all_back(killed_us, outcome)?;
+        self.wait_node(node)?;
+        self.world.rebalance();
+        self.world.connect_wanted(RECOVERY_LIMIT)?;
         Ok(())
     }
 
