@@ -37,7 +37,11 @@ impl Rate {
     /// How many were taken that have not come back yet.
     pub fn taken(&self, now_us: u64, per_10s: u32) -> u32 {
         let cost_us = SPAN_US / u64::from(per_10s.max(1));
-        let taken = self.full_at_us.saturating_sub(now_us).div_ceil(cost_us);
+        // A limit of more than one per µs is none: nothing is ever taken.
+        let taken = match cost_us {
+            0 => 0,
+            cost_us => self.full_at_us.saturating_sub(now_us).div_ceil(cost_us),
+        };
         u32::try_from(taken).unwrap_or(u32::MAX)
     }
 
@@ -173,6 +177,17 @@ mod tests {
         assert_eq!(rate.left(now, 50).remaining, 0);
         assert_eq!(rate.left(now, 50).full_in_ms, 30_000);
         assert_eq!(rate.take(now + 30_000_000, 50), Ok(()));
+    }
+
+    #[test]
+    fn a_limit_beyond_the_clock_is_none() {
+        let mut rate = Rate::default();
+        for _ in 0..1_000 {
+            assert_eq!(rate.take(7, 100_000_000), Ok(()));
+        }
+        rate.debit(7, 100_000_000, 1_000);
+        assert_eq!(rate.taken(7, 100_000_000), 0);
+        assert_eq!(rate.left(7, 100_000_000).remaining, 100_000_000);
     }
 
     #[test]

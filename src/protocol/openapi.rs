@@ -197,7 +197,7 @@ fn parameters(endpoint: &Endpoint, fields: &Fields) -> Value {
             false => fields.schemas[field].clone(),
         };
         let description = describe(&mut schema);
-        if schema["type"] == "string" && schema.get("format").is_none() {
+        if name == "emoji" {
             // An empty one would be another path.
             schema["minLength"] = 1.into();
         }
@@ -260,6 +260,11 @@ fn without_null(schema: &Value) -> Value {
         }
         if let Some(Value::Array(any)) = object.get_mut("anyOf") {
             any.retain(|one| one["type"] != "null");
+            if let [Value::Object(only)] = any.as_slice() {
+                let only = only.clone();
+                object.remove("anyOf");
+                object.extend(only);
+            }
         }
     }
     schema

@@ -11,6 +11,8 @@
 
 #[path = "../support/line.rs"]
 mod line;
+#[path = "../support/openapi.rs"]
+mod openapi;
 #[path = "../support/postgres.rs"]
 mod postgres;
 #[path = "../support/redis.rs"]
@@ -33,6 +35,7 @@ mod members;
 mod messages;
 mod presence;
 mod rates;
+mod rest;
 mod resume;
 mod rooms;
 mod session;
