@@ -215,16 +215,26 @@ impl Sessions {
     }
 
     /// Makes sure that the accounts of guests are there: who came while a call was under way shares the
-    /// next one.
+    /// next one, or needs none any more.
     fn sign_guests_in(&mut self, ctx: &mut Context<'_>) {
+        let mut known: Vec<(ConnId, UserId, Command)> = Vec::new();
         let guests = &mut self.guests;
         while guests.sign_ins_under_way < SIGN_INS_UNDER_WAY_MAX && !guests.signing_in.is_empty() {
-            let count = guests.signing_in.len().min(limits::SIGN_IN_USERS_MAX);
-            let conns: Vec<ConnId> = guests.signing_in.drain(..count).collect();
-            let mut sign_ins: Vec<SignIn> = Vec::with_capacity(count);
-            for conn in &conns {
-                let held = find(&mut guests.table, *conn).and_then(|guest| guest.held.as_ref());
-                let Some((identity, _)) = held else { continue };
+            let mut conns: Vec<ConnId> = Vec::new();
+            let mut sign_ins: Vec<SignIn> = Vec::new();
+            while conns.len() < limits::SIGN_IN_USERS_MAX
+                && let Some(conn) = guests.signing_in.pop_front()
+            {
+                let Some(guest) = find(&mut guests.table, conn) else {
+                    continue;
+                };
+                let Some((identity, command)) = guest.held.take() else {
+                    continue;
+                };
+                if guests.known.has(&identity) {
+                    known.push((conn, identity.user, command));
+                    continue;
+                }
                 sign_ins.retain(|other| other.user != identity.user);
                 sign_ins.push(SignIn {
                     user: identity.user,
@@ -233,13 +243,18 @@ impl Sessions {
                     resume: Vec::new(),
                     describe_max: 0,
                 });
+                guest.held = Some((identity, command));
+                conns.push(conn);
             }
-            if sign_ins.is_empty() {
-                continue;
+            if conns.is_empty() {
+                break;
             }
             guests.sign_ins_under_way += 1;
             let ticket = ctx.call(StoreCall::SignIn(sign_ins));
             self.calls.insert(ticket, Call::Guests(conns));
+        }
+        for (conn, user, command) in known {
+            self.guest_request(conn, user, Ok(command), ctx);
         }
     }
 

@@ -13,6 +13,8 @@ pub mod echo;
 pub mod fanout;
 pub mod frame;
 pub mod gate;
+#[cfg(test)]
+mod guest_tests;
 pub mod guests;
 pub mod home;
 pub mod home_reads;

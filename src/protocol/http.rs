@@ -8,7 +8,7 @@
 
 use super::asyncapi::requests_generator;
 use super::error::ErrorCode;
-use super::ids::UserId;
+use super::ids::{JSON_INTEGER_MAX, UserId};
 use super::request::{Command, Refused};
 use schemars::Schema;
 use serde_json::{Map, Value};
@@ -338,7 +338,7 @@ impl Bound {
         let mut data = self.body(given.body)?;
         let key = given.key.map(|key| id_of_key(key, user)).transpose()?;
         if let Some(field) = self.endpoint.key
-            && data.get(field).is_none_or(Value::is_null)
+            && !data.contains_key(field)
         {
             let id = key.unwrap_or(fresh).to_string();
             data.insert(field.to_owned(), Value::String(id));
@@ -366,10 +366,21 @@ impl Bound {
         }
         let text = str::from_utf8(body).map_err(|_| bad_request("the body is not UTF-8"))?;
         match serde_json::from_str(text) {
-            Ok(Value::Object(data)) => Ok(data),
+            Ok(Value::Object(data)) if data.values().all(is_exact) => Ok(data),
+            Ok(Value::Object(_)) => Err(bad_request("a number of the body is above 2^53")),
             Ok(_) => Err(bad_request("the body must be a JSON object")),
             Err(error) => Err(bad_request(format!("the body is not JSON: {error}"))),
         }
+    }
+}
+
+/// Whether its numbers are such as JSON carries exactly everywhere.
+fn is_exact(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_u64().is_none_or(|n| n <= JSON_INTEGER_MAX),
+        Value::Array(items) => items.iter().all(is_exact),
+        Value::Object(fields) => fields.values().all(is_exact),
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
     }
 }
 
@@ -385,7 +396,10 @@ fn value_of(kind: Kind, text: &str) -> Value {
             _ => as_text(),
         },
         Kind::Integer if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-            text.parse::<u64>().map_or_else(|_| as_text(), Value::from)
+            match text.parse::<u64>() {
+                Ok(number) if number <= JSON_INTEGER_MAX => Value::from(number),
+                Ok(_) | Err(_) => as_text(),
+            }
         }
         Kind::Integer => as_text(),
     }
@@ -491,7 +505,9 @@ mod tests {
             "{",
             "{\"kind\":\"text\",\"text\":\"a\\u0000\"}",
             "{\"kind\":\"text\",\"reply_to_seq\":-1}",
+            "{\"kind\":\"text\",\"text\":\"a\",\"reply_to_seq\":9007199254740993}",
             "{\"kind\":\"text\",\"text\":1}",
+            "{\"kind\":\"text\",\"text\":\"a\",\"client_msg_id\":null}",
             &deep,
         ] {
             let refused = send(body).expect_err(body);
@@ -503,6 +519,7 @@ mod tests {
             ("limit", ""),
             ("limit", "1.5"),
             ("limit", "99999999999999999999"),
+            ("limit", "9007199254740993"),
             ("archived", "1"),
             ("cursor", "a\0b"),
         ] {
