@@ -153,14 +153,14 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer,
         default: "50",
         example: "50",
-        help: "Messages that one connection may send in 10 s.",
+        help: "Messages that one user may send in 10 s, on all connections and over HTTP.",
     },
     Setting {
         name: "commands_per_10s",
         kind: Kind::Integer,
         default: "200",
         example: "200",
-        help: "Commands that one connection may give in 10 s, sends included.",
+        help: "Commands that one user may give in 10 s, sends included.",
     },
     Setting {
         name: "batch_spacing_us",
