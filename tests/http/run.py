@@ -4,7 +4,7 @@
     tests/http/run.py target/release/caffis-chat                    the short form
     tests/http/run.py target/release/caffis-chat --examples 1000    the full form
 
-Decides: red if any check of Schemathesis fails, if the server answered with 500 or above, logged an error, or did
+Decides: red if docs/openapi.json is no OpenAPI 3.1, if any check of Schemathesis fails, if the server answered with 500 or above, logged an error, or did
 not live to the end. The tool lives in an environment of its own, made on first use in `.check/schemathesis-venv`.
 """
 
@@ -25,7 +25,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
 VENV = ROOT / ".check" / "schemathesis-venv"
-PACKAGES = ["schemathesis==4.32.5"]
+PACKAGES = ["schemathesis==4.32.5", "openapi-spec-validator==0.9.0"]
 READY_S_MAX = 20
 # A rate that no case reaches.
 NO_LIMIT = "100000000"
@@ -115,6 +115,7 @@ def main():
     arguments.add_argument("--seed", default=SEED)
     options, further = arguments.parse_known_args()
     install()
+    subprocess.run([VENV / "bin/openapi-spec-validator", ROOT / "docs" / "openapi.json"], check=True)
     with tempfile.TemporaryDirectory(prefix="caffis-http-") as folder:
         log_path = pathlib.Path(folder) / "log"
         with open(log_path, "w") as log:
