@@ -76,9 +76,9 @@ pub const MEMBERS_PAGE_MAX: usize = 100;
 /// `unread` is counted up to this.
 pub const UNREAD_MAX: u32 = 100;
 
-/// Messages one connection may send within 10 s.
+/// Messages one user may send within 10 s, over all connections and HTTP together.
 pub const SENDS_PER_10S: u32 = 50;
-/// Commands one connection may give within 10 s, sends included.
+/// Commands one user may give within 10 s, sends included, over all connections and HTTP together.
 pub const COMMANDS_PER_10S: u32 = 200;
 /// Refusals for rate after which a connection that goes on regardless is closed 4101.
 pub const RATE_REFUSALS_MAX: u16 = 1_000;
@@ -168,6 +168,12 @@ pub const COMMIT_QUEUE_MAX: usize = 8_192;
 pub const COMMIT_MS_MAX: u64 = 4_000;
 /// Users of one sign-in call to the store.
 pub const SIGN_IN_USERS_MAX: usize = 256;
+/// Requests over HTTP that one shard may have under way. Above it: `overloaded`.
+pub const ASKS_MAX: usize = 256;
+/// A request over HTTP that got no answer in this time is answered `unavailable`, ms.
+pub const ASK_MS_MAX: u64 = 5_000;
+/// Users whose account a shard knows to be there, so that their requests over HTTP need no sign-in.
+pub const ASKERS_KNOWN_MAX: usize = 8_192;
 /// Calls of one shard that the store may have under way. Above it: `overloaded`.
 pub const STORE_CALLS_MAX: usize = 2_048;
 /// `retry_after_ms` told with `overloaded` and `unavailable`.
@@ -276,6 +282,8 @@ const _: () = assert!(OUTBOX_READ_BYTES_MAX + HISTORY_PAGE_BYTES_MAX * 6 < OUTBO
 const _: () = assert!(PING_INTERVAL_MS + PING_TIMEOUT_MS <= 35_000);
 // Sends are answered within 5 s, whatever the store does; timers are checked every 256 ms.
 const _: () = assert!(COMMIT_MS_MAX + 512 < 5_000);
+// What a write is answered late comes before the request over HTTP is given up.
+const _: () = assert!(COMMIT_MS_MAX + 512 < ASK_MS_MAX);
 // A frame of the largest text, every character a 12-byte escape, must be acceptable.
 const _: () = assert!(TEXT_CHARS_MAX * 12 + 1_024 < FRAME_BYTES_MAX);
 const _: () = assert!(MESH_DELIVER_MAX < MESH_COMMAND_MAX);

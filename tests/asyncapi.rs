@@ -24,7 +24,7 @@ use caffis_chat::protocol::view::{
     MessageKind, OwnView, Pin, Reaction, Role, Room, RoomKind, RoomUpdated, SystemEvent, Watermark,
 };
 use caffis_chat::protocol::{
-    ClientMsgId, CloseCode, Epoch, ErrorCode, RoomId, UnixMs, UserId, asyncapi,
+    ClientMsgId, CloseCode, Epoch, ErrorCode, RoomId, UnixMs, UserId, asyncapi, openapi,
 };
 use schema::{all_fitting, all_keys, validate_client_frame, validate_reply, validate_server_frame};
 use std::collections::{BTreeMap, BTreeSet};
@@ -759,5 +759,18 @@ fn the_committed_document_is_fresh() {
     assert!(
         committed == asyncapi::document_text(),
         "out of date; run: cargo run -- asyncapi > docs/asyncapi.json"
+    );
+}
+
+#[test]
+fn the_committed_document_of_http_is_fresh() {
+    let committed = std::fs::read_to_string("docs/openapi.json").unwrap_or_default();
+    assert!(
+        committed == openapi::document_text(),
+        "out of date; run: cargo run -- openapi > docs/openapi.json"
+    );
+    assert!(
+        !committed.contains("crate::"),
+        "a path of the source is left"
     );
 }

@@ -8,6 +8,7 @@ use super::frame::{Frame, Stamps};
 use super::load::Load;
 use super::port::{HistoryRead, Op, StoreCall, Ticket};
 use super::presence::PresenceMessage;
+use super::rate::{Limits, Spent};
 use super::receipts::Device;
 use super::stats::Stats;
 use super::{ConnId, CoreConfig, Effect, Now, Peers, ShardIx};
@@ -119,11 +120,25 @@ pub enum MeshMessage {
     /// From the user's home: this connection has to go, as newer ones came. At most one for each that
     /// came.
     Crowded(ConnId),
+    /// About what a user may still take, over all connections and HTTP.
+    Budget(BudgetMessage),
     /// About presence; each says to whom.
     Presence(Box<PresenceMessage>),
     /// To all shards, by the first that learns it: the history was replaced, this is the new one.
     /// Before anything else that is said of it.
     Epoch(Epoch),
+}
+
+/// What places of a user tell each other through the user's home of what they took. A place is a connection;
+/// the home itself is one, for requests over HTTP. Nothing is told for a user who has one place only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BudgetMessage {
+    /// From the home: this connection is the user's only place no longer, or again. One for each change.
+    Shared(ConnId, bool),
+    /// To the home: what was taken on this connection. At most one a connection and tick.
+    Spent(UserId, ConnId, Spent),
+    /// From the home: what was taken elsewhere.
+    Debit(ConnId, Spent),
 }
 
 /// A write on its way to the store.
@@ -347,7 +362,15 @@ impl Context<'_> {
 
     /// The shard that counts a user's connections.
     pub fn home_of_user(&self, user: UserId) -> ShardIx {
-        user.bucket() % self.config.shards
+        super::home_of_user(user, self.config.shards)
+    }
+
+    /// What one user may take in 10 s.
+    pub fn rate_limits(&self) -> Limits {
+        Limits {
+            commands: self.config.commands_per_10s,
+            sends: self.config.sends_per_10s,
+        }
     }
 
     /// Tells a shard something.

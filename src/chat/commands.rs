@@ -6,6 +6,7 @@
 use super::blocks::block_of;
 use super::bus::{Context, MeshMessage, PageWanted, Write};
 use super::commits::room_to_create;
+use super::guests;
 use super::load::Load;
 use super::port::{
     BlocksRead, HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MembersRead,
@@ -73,7 +74,13 @@ impl Sessions {
         }
     }
 
-    fn request(&mut self, conn: ConnId, user: UserId, request: Request, ctx: &mut Context<'_>) {
+    pub(super) fn request(
+        &mut self,
+        conn: ConnId,
+        user: UserId,
+        request: Request,
+        ctx: &mut Context<'_>,
+    ) {
         let Request { id, command } = request;
         if matches!(command, Ok(Command::Pong(_))) {
             return;
@@ -171,16 +178,19 @@ impl Sessions {
     }
 
     /// Counts a command, and a send as both; says when to come back if it is too many.
-    fn take_rate(&mut self, conn: ConnId, sends: bool, ctx: &Context<'_>) -> Result<(), u64> {
-        let now_us = ctx.now.mono_us;
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+    fn take_rate(&mut self, conn: ConnId, sends: bool, ctx: &mut Context<'_>) -> Result<(), u64> {
+        let (now_us, limits) = (ctx.now.mono_us, ctx.rate_limits());
+        if guests::is_guest(conn) {
+            return self.take_rate_of_guest(conn, limits, sends, ctx);
+        }
+        let Some(session) = self.get_mut(conn) else {
             return Ok(());
         };
-        ready.commands.take(now_us, ctx.config.commands_per_10s)?;
-        match sends {
-            true => ready.sends.take(now_us, ctx.config.sends_per_10s),
-            false => Ok(()),
+        session.budget.take(now_us, limits, sends)?;
+        if session.shared && session.budget.add_untold(sends) {
+            self.spenders.push(conn);
         }
+        Ok(())
     }
 
     fn rate_limited(
@@ -191,12 +201,11 @@ impl Sessions {
         ctx: &mut Context<'_>,
     ) {
         ctx.stats.commands_refused += 1;
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
-            return;
-        };
-        ready.refusals += 1;
-        if ready.refusals > limits::RATE_REFUSALS_MAX {
-            return self.close(conn, CloseCode::RateLimited, ctx);
+        if let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) {
+            ready.refusals += 1;
+            if ready.refusals > limits::RATE_REFUSALS_MAX {
+                return self.close(conn, CloseCode::RateLimited, ctx);
+            }
         }
         let message = "more often than `ready.limits` allows";
         let json = reply::error(
@@ -360,6 +369,9 @@ impl Sessions {
         read: Read,
         ctx: &mut Context<'_>,
     ) -> Result<(), Refused> {
+        if guests::is_guest(conn) {
+            return self.read_for_guest(conn, request, read, ctx);
+        }
         let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
             return Ok(());
         };
@@ -394,6 +406,19 @@ impl Sessions {
         if ready.reads.is_empty() {
             ready.reads.shrink_to_fit();
         }
+        let user = ready.user;
+        self.begin_read(conn, user, request, read, ctx);
+    }
+
+    /// Asks the store, or the room's home while that is away.
+    pub(super) fn begin_read(
+        &mut self,
+        conn: ConnId,
+        user: UserId,
+        request: Option<RequestId>,
+        read: Read,
+        ctx: &mut Context<'_>,
+    ) {
         let own = match &read {
             Read::Presence(users) => Some(Call::Shared(conn, request, users.clone())),
             Read::SetOwn(room, _) => Some(Call::SetOwn(conn, request, *room)),
@@ -404,7 +429,7 @@ impl Sessions {
             | Read::Blocks(_)
             | Read::Search(_) => None,
         };
-        let call = call_of(ready.user, read, ctx.now.unix);
+        let call = call_of(user, read, ctx.now.unix);
         let after = match (&call, own, request) {
             (_, Some(own), _) => own,
             (StoreCall::History(read), None, Some(id)) => {
@@ -434,10 +459,9 @@ impl Sessions {
         result: Result<StoreAnswer, StoreError>,
         ctx: &mut Context<'_>,
     ) {
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+        if !self.has_read(conn) {
             return;
-        };
-        ready.reading = false;
+        }
         let Some(id) = request else { return };
         let json = match result {
             Ok(StoreAnswer::History(history)) => history.map(|history| reply::ack(id, &history)),
@@ -509,12 +533,21 @@ impl Sessions {
             self.calls.insert(ticket, Call::Page(asked));
             return;
         };
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
-            return;
-        };
-        ready.reading = false;
-        self.say_json(conn, &json, ctx);
-        self.go_on_reading(conn, ctx);
+        if self.has_read(conn) {
+            self.say_json(conn, &json, ctx);
+            self.go_on_reading(conn, ctx);
+        }
+    }
+
+    /// The read under way is done. Whether somebody still waits for it.
+    pub(super) fn has_read(&mut self, conn: ConnId) -> bool {
+        match self.get_mut(conn).map(|session| &mut session.state) {
+            Some(State::Ready(ready)) => {
+                ready.reading = false;
+                true
+            }
+            _ => guests::is_guest(conn),
+        }
     }
 }
 

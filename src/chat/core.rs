@@ -75,6 +75,7 @@ impl ShardCore {
                 sessions.presence.relay_news(&news, ctx);
                 home.relay_news(news, ctx);
             }
+            Input::Ask(ask) => sessions.ask(*ask, ctx),
             Input::Drain { spread_ms } => sessions.drain(spread_ms, ctx),
         }
         self.settle(now, effects);
@@ -218,7 +219,8 @@ impl ShardCore {
             home.commits.waiting(),
         );
         ctx.stats.load = ctx.bus.load as u64;
-        let is_ending = sessions.draining() && sessions.open() == 0 && !drained;
+        ctx.stats.asks_waiting = sessions.guests.waiting() as u64;
+        let is_ending = sessions.draining() && sessions.is_empty() && !drained;
         if is_ending && home.end_receipts(ctx) && home.commits.is_idle() {
             self.drained = true;
             effects.push(Effect::Drained);
@@ -266,7 +268,8 @@ fn route(
         }
         MeshMessage::ToldReceipts(receipts) => sessions.receipts_told(&receipts, ctx),
         MeshMessage::Came(user, conn) => sessions.came(from, user, conn, ctx),
-        MeshMessage::Went(user, conn) => sessions.crowd.went(user, (from, conn)),
+        MeshMessage::Went(user, conn) => sessions.went(from, user, conn, ctx),
+        MeshMessage::Budget(message) => sessions.budget_message(from, message, ctx),
         MeshMessage::Crowded(conn) => sessions.crowded(conn, ctx),
         MeshMessage::Presence(message) => sessions.presence_message(from, *message, ctx),
         MeshMessage::Block(change) => {

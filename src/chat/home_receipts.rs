@@ -120,9 +120,8 @@ impl Home {
         {
             return;
         }
-        let is_shown = room.is_none_or(|room| {
-            room.members.len() <= limits::RECEIPT_MEMBERS_MAX && !room.severed
-        });
+        let is_shown = room
+            .is_none_or(|room| room.members.len() <= limits::RECEIPT_MEMBERS_MAX && !room.severed);
         let telling = self.receipts.tell(id, is_shown, ctx.now_ms());
         if room.is_none() {
             self.receipts.forget(id);

@@ -10,7 +10,7 @@ use super::commands::Refused;
 use super::frame::{Class, Frame, Stamps};
 use super::load::Load;
 use super::port::{OwnChange, OwnState, StoreAnswer, StoreCall, StoreError};
-use super::session::{Read, State};
+use super::session::{Read, Session, State};
 use super::sessions::{Call, Sessions, append};
 use super::{ConnId, ShardIx};
 use crate::limits;
@@ -104,11 +104,13 @@ impl Sessions {
         result: Result<StoreAnswer, StoreError>,
         ctx: &mut Context<'_>,
     ) {
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+        let user = self.get(conn).and_then(Session::user);
+        let Some(user) = user.or_else(|| self.guest_user(conn)) else {
             return;
         };
-        ready.reading = false;
-        let user = ready.user;
+        if !self.has_read(conn) {
+            return;
+        }
         match result {
             Ok(StoreAnswer::SetOwn(Ok(changed))) => {
                 let home = ctx.home_of(room_id);

@@ -4,9 +4,11 @@
 //! The store is the only sequencer. A call is answered exactly once. [`StoreError::Unavailable`]
 //! says nothing about the outcome of a commit: it may stand all the same.
 
+use super::rate::Left;
 use crate::protocol::block::{BlockChange, BlocksListed};
 use crate::protocol::event::RoomEvent;
 use crate::protocol::reply::{History, MessageChanged, Sent};
+use crate::protocol::request::{Command, Refused};
 use crate::protocol::search::SearchHits;
 use crate::protocol::view::{
     ListedRoom, Member, Mention, OwnView, Role, Room, RoomKind, Watermark,
@@ -650,6 +652,43 @@ pub enum IdentityError {
     Expired,
     /// Keys could not be fetched: try again.
     Unavailable,
+}
+
+/// The driver's name for a request of a client without a socket.
+pub type AskId = u64;
+
+/// A request of a client without a socket: a guest, who asks one thing and is told one thing.
+#[derive(Debug)]
+pub struct Ask {
+    /// Given back with the answer.
+    pub id: AskId,
+    /// Who asks.
+    pub identity: Identity,
+    /// What: the same command that a frame would be, or why it cannot be one.
+    pub command: Result<Command, Refused>,
+}
+
+/// What a guest is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// The reply that a connection would get, with id 0: `ack` or `error`.
+    pub reply: String,
+    /// What the user may still ask; `None` if the request was not counted.
+    pub left: Option<Left>,
+}
+
+/// Where the answer to a guest goes. Called at most once, from a shard's thread, so it must not block; never
+/// called if the shard ends before.
+pub type Done = Box<dyn FnOnce(Answer) + Send>;
+
+/// A guest on the way to its shard.
+pub struct Asked {
+    /// Who asks.
+    pub identity: Identity,
+    /// What.
+    pub command: Result<Command, Refused>,
+    /// Where the answer goes.
+    pub done: Done,
 }
 
 /// The store as the shards see it. A backend runs the calls on threads of its own.

@@ -6,7 +6,7 @@ use super::bus::Subscribed;
 use super::map::Map;
 use super::outbox::Outbox;
 use super::port::{OwnChange, RoomForSignIn, RoomForUser};
-use super::rate::Rate;
+use super::rate::Budget;
 use super::watches::Watching;
 use crate::protocol::block::UserBlocks;
 use crate::protocol::presence::PresenceChoice;
@@ -33,6 +33,10 @@ pub struct Session {
     pub pinged_ms: u64,
     /// When it is closed because the node stops, ms of the shard's clock.
     pub drain_at_ms: Option<u64>,
+    /// What the user has taken here and, as far as known, elsewhere.
+    pub budget: Budget,
+    /// The user has another place on this node, so what is taken here is told.
+    pub shared: bool,
 }
 
 /// How far a connection is.
@@ -104,10 +108,6 @@ pub struct Ready {
     pub rooms: Vec<u32>,
     /// `auth.refresh` requests whose token is being verified.
     pub refreshing: Option<Option<RequestId>>,
-    /// Commands taken.
-    pub commands: Rate,
-    /// Sends taken.
-    pub sends: Rate,
     /// Refusals for rate so far.
     pub refusals: u16,
     /// A read is under way.
@@ -167,6 +167,8 @@ impl Session {
             sent_ms: now_ms,
             pinged_ms: 0,
             drain_at_ms: None,
+            budget: Budget::default(),
+            shared: false,
         }
     }
 

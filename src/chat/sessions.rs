@@ -8,10 +8,12 @@
 //! connection hears), [`super::commands`] (requests), [`super::replay`] (events that were missed),
 //! [`super::watches`] (presence) and [`super::own`] (what rooms are to a user alone).
 
+use super::budgets::Ledger;
 use super::bus::{Context, MeshMessage, PageWanted};
 use super::crowd::Crowd;
 use super::fanout::LocalRoom;
 use super::frame::{Class, Frame, Stamps};
+use super::guests::{self, Guests};
 use super::map::{Map, Seeded};
 use super::outbox::Pushed::{self, Full};
 use super::own::OwnDue;
@@ -21,10 +23,12 @@ use super::sabotage::Sabotage;
 use super::session::{Due, Session, State};
 use super::timers::Timers;
 use super::watches::Watches;
-use super::{ConnId, Effect, ShardIx, TICK_MS};
+use super::{ConnId, Effect, TICK_MS};
 use crate::limits;
 use crate::protocol::event::{Membership, Notice, PING_JSON, ServerClosing, ServerDraining};
-use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, Seq, UnixMs, UserId, reply};
+use crate::protocol::{
+    CloseCode, ErrorCode, RequestId, RoomId, Seq, UnixMs, UserId, reply, websocket,
+};
 use slab::Slab;
 use std::collections::VecDeque;
 
@@ -41,6 +45,12 @@ pub struct Sessions {
     /// How the users are seen whose presence home this shard is.
     pub(super) presence: Presence,
     pub(super) watches: Watches,
+    /// What the users that this shard is home to have taken lately.
+    pub(super) ledger: Ledger,
+    /// Requests over HTTP of these users.
+    pub(super) guests: Guests,
+    /// Connections with something taken that the user's other places do not know yet.
+    pub(super) spenders: Vec<ConnId>,
     pub(super) calls: Map<Ticket, Call>,
     pub(super) signing_in: VecDeque<ConnId>,
     pub(super) sign_ins_under_way: usize,
@@ -75,6 +85,8 @@ pub(super) enum Call {
     /// Each with the device that knows.
     Own(Vec<(RoomId, UserId, Option<ConnId>)>),
     SetOwn(ConnId, Option<RequestId>, RoomId),
+    /// Of guests whose account may not be there yet.
+    Guests(Vec<ConnId>),
     /// A page, which its room's home may have too.
     Page(PageWanted),
     /// Of these users.
@@ -94,6 +106,9 @@ impl Sessions {
             crowd: Crowd::new(seed),
             presence: Presence::new(seed),
             watches: Watches::new(seed),
+            ledger: Ledger::new(seed),
+            guests: Guests::new(seed),
+            spenders: Vec::new(),
             calls: Map::with_hasher(Seeded::with_seed(seed)),
             signing_in: VecDeque::new(),
             sign_ins_under_way: 0,
@@ -119,6 +134,11 @@ impl Sessions {
     /// Connections that are not gone yet.
     pub fn open(&self) -> usize {
         self.open
+    }
+
+    /// Whether there is nobody who waits to be told something: neither connection nor guest.
+    pub fn is_empty(&self) -> bool {
+        self.open == 0 && self.guests.waiting() == 0
     }
 
     /// Connections that are ready.
@@ -260,11 +280,19 @@ impl Sessions {
 
     /// Says a JSON text that is never dropped.
     pub(super) fn say_json(&mut self, conn: ConnId, json: &str, ctx: &mut Context<'_>) -> bool {
-        self.say(conn, &Frame::text(json, Class::Durable), ctx)
+        match guests::is_guest(conn) {
+            true => self.answer(conn, json, ctx),
+            false => self.say(conn, &Frame::text(json, Class::Durable), ctx),
+        }
     }
 
     /// Passes on the reply of a home.
     pub fn reply(&mut self, conn: ConnId, bytes: Box<[u8]>, ctx: &mut Context<'_>) {
+        if guests::is_guest(conn) {
+            let json = String::from_utf8_lossy(websocket::payload(&bytes));
+            self.answer(conn, &json, ctx);
+            return;
+        }
         self.say(conn, &Frame::event(bytes, Stamps::default(), None), ctx);
     }
 
@@ -331,14 +359,6 @@ impl Sessions {
         ctx.effects.push(Effect::Close(conn, code));
     }
 
-    /// A connection of a user whose home this is was signed in on that shard.
-    pub fn came(&mut self, shard: ShardIx, user: UserId, conn: ConnId, ctx: &mut Context<'_>) {
-        let max = ctx.config.connections_per_user;
-        if let Some((shard, oldest)) = self.crowd.came(user, (shard, conn), max) {
-            ctx.tell(shard, MeshMessage::Crowded(oldest));
-        }
-    }
-
     /// The home of its user says that it has to go.
     pub fn crowded(&mut self, conn: ConnId, ctx: &mut Context<'_>) {
         if self
@@ -379,9 +399,7 @@ impl Sessions {
                     self.users.remove(&user);
                 }
             }
-            if ctx.config.connections_per_user > 0 {
-                ctx.tell(ctx.home_of_user(user), MeshMessage::Went(user, conn));
-            }
+            self.tell_went(user, conn, ctx);
         }
         rooms.extend(asked.iter().filter_map(|room| self.index.get(room)));
         for place in rooms {
@@ -534,6 +552,7 @@ impl Sessions {
             Call::Own(asked) => self.own_read(&asked, result, ctx),
             Call::SetOwn(conn, request, room) => self.own_set(conn, request, room, result, ctx),
             Call::StillShared(conn, asked) => self.still_shared(conn, &asked, result, ctx),
+            Call::Guests(conns) => self.guests_signed_in(conns, result, ctx),
             Call::Page(wanted) if result.is_err() && !wanted.is_last_try => {
                 let last = PageWanted {
                     is_last_try: true,
@@ -578,6 +597,8 @@ impl Sessions {
         for conn in std::mem::take(&mut self.held_reads) {
             self.go_on_reading(conn, ctx);
         }
+        self.tick_budgets(ctx);
+        self.tick_guests(ctx);
         self.sign_in_more(ctx);
         self.read_added(ctx);
         self.read_own(ctx);
@@ -623,6 +644,7 @@ impl Sessions {
             let conn = self.conn_at(index as u32);
             self.close(conn, CloseCode::EpochChanged, ctx);
         }
+        self.dismiss_guests(ctx);
         for (_, room) in &mut self.rooms {
             room.position = None;
         }

@@ -13,7 +13,6 @@ use super::map::{Map, Seeded};
 use super::port::{
     Identity, IdentityError, RoomForSignIn, SignIn, StoreAnswer, StoreCall, StoreError,
 };
-use super::rate::Rate;
 use super::session::{Joining, Ready, Replay, State};
 use super::sessions::{Call, Sessions};
 use super::{ConnId, Effect};
@@ -109,10 +108,8 @@ impl Sessions {
                 joining.name = identity.name;
                 joining.picture = identity.picture;
                 self.users.entry(identity.user).or_default().push(conn);
-                if ctx.config.connections_per_user > 0 {
-                    let home = ctx.home_of_user(identity.user);
-                    ctx.tell(home, MeshMessage::Came(identity.user, conn));
-                }
+                let home = ctx.home_of_user(identity.user);
+                ctx.tell(home, MeshMessage::Came(identity.user, conn));
                 self.signing_in.push_back(conn);
                 self.sign_in_more(ctx);
             }
@@ -387,8 +384,6 @@ impl Sessions {
                 block_version: joining.block_version,
                 rooms: places,
                 refreshing: None,
-                commands: Rate::default(),
-                sends: Rate::default(),
                 refusals: 0,
                 reading: false,
                 reads: VecDeque::new(),

@@ -72,6 +72,8 @@ stats! {
         frames_received,
         /// Commands that were refused.
         commands_refused,
+        /// Requests over HTTP that were given to the shard.
+        asks,
         /// Messages acknowledged as new.
         messages_committed,
         /// Messages acknowledged as duplicates.
@@ -130,6 +132,8 @@ stats! {
         commit_queue,
         /// Calls under way in the store.
         store_calls,
+        /// Requests over HTTP under way.
+        asks_waiting,
         /// Whether the relay to other nodes works: 0 or 1.
         relay_up,
         /// What is given up because there is too much to do: 0 nothing, 1 typing, 2 presence, 3 receipts too.

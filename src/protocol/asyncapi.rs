@@ -146,7 +146,21 @@ fn add_message(messages: &mut Map<String, Value>, key: &str, name: &str, mut pay
 }
 
 fn generator(contract: Contract) -> SchemaGenerator {
-    let mut settings = SchemaSettings::draft07()
+    generator_of(SchemaSettings::draft07(), contract)
+}
+
+/// Schemas of what is read, as OpenAPI 3.1 wants them.
+pub(super) fn requests_generator() -> SchemaGenerator {
+    generator_of(SchemaSettings::draft2020_12(), Contract::Deserialize)
+}
+
+/// Schemas of what is written, as OpenAPI 3.1 wants them.
+pub(super) fn answers_generator() -> SchemaGenerator {
+    generator_of(SchemaSettings::draft2020_12(), Contract::Serialize)
+}
+
+fn generator_of(settings: SchemaSettings, contract: Contract) -> SchemaGenerator {
+    let mut settings = settings
         .with(|settings| settings.definitions_path = "/components/schemas".into())
         .with_transform(Tidy);
     settings.contract = contract;
@@ -194,7 +208,7 @@ fn error_payload(generator: &mut SchemaGenerator) -> Value {
 }
 
 /// The schema of a reply's data, by the name that [`Command::NAMES`] gives it.
-fn reply_schema(name: &str, generator: &mut SchemaGenerator) -> Schema {
+pub(super) fn reply_schema(name: &str, generator: &mut SchemaGenerator) -> Schema {
     match name {
         "Ready" => generator.subschema_for::<Ready>(),
         "Refreshed" => generator.subschema_for::<Refreshed>(),
@@ -287,7 +301,7 @@ impl Transform for Tidy {
     }
 }
 
-fn simplify(payload: &mut Value) {
+pub(super) fn simplify(payload: &mut Value) {
     if let Ok(schema) = <&mut Schema>::try_from(payload) {
         Tidy.transform(schema);
     }
@@ -301,6 +315,9 @@ fn tidy(object: &mut Map<String, Value>) {
         .is_some_and(|format| matches!(format, "uint64" | "uint"));
     if wide {
         object.insert("maximum".to_owned(), JSON_INTEGER_MAX.into());
+    }
+    if object.get("format").and_then(Value::as_str) == Some("uint32") {
+        object.insert("maximum".to_owned(), u32::MAX.into());
     }
     let rust_only = object
         .get("format")

@@ -115,9 +115,9 @@ pub struct Limits {
     pub rooms_per_user: usize,
     /// Characters of one message.
     pub text_chars: usize,
-    /// Sends of one connection in 10 s.
+    /// Sends of one user in 10 s, over all connections of a node and HTTP together.
     pub sends_per_10s: u32,
-    /// Commands of one connection in 10 s.
+    /// Commands of one user in 10 s, sends included, counted the same way.
     pub commands_per_10s: u32,
     /// Shortest time between two `typing.start`, ms.
     pub typing_interval_ms: u64,

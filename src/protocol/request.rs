@@ -53,10 +53,9 @@ impl Request {
     pub fn parse(text: &str) -> Request {
         let refused = |code, message: String| Refused { code, message };
         if !is_shallow(text) {
-            let message = "not a request: nested too deeply".to_owned();
             return Request {
                 id: None,
-                command: Err(refused(ErrorCode::BadRequest, message)),
+                command: Err(too_deep()),
             };
         }
         let envelope: Envelope<'_> = match sonic_rs::from_str(text) {
@@ -89,6 +88,13 @@ impl Request {
             id,
             command: Command::parse(&envelope.kind, data),
         }
+    }
+}
+
+fn too_deep() -> Refused {
+    Refused {
+        code: ErrorCode::BadRequest,
+        message: "not a request: nested too deeply".to_owned(),
     }
 }
 
@@ -125,14 +131,25 @@ fn first_line(error: &sonic_rs::Error) -> String {
 }
 
 macro_rules! requests {
-    ($( $(#[$doc:meta])* $name:literal => $variant:ident($data:ty) reply $reply:literal, )*) => {
+    ($( $(#[doc = $doc:literal])* $name:literal => $variant:ident($data:ty) reply $reply:literal, )*) => {
         /// What a client asks.
         #[derive(Debug)]
-        pub enum Command { $( $(#[$doc])* $variant($data), )* }
+        pub enum Command { $( $(#[doc = $doc])* $variant($data), )* }
 
         impl Command {
             /// The names of all requests and of the schema of the `data` of their replies.
             pub const NAMES: &[(&str, &str)] = &[ $( ($name, $reply), )* ];
+
+            /// Reads the data of one request, under the same rules for every way it can come.
+            ///
+            /// # Errors
+            /// Why it is none.
+            pub fn read(name: &str, data: &str) -> Result<Command, Refused> {
+                match is_shallow(data) {
+                    true => Command::parse(name, data),
+                    false => Err(too_deep()),
+                }
+            }
 
             fn parse(name: &str, data: &str) -> Result<Command, Refused> {
                 match name {
@@ -141,6 +158,14 @@ macro_rules! requests {
                         code: ErrorCode::UnknownType,
                         message: format!("unknown type {:?}", shortened(unknown)),
                     }),
+                }
+            }
+
+            /// What the request of this name does, in a sentence or two.
+            pub fn description(name: &str) -> &'static str {
+                match name {
+                    $( $name => concat!($($doc),*).trim_ascii(), )*
+                    _ => "",
                 }
             }
 

@@ -11,6 +11,8 @@
 
 #[path = "../support/line.rs"]
 mod line;
+#[path = "../support/openapi.rs"]
+mod openapi;
 #[path = "../support/postgres.rs"]
 mod postgres;
 #[path = "../support/redis.rs"]
@@ -35,6 +37,7 @@ mod messages;
 mod presence;
 mod rates;
 mod receipts;
+mod rest;
 mod resume;
 mod rooms;
 mod search;
