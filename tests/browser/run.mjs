@@ -1,6 +1,7 @@
 // Two people talk in two real browser windows while the server is killed and started again.
 //
 //   CAFFIS_SERVER=target/release/caffis-chat node tests/browser/run.mjs [--screenshot]
+//   CAFFIS_PAGE=web/dist …   takes the page from that folder instead of the one built into the server
 //
 // Decides: both pages show every message once, in one order, whatever happened on the way, and each
 // reconnects by itself. Nothing waits for a time; everything waits for something to be seen, with a
@@ -8,7 +9,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -16,6 +17,7 @@ import { chromium } from "playwright-core";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 const SERVER = resolve(process.env.CAFFIS_SERVER ?? join(ROOT, "target/release/caffis-chat"));
+const PAGE = process.env.CAFFIS_PAGE && resolve(process.env.CAFFIS_PAGE);
 const BROWSER = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const SCREENSHOT = process.argv.includes("--screenshot");
 /** For what takes milliseconds; generous, as the machine may be busy. */
@@ -26,6 +28,8 @@ const MESSAGES_EACH = 30;
 const BROWSER_FLAGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  // A page that the test gives, see CAFFIS_PAGE, comes from no address, and would not be let speak to this one.
+  ...(PAGE ? ["--disable-features=LocalNetworkAccessChecks"] : []),
 ];
 
 const folder = mkdtempSync(join(tmpdir(), "caffis-browser-"));
@@ -52,7 +56,7 @@ async function until(what, check, msMax = SEEN_MS_MAX) {
 }
 
 async function startServer(port) {
-  const { CAFFIS_SERVER: _, ...rest } = process.env;
+  const { CAFFIS_SERVER: _, CAFFIS_PAGE: __, ...rest } = process.env;
   const env = { ...rest, CAFFIS_LISTEN: `127.0.0.1:${port}`, CAFFIS_DATA_DIR: join(folder, "data"), CAFFIS_MODE: "development" };
   const server = spawn(SERVER, { env, stdio: ["ignore", "inherit", "inherit"] });
   const ended = new Promise((done) => server.once("exit", done).once("error", done));
@@ -146,6 +150,15 @@ async function linkOf(page) {
   return link;
 }
 
+/** The files of a folder, with what the server says about its own, or not at all while it is away. */
+async function pageFrom(folder, window) {
+  await window.route(({ pathname }) => ["/", "/app.js", "/style.css"].includes(pathname), async (route) => {
+    const name = new URL(route.request().url()).pathname.slice(1) || "index.html";
+    const response = await route.fetch().catch(() => undefined);
+    await (response ? route.fulfill({ response, body: readFileSync(join(folder, name)) }) : route.abort("connectionrefused"));
+  });
+}
+
 async function screenshot(page) {
   mkdirSync(join(ROOT, "docs"), { recursive: true });
   await page.screenshot({ path: join(ROOT, "docs/screenshot.png") });
@@ -159,6 +172,7 @@ async function main() {
   const options = { executablePath: BROWSER, args: BROWSER_FLAGS, colorScheme: "light", viewport: { width: 1100, height: 720 } };
   // A profile each: nothing is shared between the two but the server.
   const windows = await Promise.all(["ada", "bob"].map((name) => chromium.launchPersistentContext(join(folder, name), options)));
+  if (PAGE) await Promise.all(windows.map((window) => pageFrom(PAGE, window)));
   const [ada, bob] = windows.map((window, index) => new Person(["Ada", "Bob"][index], window.pages()[0]));
   try {
     step("two people come in and talk");
