@@ -14,6 +14,10 @@ const AROUND_MESSAGES = 100;
 const CATCH_UP_EVENTS_MAX = 2_000;
 const WAITING_MAX = 500;
 const QUOTES_AT_ONCE = 5;
+const TRIES_MAX = 10;
+/** Events that change title, members or pins. */
+const OF_ROOM = ["room.updated", "member.joined", "member.left", "member.role_changed", "message.pinned", "message.unpinned", "message.deleted"];
+const ROOM_EVENTS_MAX = 200;
 /** Events that stand in the history as messages of kind `system`, with their own `seq`. */
 const SYSTEM = ["room.created", "room.updated", "member.joined", "member.left", "member.role_changed"];
 
@@ -22,14 +26,22 @@ export function hold(chat: Chat, room: Room): Held {
   const { last_seq, room_id } = room;
   const known = chat.rooms.get(room_id);
   const { read_seq, unread, ...rest } = room;
+  const { roomSeq = 0, pinsSeq = 0, members = [], member_count } = known ?? {};
   // The preview of members must not shorten what is known of them.
-  if (known?.members && room.members && room.members.length < known.members.length && room.member_count === known.member_count) delete rest.members;
+  if (rest.members && rest.members.length < members.length && rest.member_count === member_count) delete rest.members;
+  if (last_seq < roomSeq) for (const key of ["title", "members", "member_count"] as const) delete rest[key];
+  if (last_seq < pinsSeq) delete rest.pins;
   const held: Held = known ? Object.assign(known, rest) : {
     messages: new Map(), from: last_seq + 1, position: last_seq, hasOlder: true, loading: false, quoted: new Map(), marks: new Map(), typing: [],
-    seen: 0, seenTold: 0, deliveredTold: 0, counted: last_seq, divider: 0, named: false, stale: false, ...rest,
+    seen: 0, seenTold: 0, deliveredTold: 0, counted: last_seq, divider: 0, named: false, stale: false, roomSeq: 0, pinsSeq: 0, roomEvents: [], ...rest,
   };
   held.stale = false;
   chat.rooms.set(room_id, held);
+  if (rest.members) held.roomSeq = last_seq;
+  if (rest.pins) held.pinsSeq = last_seq;
+  // It may have been read before events that have come since.
+  for (const frame of held.roomEvents) roomEvent(chat, held, frame);
+  held.roomEvents = held.roomEvents.filter(({ seq = 0 }) => seq > Math.min(held.roomSeq, held.pinsSeq));
   people(chat, held, room.members ?? []);
   for (const mark of room.watermarks ?? []) advance(held, mark);
   // What a room is to this user is told whole: what is not there is not so.
@@ -131,7 +143,7 @@ export function catchUp(chat: Chat, held: Held, last_seq: number): Request[] {
     return [];
   }
   if (last_seq - held.position > CATCH_UP_EVENTS_MAX) return afresh(chat, held, last_seq);
-  held.catching = { cursor: held.position, live: 0, need: last_seq, waiting: [] };
+  held.catching = { cursor: held.position, live: 0, need: last_seq, tries: 0, waiting: [] };
   return history(held, { after_seq: held.position });
 }
 
@@ -141,7 +153,7 @@ export function goOn(chat: Chat, held: Held, last_seq: number): Request[] {
   held.catching = undefined;
   if (last_seq - cursor > CATCH_UP_EVENTS_MAX) return afresh(chat, held, last_seq);
   if (last_seq <= held.position) return [];
-  held.catching = { cursor, live: 0, need: last_seq, waiting: [] };
+  held.catching = { cursor, live: 0, need: last_seq, tries: 0, waiting: [] };
   return history(held, { after_seq: cursor });
 }
 
@@ -168,6 +180,9 @@ export function page(chat: Chat, asked: Page, data: Data): Request[] {
     // Asked for before the room was begun afresh.
     if (asked.before_seq !== stretch.from) return [];
     Object.assign(stretch, { hasOlder: has_more, from: Math.min(stretch.from, first ?? stretch.from) });
+    const { island } = held;
+    // The newest messages reach down to where was jumped to: one stretch.
+    if (island && stretch === held && held.from <= island.to) Object.assign(held, island.from < held.from && { from: island.from, hasOlder: island.hasOlder }, { island: undefined });
   } else if (first !== undefined && last !== undefined) {
     const { island } = held;
     if (last >= held.from || (held.messages.size === 0 && last >= held.position)) {
@@ -188,6 +203,7 @@ export function page(chat: Chat, asked: Page, data: Data): Request[] {
     catching.need = Math.max(catching.need, catching.live);
     if (last_seq >= catching.cursor) return [];
     catching.cursor = last_seq;
+    held.position = Math.min(held.position, last_seq);
     return history(held, { after_seq: last_seq });
   }
   if (last_seq >= held.position) return [];
@@ -200,16 +216,22 @@ function caught(chat: Chat, held: Held, after: number, { messages = [], has_more
   const { catching } = held;
   // One that was asked for before, and is asked for no more.
   if (catching?.cursor !== after) return [];
-  for (const message of messages) merge(chat, held, message, true);
+  for (const message of messages) {
+    merge(chat, held, message, true);
+    const { event, seq, created_at: ts } = message;
+    if (event && seq > held.position) roomEvent(chat, held, { type: event.type, seq, ts, data: event });
+  }
   catching.cursor = Math.max(after, next_after_seq ?? last_seq);
-  if ((has_more || catching.cursor < catching.need) && catching.cursor > after) return history(held, { after_seq: catching.cursor });
+  catching.tries = catching.cursor > after ? 0 : catching.tries + 1;
+  // A page may have been read before what is needed happened; a server that never comes so far is believed at last.
+  if ((has_more || catching.cursor < catching.need) && catching.tries <= TRIES_MAX) return history(held, { after_seq: catching.cursor });
   const reached = catching.cursor;
   held.catching = undefined;
   held.position = Math.max(held.position, reached);
   for (const frame of catching.waiting) if ((frame.seq ?? 0) > reached) apply(chat, held, frame, frame.seq ?? 0);
   held.position = Math.max(held.position, catching.live);
   recount(chat, held);
-  // Its title, members and pins are not in the pages.
+  // Its pins are not in the pages.
   return held.room_id === chat.open ? [{ type: "room.get", data: { room_id: held.room_id } }] : [];
 }
 
@@ -234,9 +256,9 @@ export function durable(chat: Chat, held: Held, frame: Frame, seq: number): Requ
   return requests;
 }
 
-function apply(chat: Chat, held: Held, { type, ts = "", data = {} }: Frame, seq: number): void {
-  const { message, message_seq = 0, user_id = "", name = "", role, emoji = "", count = 0, added = false } = data;
-  const rest = (held.members ?? []).filter((member) => member.user_id !== user_id);
+function apply(chat: Chat, held: Held, frame: Frame, seq: number): void {
+  const { type, ts = "", data = {} } = frame;
+  const { message, message_seq = 0, user_id = "", emoji = "", count = 0, added = false } = data;
   if (message) merge(chat, held, message, false);
   if (type === "message.deleted")
     change(held, message_seq, (known) => (seq > known.changed_seq ? tombstone(known, data.deleted_at ?? ts, seq) : known));
@@ -246,20 +268,30 @@ function apply(chat: Chat, held: Held, { type, ts = "", data = {} }: Frame, seq:
     if (user_id !== chat.me || seq <= known.mine_seq) return { ...known, ...is };
     return { ...known, ...is, mine_seq: seq, mine: [...known.mine.filter((one) => one !== emoji), ...(added ? [emoji] : [])] };
   });
-  if (type === "message.pinned" || type === "message.unpinned") {
-    change(held, message_seq, (known) => ({ ...known, changed_seq: Math.max(seq, known.changed_seq) }));
+  if (type === "message.pinned" || type === "message.unpinned") change(held, message_seq, (known) => ({ ...known, changed_seq: Math.max(seq, known.changed_seq) }));
+  if (OF_ROOM.includes(type)) {
+    roomEvent(chat, held, frame);
+    held.roomEvents = [...held.roomEvents, frame].slice(-ROOM_EVENTS_MAX);
+  }
+  if (SYSTEM.includes(type)) merge(chat, held, { seq, changed_seq: seq, kind: "system", created_at: ts, sender_id: data.actor_id, event: { ...data, type } }, false);
+}
+
+/** What an event does to the room's title, members and pins, unless these are known as of later. */
+function roomEvent(chat: Chat, held: Held, { type, seq = 0, data = {} }: Frame): void {
+  const { message_seq = 0, user_id = "", name = "", role, title } = data;
+  if (seq > held.pinsSeq) {
     const pins = (held.pins ?? []).filter((pin) => pin.message_seq !== message_seq);
-    held.pins = type === "message.pinned" ? [{ message_seq }, ...pins] : pins;
+    if (type === "message.pinned") held.pins = [{ message_seq }, ...pins];
+    if (type === "message.unpinned" || type === "message.deleted") held.pins = pins;
   }
-  if (type === "message.deleted") held.pins = held.pins?.filter((pin) => pin.message_seq !== message_seq);
-  if (type === "room.updated") held.title = data.title;
-  if (type === "member.joined") {
-    held.member_count = (held.member_count ?? rest.length) + (rest.length === held.members?.length ? 1 : 0);
-    held.members = [...rest, { user_id, name, role }];
-  }
+  if (seq <= held.roomSeq) return;
+  const rest = (held.members ?? []).filter((member) => member.user_id !== user_id);
+  const is = rest.length === (held.members ?? []).length ? 0 : 1;
+  if (name && user_id) chat.names.set(user_id, name);
+  if (type === "room.updated") held.title = title;
+  if (type === "member.joined") Object.assign(held, { members: [...rest, { user_id, name, role }], member_count: (held.member_count ?? rest.length) + 1 - is });
   if (type === "member.left") Object.assign(held, { members: rest, member_count: Math.max(0, (held.member_count ?? rest.length + 1) - 1) });
   if (type === "member.role_changed") held.members = held.members?.map((one) => (one.user_id === user_id ? { ...one, role } : one));
-  if (SYSTEM.includes(type)) merge(chat, held, { seq, changed_seq: seq, kind: "system", created_at: ts, sender_id: data.actor_id, event: { ...data, type } }, false);
 }
 
 const tombstone = (known: Kept, deleted_at: string, changed_seq: number): Kept =>

@@ -42,7 +42,7 @@ function message(line: Line, hooks: Hooks): HTMLElement {
 
   function foot(): HTMLElement {
     const when = Object.assign(make("time", "", clock(at)), { dateTime: at, title: new Date(at).toLocaleString() });
-    return make("small", "foot", pinned ? labelled("pinned", "⚲", "Pinned") : undefined, edited ? make("span", "edited", "edited") : undefined, when, tick(line));
+    return make("small", "foot", pinned ? make("span", "pinned", "pinned") : undefined, edited ? make("span", "edited", "edited") : undefined, when, tick(line));
   }
 }
 

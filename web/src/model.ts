@@ -16,6 +16,8 @@ export interface Catching {
   live: number;
   /** The last page must reach this. */
   need: number;
+  /** Pages in a row that brought nothing. */
+  tries: number;
   waiting: Frame[];
 }
 /** A stretch of the past that was jumped to, shown instead of the newest messages. */
@@ -35,6 +37,9 @@ export interface Held extends Room {
   divider: number;
   /** A message newer than `seen` mentions this user. */
   named: boolean;
+  /** Title and members are known as of this event, pins as of that, and the last changes of them, to be
+   * made again over a state that was read before. */
+  roomSeq: number; pinsSeq: number; roomEvents: Frame[];
   membersCursor?: string | null;
   /** Not told of since the connection was made. */
   stale: boolean;

@@ -75,7 +75,8 @@ export function typing(chat: Chat, isTyping: boolean, now: number): Request[] {
   if (!can(chat, "typing.start")) return [];
   if (typingIn && (!isTyping || typingIn !== open)) {
     requests.push({ type: "typing.stop", data: { room_id: typingIn } });
-    Object.assign(chat, { typingIn: "", typingToldAt: -Infinity });
+    // In the same room it is not said again before its time; whoever goes on typing says it then.
+    Object.assign(chat, { typingIn: "", typingToldAt: typingIn === open ? chat.typingToldAt : -Infinity });
   }
   if (isTyping && open && now - chat.typingToldAt >= (chat.limits?.typing_interval_ms ?? TYPING_MS)) {
     Object.assign(chat, { typingIn: open, typingToldAt: now });
