@@ -92,8 +92,8 @@ export function reply(chat: Chat, request: Request, frame: Frame): Request[] {
     case "search": {
       const { found } = chat;
       if (!found || found.query !== request.data.query || found.room_id !== request.data.room_id || error?.temporary) return [];
-      Object.assign(found, { hits: data.hits ?? [], busy: false });
-      for (const { message } of found.hits) if (!message) found.hits = [];
+      const hits = (data.hits ?? []).filter(({ message }) => message);
+      Object.assign(found, { hits: request.data.before ? [...found.hits, ...hits] : hits, busy: false, next: data.next_before });
       return [];
     }
     case "room.mute": case "room.archive": case "room.leave": case "room.update":
@@ -177,6 +177,14 @@ export function open(chat: Chat, room_id: string): Request[] {
 export function search(chat: Chat, query: string, room_id?: string): Request[] {
   chat.found = query ? { query, room_id, hits: [], busy: true } : undefined;
   return query ? [{ type: "search", data: { query, ...(room_id && { room_id }) } }] : [];
+}
+
+/** The page of older hits. */
+export function searchOn(chat: Chat): Request[] {
+  const { query = "", room_id, next, busy } = chat.found ?? {};
+  if (!chat.found || !next || busy) return [];
+  chat.found.busy = true;
+  return [{ type: "search", data: { query, ...(room_id && { room_id }), before: next } }];
 }
 
 /** A hit is opened where it stands. */

@@ -150,6 +150,7 @@ const draw = mount({
   },
   typing: (is) => requests(chats.typing(chat, is, now())),
   search: (query, here) => did(chats.search(chat, query, here && chat.open ? chat.open : undefined)),
+  searchOn: () => did(chats.searchOn(chat)),
   visit: (room_id, seq) => did(chats.visit(chat, room_id, seq)),
   room: (room_id, { type, data }) => did([{ type, data: { ...data, room_id } } as Request]),
   invite: (names) => void named(names).then((user_ids) => requests([{ type: "room.members.add", data: { room_id: chat.open, user_ids } }]), failed),

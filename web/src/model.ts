@@ -50,7 +50,7 @@ export interface Unsent {
 }
 /** A change of a message that is shown before it is stored. */
 export interface Op { id: number; change: Change; sending: boolean; seq?: number; error?: string }
-export interface Found { query: string; room_id?: string; hits: Hit[]; busy: boolean }
+export interface Found { query: string; room_id?: string; hits: Hit[]; busy: boolean; next?: string | null }
 export interface Chat {
   me: string; epoch: string; rooms: Map<string, Held>; names: Map<string, string>; outbox: Unsent[]; ops: Op[];
   open: string; notice: string; limits?: Limits;

@@ -36,6 +36,7 @@ export function panels(actions: Actions): (view: View) => void {
     actions.invite(people(names.value));
     names.value = "";
   };
+  get("more-hits").onclick = () => actions.searchOn();
   get("more-people").onclick = () => actions.morePeople();
 
   const search = () => actions.search(query.value.trim(), here.checked);
@@ -57,7 +58,8 @@ export function panels(actions: Actions): (view: View) => void {
     get("here-label").hidden = !room;
     get("found").hidden = !found;
     get("rooms").hidden = Boolean(found);
-    get("found-count").textContent = !found ? "" : found.busy ? "Searching …" : found.hits.length ? `${found.hits.length} found` : "Nothing found";
+    get("found-count").textContent = !found ? "" : found.busy ? "Searching …" : found.hits.length ? `${found.hits.length}${found.more ? " or more" : ""} found` : "Nothing found";
+    get("more-hits").hidden = !found?.more;
     sync(get("hits"), found?.hits ?? [], (hit) => `${hit.room_id} ${hit.seq}`, (hit) => drawHit(hit, actions));
     if (!room || room.key !== open) details.close();
     open = room?.key ?? "";

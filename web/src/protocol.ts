@@ -69,7 +69,7 @@ export type Request = Change | RoomChange
   | { type: "presence.subscribe"; data: { user_ids: string[] } }
   | { type: "user.block" | "user.unblock"; data: { user_id: string } }
   | { type: "user.blocks"; data: { cursor?: string } }
-  | { type: "search"; data: { query: string; room_id?: string } }
+  | { type: "search"; data: { query: string; room_id?: string; before?: string } }
   | { type: "pong" };
 
 /** Requests that are not answered; refused they are, if they had an id. */

@@ -34,7 +34,7 @@ export interface View {
   page: string; me: string; state: string; tone: string; paused: string; notice: string; open: string; title: string; unread: number;
   rooms: Row[]; away: Row[]; lines: Line[]; room?: RoomView; jump?: number; presence: string;
   canSearch: boolean; canArchive: boolean; canPresence: boolean; textMax: number;
-  found?: { query: string; here: boolean; busy: boolean; hits: HitView[] };
+  found?: { query: string; here: boolean; busy: boolean; more: boolean; hits: HitView[] };
 }
 export type RoomDone = RoomChange extends infer One ? (One extends { type: infer Type; data: infer Held } ? { type: Type; data: Omit<Held, "room_id"> } : never) : never;
 export interface Actions {
@@ -44,6 +44,6 @@ export interface Actions {
   remove(seq: number): void; pin(seq: number, is: boolean): void; report(seq: number): void;
   retry(id: string): void; discard(id: string): void; retryOp(id: number, isWanted: boolean): void;
   older(): void; newer(): void; newest(): void; jump(seq: number): void; jumped(): void; seen(seq: number): void; typing(is: boolean): void;
-  search(query: string, here: boolean): void; visit(room_id: string, seq: number): void;
+  search(query: string, here: boolean): void; searchOn(): void; visit(room_id: string, seq: number): void;
   room(key: string, change: RoomDone): void; invite(names: string[]): void; morePeople(): void; block(id: string, is: boolean): void; away(): void; hush(): void;
 }

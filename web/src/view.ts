@@ -31,7 +31,7 @@ export function view(me: string, chat: Chat, { phase, code }: Connection, now = 
     room: held && roomView(chat, held, now), jump: jump && jump.room_id === held?.room_id ? jump.seq : undefined,
     canSearch: can(chat, "search"), canArchive: can(chat, "room.archive"), canPresence: can(chat, "presence.set"), textMax: chat.limits?.text_chars ?? TEXT_MAX,
     found: found && {
-      query: found.query, here: Boolean(found.room_id), busy: found.busy,
+      query: found.query, here: Boolean(found.room_id), busy: found.busy, more: Boolean(found.next),
       hits: found.hits.map(({ room_id, message }) => {
         const room = chat.rooms.get(room_id);
         return { room_id, seq: message.seq, title: room ? title(chat, room) : "Conversation", author: name(chat, message.sender_id), text: body(message), at: message.created_at };
