@@ -25,7 +25,7 @@ export function ready(chat: Chat, data: Data): Request[] {
   const { epoch = "", rooms = [], limits, paused = [] } = data;
   // Another epoch: the history was replaced, and what is held may never have happened.
   if (epoch !== chat.epoch) Object.assign(chat, { rooms: new Map(), ops: [], found: undefined });
-  Object.assign(chat, { epoch, limits, paused, watched: new Map(), presence: new Map(), stateTold: "online", typingIn: "", typingToldAt: -Infinity, receiptsAt: -Infinity });
+  Object.assign(chat, { epoch, limits, paused, watched: new Map(), presence: new Map(), stateTold: "online", typingIn: "", typingToldAt: -Infinity, typingDue: false, receiptsAt: -Infinity });
   for (const held of chat.rooms.values()) {
     Object.assign(held, { loading: false, stale: true, typing: [], deliveredTold: 0, seenTold: 0 });
     for (const [seq, quoted] of held.quoted) if (!quoted) held.quoted.delete(seq);

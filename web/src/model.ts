@@ -59,7 +59,7 @@ export interface Chat {
   presence: Map<string, Presence>; watched: Map<string, number>; blocked: Map<string, string>;
   /** What this user chose, and whether the page is looked at. */
   state: string; stateTold: string; looking: boolean;
-  typingIn: string; typingToldAt: number; receiptsAt: number;
+  typingIn: string; typingToldAt: number; typingDue: boolean; receiptsAt: number;
   jump?: { room_id: string; seq: number }; found?: Found; archivedAsked: boolean; nextOp: number;
 }
 
@@ -72,7 +72,7 @@ const ASKED_FIRST = ["search", "user.blocks", "user.block", "user.unblock"];
 export const empty = (me: string, outbox: Unsent[] = []): Chat => ({
   me, epoch: "", rooms: new Map(), names: new Map(), outbox, ops: [], open: "", notice: "", lacks: new Set(ASKED_FIRST), paused: [],
   presence: new Map(), watched: new Map(), blocked: new Map(), state: "online", stateTold: "online", looking: true,
-  typingIn: "", typingToldAt: -Infinity, receiptsAt: -Infinity, archivedAsked: false, nextOp: 1,
+  typingIn: "", typingToldAt: -Infinity, typingDue: false, receiptsAt: -Infinity, archivedAsked: false, nextOp: 1,
 });
 
 /** Whether the server knows the request, as far as it has said. */

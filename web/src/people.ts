@@ -18,7 +18,7 @@ const RECEIPT_ROOMS_MAX = 500;
 /** What is due by now. */
 export function pulse(chat: Chat, now: number): Request[] {
   if (!chat.epoch) return [];
-  return [...seenAs(chat), ...watch(chat, now), ...receipts(chat, now), ...quotes(chat)];
+  return [...(chat.typingDue ? typing(chat, true, now) : []), ...seenAs(chat), ...watch(chat, now), ...receipts(chat, now), ...quotes(chat)];
 }
 
 function seenAs(chat: Chat): Request[] {
@@ -68,17 +68,18 @@ export function read(chat: Chat, seq: number): void {
   recount(chat, held);
 }
 
-/** The user changed the text that is being written; `isTyping` is false when it is sent, emptied or left. */
+/** The user changed the text that is being written, and is told of in time, at the latest by the next `pulse`; `isTyping` is false when it is sent, emptied or left. */
 export function typing(chat: Chat, isTyping: boolean, now: number): Request[] {
   const { open, typingIn } = chat;
   const requests: Request[] = [];
   if (!can(chat, "typing.start")) return [];
+  const isDue = now - chat.typingToldAt >= (chat.limits?.typing_interval_ms ?? TYPING_MS) || (typingIn !== "" && typingIn !== open);
+  chat.typingDue = isTyping && !isDue;
   if (typingIn && (!isTyping || typingIn !== open)) {
     requests.push({ type: "typing.stop", data: { room_id: typingIn } });
-    // In the same room it is not said again before its time; whoever goes on typing says it then.
-    Object.assign(chat, { typingIn: "", typingToldAt: typingIn === open ? chat.typingToldAt : -Infinity });
+    chat.typingIn = "";
   }
-  if (isTyping && open && now - chat.typingToldAt >= (chat.limits?.typing_interval_ms ?? TYPING_MS)) {
+  if (isTyping && open && isDue) {
     Object.assign(chat, { typingIn: open, typingToldAt: now });
     requests.push({ type: "typing.start", data: { room_id: open } });
   }

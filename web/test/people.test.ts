@@ -33,7 +33,9 @@ test("typing is told at most once in its time, and its end at once", () => {
   assert.deepEqual(chats.typing(chat, false, 4_100), [{ type: "typing.stop", data: { room_id: "r" } }]);
   assert.deepEqual(chats.typing(chat, false, 4_200), []);
   assert.deepEqual(chats.typing(chat, true, 4_300), [], "not before its time");
-  assert.deepEqual(chats.typing(chat, true, 7_000), start);
+  assert.deepEqual(of(chats.pulse(chat, 6_999), "typing.start"), []);
+  assert.deepEqual(of(chats.pulse(chat, 7_000), "typing.start"), start, "also if no further key is pressed");
+  assert.deepEqual(of(chats.pulse(chat, 99_000), "typing.start"), []);
 });
 
 test("who types is shown until they stop, write, or the connection ends", () => {
