@@ -6,7 +6,7 @@ import { mount } from "./ui";
 import { view } from "./view";
 
 interface Token { token: string; user_id: string }
-interface Login extends Token { name: string; device_id: string }
+interface Login extends Token { name: string; device_id: string; presence?: string }
 const LOGIN_MS_MAX = 10_000;
 const RETRY_MS = 1_000;
 const DRAW_AFTER_MS = 16;
@@ -89,6 +89,7 @@ function close(): void {
 function enter(as: Login | null): void {
   close();
   [login, connection, chat] = [as, idle, chats.empty(as?.user_id ?? "", as ? kept(as.user_id) : [])];
+  chat.state = as?.presence ?? chat.state;
   if (login) feed({ on: "time" });
   changed();
 }
@@ -102,6 +103,11 @@ const now = () => Date.now();
 const named = (all: string[]) => Promise.all(all.map((name) => ask(name).then(({ user_id }) => user_id)));
 /** What was done, and the requests that follow from it. */
 const did = (all: Request[]): void => (requests(all), changed());
+/** What is asked once, and not again by itself after a reconnect. */
+const wish = (all: Request[]): void => {
+  if (all.length && connection.phase !== "ready") return failed(new Error("Not connected: please try again in a moment"));
+  did(all);
+};
 const message = (seq: number) => ({ room_id: chat.open, message_seq: seq });
 const change = (one: Change): void => did(chats.changeMessage(chat, one));
 
@@ -111,11 +117,15 @@ const draw = mount({
     enter(null);
   },
   login: (name) => void ask(name).then((told) => enter({ name, device_id: uuid7(now()), ...told }), failed),
-  state: (state) => ((chat.state = state), did([])),
-  talk: (name) => void named([name]).then((member_ids) => requests([{ type: "room.create", data: { kind: "direct", member_ids, client_room_id: uuid7(now()) } }]), failed),
+  state: (state) => {
+    chat.state = state;
+    if (login) login.presence = state;
+    changed();
+  },
+  talk: (name) => void named([name]).then((member_ids) => wish([{ type: "room.create", data: { kind: "direct", member_ids, client_room_id: uuid7(now()) } }]), failed),
   group: (title, names) => void named(names).then((all) => {
     const member_ids = all.filter((id) => id !== chat.me);
-    requests([{ type: "room.create", data: { kind: "group", member_ids, ...(title && { title }), client_room_id: uuid7(now()) } }]);
+    wish([{ type: "room.create", data: { kind: "group", member_ids, ...(title && { title }), client_room_id: uuid7(now()) } }]);
   }, failed),
   open: (room_id) => did([...chats.typing(chat, false, now()), ...chats.open(chat, room_id)]),
   send: (draft) => {
@@ -149,16 +159,16 @@ const draw = mount({
     if (chat.rooms.get(chat.open)?.seen !== seen || chat.rooms.get(chat.open)?.unread !== unread) changed();
   },
   typing: (is) => requests(chats.typing(chat, is, now())),
-  search: (query, here) => did(chats.search(chat, query, here && chat.open ? chat.open : undefined)),
+  search: (query, here) => wish(chats.search(chat, query, here && chat.open ? chat.open : undefined)),
   searchOn: () => did(chats.searchOn(chat)),
   visit: (room_id, seq) => did(chats.visit(chat, room_id, seq)),
-  room: (room_id, { type, data }) => did([{ type, data: { ...data, room_id } } as Request]),
-  invite: (names) => void named(names).then((user_ids) => requests([{ type: "room.members.add", data: { room_id: chat.open, user_ids } }]), failed),
+  room: (room_id, { type, data }) => wish([{ type, data: { ...data, room_id } } as Request]),
+  invite: (names) => void named(names).then((user_ids) => wish([{ type: "room.members.add", data: { room_id: chat.open, user_ids } }]), failed),
   morePeople: () => {
     const cursor = chat.rooms.get(chat.open)?.membersCursor;
-    requests([{ type: "room.members.list", data: { room_id: chat.open, ...(cursor && { cursor }) } }]);
+    wish([{ type: "room.members.list", data: { room_id: chat.open, ...(cursor && { cursor }) } }]);
   },
-  block: (user_id, is) => did([{ type: is ? "user.block" : "user.unblock", data: { user_id } }]),
+  block: (user_id, is) => wish([{ type: is ? "user.block" : "user.unblock", data: { user_id } }]),
   away: () => requests(chats.archived(chat)),
   hush: () => ((chat.notice = ""), changed()),
 });

@@ -76,10 +76,12 @@ export function panels(actions: Actions): (view: View) => void {
       ...(room.canMute ? [{ label: room.muted ? "Unmute" : "Mute", type: "mute" }, { label: room.archived ? "Bring back" : "Archive", type: "archive" }] : []),
       ...(room.isGroup ? [{ label: "Leave the group", type: "leave" }] : []),
     ];
-    sync(get("own-actions"), own, ({ label }) => label, ({ label, type }) => button(type === "leave" ? "soft danger" : "soft", label, () => {
+    sync(get("own-actions"), own, ({ label }) => label, ({ label, type }) => button(type === "leave" ? "soft danger" : "soft", label, ({ currentTarget }) => {
+      const element = currentTarget as HTMLElement;
+      if (type === "leave" && element.textContent === label) return void (element.textContent = "Really leave?");
+      if (type === "leave") details.close(), actions.room(room.key, { type: "room.leave", data: {} });
       if (type === "mute") actions.room(room.key, { type: "room.mute", data: room.muted ? { until: null } : {} });
       if (type === "archive") actions.room(room.key, { type: "room.archive", data: { archived: !room.archived } });
-      if (type === "leave") details.close(), actions.room(room.key, { type: "room.leave", data: {} });
     }));
     sync(get("pins"), room.pins, ({ seq }) => String(seq), (pin) => drawPin(pin, room.isAdmin || !room.isGroup));
     sync(get("people"), room.people, ({ id }) => id, (person) => drawPerson(person, room.key));
