@@ -284,6 +284,9 @@ async function useGroup(ada, bob, knows) {
   await bob.shows("#messages .system", /^Ada removed Cleo$/);
   await ada.menu("I do", "❤️");
   await until("Bob sees the heart", async () => (await bob.marks("I do")).join() === "❤️1");
+  await bob.menu("And you", "Reply");
+  await bob.say("At ten, by the river: https://example.org/mill");
+  await ada.sees("At ten, by the river: https://example.org/mill");
   if (SCREENSHOT) await screenshot(ada.page);
 }
 

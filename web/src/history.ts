@@ -173,8 +173,10 @@ export function page(chat: Chat, asked: Page, data: Data): Request[] {
     return [];
   }
   held.loading = false;
-  if (last_seq === undefined) return [];
   const [first, last] = [messages[0]?.seq, messages.at(-1)?.seq];
+  // What is not there cannot be gone to.
+  if (asked.around_seq !== undefined && asked.around_seq === chat.jump?.seq && !messages.some(({ seq }) => seq === asked.around_seq)) chat.jump = undefined;
+  if (last_seq === undefined) return [];
   if (asked.around_seq === undefined) {
     const stretch = held.island && asked.before_seq === held.island.from ? held.island : held;
     // Asked for before the room was begun afresh.

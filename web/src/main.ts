@@ -100,6 +100,9 @@ const failed = (error: Error): void => {
 };
 
 const now = () => Date.now();
+/** Ids in the order in which they were made, also within one millisecond. */
+let lastIdMs = 0;
+const id = () => uuid7((lastIdMs = Math.max(now(), lastIdMs + 1)));
 const named = (all: string[]) => Promise.all(all.map((name) => ask(name).then(({ user_id }) => user_id)));
 /** What was done, and the requests that follow from it. */
 const did = (all: Request[]): void => (requests(all), changed());
@@ -116,20 +119,20 @@ const draw = mount({
     if (login) for (const { client_msg_id } of chat.outbox) localStorage.removeItem(place(login.user_id, client_msg_id));
     enter(null);
   },
-  login: (name) => void ask(name).then((told) => enter({ name, device_id: uuid7(now()), ...told }), failed),
+  login: (name) => void ask(name).then((told) => enter({ name, device_id: id(), ...told }), failed),
   state: (state) => {
     chat.state = state;
     if (login) login.presence = state;
     changed();
   },
-  talk: (name) => void named([name]).then((member_ids) => wish([{ type: "room.create", data: { kind: "direct", member_ids, client_room_id: uuid7(now()) } }]), failed),
+  talk: (name) => void named([name]).then((member_ids) => wish([{ type: "room.create", data: { kind: "direct", member_ids, client_room_id: id() } }]), failed),
   group: (title, names) => void named(names).then((all) => {
     const member_ids = all.filter((id) => id !== chat.me);
-    wish([{ type: "room.create", data: { kind: "group", member_ids, ...(title && { title }), client_room_id: uuid7(now()) } }]);
+    wish([{ type: "room.create", data: { kind: "group", member_ids, ...(title && { title }), client_room_id: id() } }]);
   }, failed),
   open: (room_id) => did([...chats.typing(chat, false, now()), ...chats.open(chat, room_id)]),
   send: (draft) => {
-    const all = chats.send(chat, draft, uuid7(now()), new Date().toISOString());
+    const all = chats.send(chat, draft, id(), new Date().toISOString());
     keep(); // before the request, and before anything can go wrong
     did(all);
   },
@@ -141,9 +144,9 @@ const draw = mount({
   remove: (seq) => change({ type: "message.delete", data: message(seq) }),
   pin: (seq, is) => change({ type: is ? "message.pin" : "message.unpin", data: message(seq) }),
   report: (seq) => change({ type: "message.report", data: message(seq) }),
-  retry: (id) => did(chats.retry(chat, id)),
-  discard: (id) => (chats.discard(chat, id), changed()),
-  retryOp: (id, isWanted) => did(chats.retryOp(chat, id, isWanted)),
+  retry: (unsent) => did(chats.retry(chat, unsent)),
+  discard: (unsent) => (chats.discard(chat, unsent), changed()),
+  retryOp: (op, isWanted) => did(chats.retryOp(chat, op, isWanted)),
   older: () => requests(chats.older(chat)),
   newer: () => requests(chats.newer(chat)),
   newest: () => {

@@ -15,6 +15,8 @@ const NEAR_END_PX = 60;
 /** Of a message that is higher than the window this much of the window is enough. */
 const SEEN_PART = 0.5;
 const FLASH_MS = 1_500;
+/** Rooms that are listed before one asks for more of them. */
+const ROWS = 200;
 
 /** Binds the page to `actions`; the function that is returned draws. */
 export function mount(actions: Actions): (view: View) => void {
@@ -22,7 +24,7 @@ export function mount(actions: Actions): (view: View) => void {
   const wide = new Set<string>();
   const visible = new Set<Element>();
   let shown: View | undefined;
-  let [open, placed, focusKey, announced] = ["", false, "", 0];
+  let [open, placed, focusKey, announced, rows] = ["", false, "", 0, ROWS];
 
   const watcher = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting, intersectionRatio, intersectionRect, rootBounds } of entries) {
@@ -107,6 +109,10 @@ export function mount(actions: Actions): (view: View) => void {
     messages.scrollTop = messages.scrollHeight;
     composer.focus();
   };
+  get("more-rooms").onclick = () => {
+    rows += ROWS;
+    if (shown) draw(shown);
+  };
   get("pin").onclick = () => {
     const [pin] = shown?.room?.pins ?? [];
     if (pin) actions.jump(pin.seq);
@@ -167,7 +173,9 @@ export function mount(actions: Actions): (view: View) => void {
     announced = Math.max(isSame ? announced : 0, last);
   }
 
-  return (view) => {
+  return draw;
+
+  function draw(view: View): void {
     const isSame = view.open === open;
     const follows = isSame && fromEnd() < NEAR_END_PX && !view.room?.inPast;
     const top = messages.getBoundingClientRect().top;
@@ -191,7 +199,8 @@ export function mount(actions: Actions): (view: View) => void {
     get("pin").hidden = !pin;
     get("pin").replaceChildren(...(pin ? [make("b", "", `Pinned${(room?.pins.length ?? 0) > 1 ? ` (${room?.pins.length})` : ""}`), said("span", "", `${pin.author}: ${pin.text}`)] : []));
     sync(get("me"), [view.me], (me) => me, (me) => avatar(me));
-    sync(get("rooms"), view.rooms, ({ key }) => key, (row) => drawRow(row, actions));
+    get("more-rooms").hidden = view.rooms.length <= rows;
+    sync(get("rooms"), view.rooms.slice(0, rows), ({ key }) => key, (row) => drawRow(row, actions));
     sync(get("away-rooms"), view.away, ({ key }) => key, (row) => drawRow(row, actions));
     get("away").hidden = !view.canArchive || (!view.away.length && !view.rooms.length);
     composer.update(view);
@@ -209,7 +218,7 @@ export function mount(actions: Actions): (view: View) => void {
     more();
     down();
     reportSeen();
-  };
+  }
 }
 
 function drawRow({ key, title, preview, unread, open, at, muted, named, archived, typing, presence, isGroup, canMute }: Row, actions: Actions): HTMLElement {
