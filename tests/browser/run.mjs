@@ -82,6 +82,9 @@ class Person {
   }
   async comeIn(url) {
     await this.page.goto(url);
+    await this.signIn();
+  }
+  async signIn() {
     await this.page.getByLabel("Your name").fill(this.name);
     await this.page.getByRole("button", { name: "Come in" }).click();
     await this.connected();
@@ -116,7 +119,7 @@ class Person {
   shows = (selector, fits) => until(`${this.name} sees ${fits} in ${selector}`, async () =>
     (await this.page.locator(selector).allTextContents()).some((text) => fits.test(text)));
   marks = (text) => this.message(text).locator(".mark").allTextContents();
-  row = (name) => this.page.locator("#rooms > li").filter({ hasText: name });
+  row = (name) => this.page.locator("#rooms > li").filter({ has: this.page.locator(".title", { hasText: name }) });
   ticks = (text, state) => until(`${this.name} sees "${text}" as ${state}`, async () => (await this.message(text).locator(".tick").getAttribute("data-state")) === state);
   /** Nothing is wider than the window, and every button has a name. */
   async isTidy() {
@@ -461,6 +464,19 @@ async function main() {
     await ada.page.getByRole("button", { name: "Back to the conversations" }).click();
     await until("the rooms are shown", () => ada.row("Bob").isVisible());
     await ada.isTidy();
+
+    step("somebody else signs in at the same window, and finds nothing of hers");
+    await ada.open("Bob");
+    await ada.page.locator("#text").fill("a secret draft");
+    await ada.page.getByRole("button", { name: "Back to the conversations" }).click();
+    await ada.page.getByRole("button", { name: "Sign out" }).click();
+    ada.name = "Cleo";
+    await ada.signIn();
+    await ada.talkTo("Bob");
+    await ada.page.getByRole("button", { name: "Back to the conversations" }).click();
+    await until("Cleo has one room", async () => (await ada.page.locator("#rooms > li").count()) === 1);
+    assert.equal(await ada.page.locator("#text").inputValue(), "");
+    assert.equal(await ada.page.locator("#messages > li[data-seq]:not(.system)").count(), 0);
 
     for (const person of [ada, bob]) assert.deepEqual(person.complaints, [], `${person.name}'s page complained`);
     step(`passed: ${all.length + 1} messages on both pages, two kills, reloads, one lost answer, and what one does in a chat`);

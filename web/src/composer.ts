@@ -9,7 +9,7 @@ import { asked, mentioned } from "./text";
 interface Draft { text: string; chosen: Map<string, string>; reply?: Line; edit?: Line; before?: string }
 const NAMES_MAX = 8;
 
-export interface Composer { update(view: View): void; reply(line: Line): void; edit(line: Line): void; focus(): void }
+export interface Composer { update(view: View): void; reply(line: Line): void; edit(line: Line): void; focus(): void; forget(): void }
 
 export function compose(actions: Actions, lastOwn: () => Line | undefined): Composer {
   const [form, text, list, context] = [get<HTMLFormElement>("composer"), get<HTMLTextAreaElement>("text"), get("names"), get("context")];
@@ -155,6 +155,11 @@ export function compose(actions: Actions, lastOwn: () => Line | undefined): Comp
       text.setSelectionRange(text.value.length, text.value.length);
     },
     focus: () => text.focus(),
+    forget() {
+      drafts.clear();
+      [draft, open, text.value] = [fresh(), "", ""];
+      show();
+    },
   };
   return self;
 }

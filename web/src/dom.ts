@@ -57,7 +57,7 @@ export function sync<T>(list: HTMLElement, items: T[], key: (item: T) => string,
       const fresh = draw(item);
       fresh.dataset.key = one;
       drawn.set(fresh, signature);
-      if (child) fresh.tabIndex = child.tabIndex;
+      if (child?.hasAttribute("tabindex")) fresh.tabIndex = child.tabIndex;
       child?.replaceWith(fresh);
       child = fresh;
     }

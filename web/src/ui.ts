@@ -179,9 +179,14 @@ export function mount(actions: Actions): (view: View) => void {
     const isSame = view.open === open;
     const follows = isSame && fromEnd() < NEAR_END_PX && !view.room?.inPast;
     const top = messages.getBoundingClientRect().top;
-    const reading = [...messages.children].find((one) => one.getBoundingClientRect().bottom > top) as HTMLElement | undefined;
+    const reading = follows ? undefined : [...messages.children].find((one) => one.getBoundingClientRect().bottom > top) as HTMLElement | undefined;
     const anchor = isSame && reading ? { key: reading.dataset.key ?? "", top: reading.getBoundingClientRect().top } : undefined;
     if (!isSame) placed = false;
+    // Somebody else at the same window: nothing of what was being written is theirs.
+    if (shown && shown.me !== view.me) {
+      composer.forget();
+      for (const form of document.forms) form.reset();
+    }
     shown = view;
     document.body.dataset.page = view.page;
     const title = view.title ? `${view.title} · Caffis Chat` : "Caffis Chat";

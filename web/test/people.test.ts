@@ -251,3 +251,25 @@ test("the first receipt of a connection has an id, so that a server that does no
   });
   assert.deepEqual(ids, [1, undefined, 2, undefined]);
 });
+
+test("members beyond the preview come page by page, and a later preview does not take them away", () => {
+  const many = (from: number, to: number) => Array.from({ length: to - from }, (_, index) => ({ user_id: `u${from + index}`, name: `U${from + index}` }));
+  const chat = group({ members: many(0, 100), member_count: 150 });
+  const list: Request = { type: "room.members.list", data: { room_id: "r" } };
+  assert.deepEqual([shown(chat).room?.people.length, shown(chat).room?.more], [100, true]);
+  answer(chat, list, { members: many(0, 100), next_cursor: "c" });
+  assert.equal(chat.rooms.get("r")?.membersCursor, "c");
+  answer(chat, { type: "room.members.list", data: { room_id: "r", cursor: "c" } }, { members: many(100, 150) });
+  assert.deepEqual([shown(chat).room?.people.length, shown(chat).room?.more], [150, false]);
+  answer(chat, { type: "rooms.list", data: {} }, { rooms: [room({ kind: "group", members: many(0, 100), member_count: 150 })] });
+  assert.equal(shown(chat).room?.people.length, 150);
+  unknown(chat, list);
+  assert.equal(shown(chat).room?.more, false);
+});
+
+test("a report is thanked for, and leaves nothing behind", () => {
+  const chat = talking();
+  const [report] = chats.changeMessage(chat, { type: "message.report", data: { room_id: "r", message_seq: 10 } });
+  answer(chat, report!, { message_seq: 10, changed: true, seq: 10 });
+  assert.deepEqual([chat.notice, chat.ops], ["Reported. Thank you.", []]);
+});
