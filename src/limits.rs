@@ -231,6 +231,10 @@ pub const PRESENCE_GONE_MAX: usize = 50_000;
 
 /// Rooms of one `receipt.delivered` or `receipt.read`: those that `ready` describes.
 pub const RECEIPT_ROOMS_MAX: usize = READY_ROOMS_MAX;
+/// Who is typing is noted in the store this often, ms: a sample for operators, on no path of an event.
+pub const TYPING_SAMPLE_MS: u64 = 10_000;
+/// Indicators of one sample of one shard.
+pub const TYPING_SAMPLE_MAX: usize = 1_000;
 /// Receipts are written this often, ms; and told of one room at most this often.
 pub const RECEIPTS_MS: u64 = 1_000;
 /// Receipts of one batch. When so many wait, they are written at once.

@@ -2,11 +2,12 @@
 
 use super::bus::{Context, MeshMessage, Write};
 use super::home::Home;
-use super::port::OpKind;
+use super::load::Load;
+use super::port::{OpKind, StoreCall, TypingSample};
 use super::{Peers, home_relay};
 use crate::protocol::event::{RoomNotice, TypingUpdated};
 use crate::protocol::relay::RelayMessage;
-use crate::protocol::{RoomId, UserId, websocket};
+use crate::protocol::{RoomId, UnixMs, UserId, websocket};
 
 impl Home {
     /// A user of this node types, or stops. Who hears the room may; its shard has looked.
@@ -52,6 +53,21 @@ impl Home {
         for room in self.typing.rooms() {
             self.tell_typing(room, ctx);
         }
+        let sample = self.typing.sample(ctx.now_ms());
+        // The first thing that is given up.
+        if sample.is_empty() || ctx.bus.load >= Load::NoTyping || ctx.bus.store_away {
+            return;
+        }
+        let unix = ctx.now.unix;
+        let sample = sample
+            .into_iter()
+            .map(|(room, user, left_ms)| TypingSample {
+                room,
+                user,
+                expires_at: UnixMs(unix.0 + left_ms),
+            });
+        // Nobody waits for the answer.
+        ctx.call(StoreCall::SampleTyping(sample.collect()));
     }
 
     pub(super) fn tell_typing(&mut self, id: RoomId, ctx: &mut Context<'_>) {

@@ -52,6 +52,10 @@ pub enum StoreCall {
     /// Watermarks that members gave, of different members and rooms, by room and user. Not in the order of the
     /// room's events: it takes no `seq` and does not wait for who takes one.
     WriteReceipts(Vec<Receipt>),
+    /// Who is typing, of different users and rooms, by room and user: a sample for operators who look into
+    /// the database. Nothing reads it here, and a backend that nobody can look into beside the program
+    /// keeps nothing.
+    SampleTyping(Vec<TypingSample>),
     /// Changes what a room is to one of its members alone.
     SetOwn(SetOwn),
     /// What rooms are to members alone.
@@ -98,6 +102,8 @@ pub enum StoreAnswer {
     ListMembers(Result<MembersPage, Refusal>),
     /// One per [`Receipt`], in their order.
     WriteReceipts(Vec<ReceiptOutcome>),
+    /// It was taken, or not.
+    SampleTyping,
     /// Whether anything changed, or why it may not (`forbidden` to who is no member).
     SetOwn(Result<bool, Refusal>),
     /// One per question, in their order; `None`: not a member.
@@ -455,6 +461,17 @@ pub struct ListRead {
     pub archived: bool,
     /// The time, by which a room is muted or not.
     pub now: UnixMs,
+}
+
+/// That a user of this node is typing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TypingSample {
+    /// Where.
+    pub room: RoomId,
+    /// Who.
+    pub user: UserId,
+    /// Until then, unless it is said again.
+    pub expires_at: UnixMs,
 }
 
 /// A page of the users whom one blocks, to read.

@@ -15,6 +15,8 @@ use crate::protocol::{RoomId, UserId};
 #[derive(Debug)]
 pub struct Typing {
     rooms: Map<RoomId, Room>,
+    /// No sample is taken before, ms.
+    sample_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +54,25 @@ impl Typing {
     pub fn new(seed: u64) -> Typing {
         Typing {
             rooms: Map::with_hasher(Seeded::with_seed(seed)),
+            sample_ms: limits::TYPING_SAMPLE_MS,
         }
+    }
+
+    /// Users of this node who are typing, by room and user, and for how long still, ms; at most once in
+    /// [`limits::TYPING_SAMPLE_MS`].
+    pub fn sample(&mut self, now_ms: u64) -> Vec<(RoomId, UserId, u64)> {
+        if now_ms < self.sample_ms {
+            return Vec::new();
+        }
+        self.sample_ms = now_ms + limits::TYPING_SAMPLE_MS;
+        let mut sample: Vec<(RoomId, UserId, u64)> = (self.rooms.iter())
+            .flat_map(|(id, room)| room.who.iter().map(|who| (*id, who)))
+            .filter(|(_, who)| who.origin.is_none() && who.until_ms > now_ms)
+            .map(|(id, who)| (id, who.user, who.until_ms - now_ms))
+            .take(limits::TYPING_SAMPLE_MAX)
+            .collect();
+        sample.sort_unstable();
+        sample
     }
 
     /// A user of this node types, or stops.
@@ -185,6 +205,21 @@ mod tests {
         let later = limits::TYPING_TELL_MS;
         assert_eq!(typing.tell(ROOM, later), told(&[1, 2], Some(&[1, 2])));
         assert_eq!(typing.tell(ROOM, later * 2), Telling::default(), "the same");
+    }
+
+    #[test]
+    fn a_sample_holds_who_types_here_and_comes_seldom() {
+        let mut typing = Typing::new(1);
+        let later = limits::TYPING_SAMPLE_MS;
+        typing.say(ROOM, user(3), true, later - limits::TYPING_EXPIRES_MS);
+        typing.say(ROOM, user(2), true, later - 10);
+        typing.say(ROOM, user(1), true, later - 20);
+        typing.heard(ROOM, 5, vec![user(4)], later - 10);
+        assert_eq!(typing.sample(later - 1), []);
+        let left = limits::TYPING_EXPIRES_MS;
+        let expected = [(ROOM, user(1), left - 20), (ROOM, user(2), left - 10)];
+        assert_eq!(typing.sample(later), expected);
+        assert_eq!(typing.sample(later + 1), []);
     }
 
     #[test]

@@ -4,15 +4,16 @@
 use crate::harness::*;
 use crate::postgres_server::{PostgresServer, shared};
 use caffis_chat::chat::port::{
-    Op, Receipt, ReceiptOutcome, Store, StoreAnswer, StoreCall, StoreError,
+    Op, Receipt, ReceiptOutcome, Store, StoreAnswer, StoreCall, StoreError, TypingSample,
 };
-use caffis_chat::protocol::{ErrorCode, RoomId, Seq};
+use caffis_chat::protocol::{ErrorCode, RoomId, Seq, UnixMs, UserId};
 use caffis_chat::store::postgres::{OpenError, PostgresOptions, PostgresStore, migrate};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -763,4 +764,54 @@ fn a_pair_has_one_room_or_a_block_whatever_two_nodes_do_at_once() {
     }
     assert!(opened >= rounds as usize / 2, "{opened} and {refused}");
     assert_eq!(deadlocks(backend.database()), "0");
+}
+
+/// Nothing reads it but people who look; two nodes may write the same at once.
+#[test]
+fn who_is_typing_is_noted_for_operators_and_forgotten() {
+    let (backend, second) = two_nodes();
+    let (server, database) = (shared(), backend.database());
+    let first = node(&server.url(database));
+    let sample = |n: u128, user: u128, expires_at: u64| TypingSample {
+        room: RoomId(Uuid::from_u128(n)),
+        user: UserId(Uuid::from_u128(user)),
+        expires_at: UnixMs(expires_at),
+    };
+    let note = |store: &Arc<dyn Store>, sample: Vec<TypingSample>| {
+        let answer = ask(store, StoreCall::SampleTyping(sample));
+        assert!(
+            matches!(answer, Ok(StoreAnswer::SampleTyping)),
+            "{answer:?}"
+        );
+    };
+    let noted = || {
+        server.sql(
+            database,
+            "SELECT string_agg(right(room_id::text, 1) || right(user_id::text, 1) || ' '
+                || expires_at, ', ' ORDER BY room_id, user_id) FROM typing_indicators",
+        )
+    };
+    note(&first, vec![sample(1, 1, 100_000), sample(2, 1, 100_005)]);
+    note(&second, vec![sample(1, 1, 100_002), sample(1, 2, 100_001)]);
+    note(&first, vec![sample(1, 1, 99_000)]);
+    assert_eq!(noted(), "11 100002, 12 100001, 21 100005");
+    // Those that ended are taken away by whoever notes next.
+    note(&second, vec![sample(3, 1, 200_000)]);
+    assert_eq!(noted(), "31 200000");
+    let (first, second) = (&first, &second);
+    std::thread::scope(|scope| {
+        for store in [first, second, first, second] {
+            scope.spawn(move || {
+                for turn in 0..50_u64 {
+                    let all = (0..20).map(|n| sample(n % 5, n, 300_000 + turn)).collect();
+                    let mut all: Vec<TypingSample> = all;
+                    all.sort_unstable_by_key(|one| (one.room, one.user));
+                    note(store, all);
+                }
+            });
+        }
+    });
+    assert_eq!(deadlocks(database), "0");
+    let kind = "SELECT relpersistence FROM pg_class WHERE relname = 'typing_indicators'";
+    assert_eq!(server.sql(database, kind), "u", "unlogged");
 }

@@ -6,6 +6,7 @@ use super::row::{Failure, archived, get, role, uint, user_id};
 use super::session::Session;
 use crate::chat::port::{
     MembersPage, MembersRead, OwnChange, OwnState, Receipt, ReceiptOutcome, Refusal, SetOwn,
+    TypingSample,
 };
 use crate::limits;
 use crate::protocol::view::Member;
@@ -70,6 +71,39 @@ pub(super) async fn write_receipts(
         };
     }
     Ok(outcomes)
+}
+
+/// Notes who is typing, and forgets up to a thousand who were. Rows that somebody else has locked are passed
+/// over where they are forgotten, and locked in their order where they are written.
+pub(super) const SAMPLE_TYPING: &str = "WITH gone AS (
+         DELETE FROM typing_indicators t USING (
+             SELECT o.room_id, o.user_id FROM typing_indicators o
+             WHERE o.expires_at <= $4 AND NOT (o.room_id = ANY ($1::uuid[]))
+             LIMIT 1000 FOR UPDATE SKIP LOCKED
+         ) o
+         WHERE t.room_id = o.room_id AND t.user_id = o.user_id
+     )
+     INSERT INTO typing_indicators AS t (room_id, user_id, expires_at)
+     SELECT a.room_id, a.user_id, a.expires_at
+     FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS a (room_id, user_id, expires_at)
+     ORDER BY a.room_id, a.user_id
+     ON CONFLICT (room_id, user_id) DO UPDATE
+     SET expires_at = greatest(t.expires_at, excluded.expires_at)";
+
+/// Notes who is typing.
+pub(super) async fn sample_typing(
+    session: &Session,
+    sample: &[TypingSample],
+) -> Result<(), Failure> {
+    let rooms: Vec<Uuid> = sample.iter().map(|one| one.room.0).collect();
+    let users: Vec<Uuid> = sample.iter().map(|one| one.user.0).collect();
+    let until: Vec<i64> = sample.iter().map(|one| int(one.expires_at.0)).collect();
+    let first = until.iter().min().copied().unwrap_or_default();
+    let over = first - limits::TYPING_EXPIRES_MS as i64;
+    session
+        .query(SAMPLE_TYPING, &[&rooms, &users, &until, &over])
+        .await?;
+    Ok(())
 }
 
 pub(super) const SET_OWN: &str = "SELECT chat_set_own($1, $2, $3, $4, $5)";

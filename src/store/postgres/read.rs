@@ -34,6 +34,7 @@ pub(super) const READS: &[&str] = &[
     GET_ROOMS,
     WHO_SHARES,
     own::WRITE_RECEIPTS,
+    own::SAMPLE_TYPING,
     own::SET_OWN,
     own::OWN_STATES,
     own::LIST_MEMBERS,
@@ -74,6 +75,10 @@ pub(super) async fn answer(
         }
         StoreCall::ListMembers(read) => {
             StoreAnswer::ListMembers(own::list_members(session, read).await?)
+        }
+        StoreCall::SampleTyping(sample) => {
+            own::sample_typing(session, sample).await?;
+            StoreAnswer::SampleTyping
         }
         StoreCall::WriteReceipts(receipts) => {
             StoreAnswer::WriteReceipts(own::write_receipts(session, receipts).await?)

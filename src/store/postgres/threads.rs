@@ -278,6 +278,7 @@ impl Store for PostgresStore {
             | StoreCall::GetRooms(_)
             | StoreCall::ListMembers(_)
             | StoreCall::WriteReceipts(_)
+            | StoreCall::SampleTyping(_)
             | StoreCall::SetOwn(_)
             | StoreCall::OwnStates(_)
             | StoreCall::WhoShares { .. }

@@ -52,6 +52,7 @@ pub(super) fn answer(
     let answer = match call {
         StoreCall::Commit(_)
         | StoreCall::WriteReceipts(_)
+        | StoreCall::SampleTyping(_)
         | StoreCall::SetOwn(_)
         | StoreCall::RenewEpoch(_) => return Ok(None),
         StoreCall::SignIn(users) => {
