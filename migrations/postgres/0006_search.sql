@@ -5,7 +5,7 @@
 CREATE TABLE message_search (
     room_id     uuid NOT NULL,
     seq         bigint NOT NULL,
-    -- By time, and within a millisecond by chance.
+    -- By time, and within a millisecond by room and seq.
     place       bigint NOT NULL,
     sender_id   uuid NOT NULL,
     -- The message as of this event; of two nodes that write an entry the newer one stands.

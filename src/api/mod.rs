@@ -48,8 +48,8 @@ pub struct Parts {
 /// Whether pages of this origin (in lower case) may speak to a server that was called by this `Host`.
 pub type Origins = dyn Fn(&str, Option<&str>) -> bool + Send + Sync;
 
-/// Gives a request to the shard that its user belongs to, or back if that has no room. Must not block.
-pub type Asks = dyn Fn(Asked) -> Result<(), Asked> + Send + Sync;
+/// Gives a request to the shard that its user belongs to; whether that had room for it. Must not block.
+pub type Asks = dyn Fn(Asked) -> bool + Send + Sync;
 
 /// What the control plane sees of the node. Asked for every scrape and every probe, so it must
 /// not block.

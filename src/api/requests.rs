@@ -182,7 +182,7 @@ impl Requests {
                 let _late = sender.send(answer);
             }),
         };
-        if (self.asks)(asked).is_err() {
+        if !(self.asks)(asked) {
             let detail = "too many requests are waiting";
             return Err(Problem::new(ErrorCode::Overloaded, detail));
         }

@@ -29,12 +29,10 @@ impl std::fmt::Debug for AskQueue {
 }
 
 impl AskQueue {
-    /// Takes one, from any thread.
-    ///
-    /// # Errors
-    /// Gives it back when too many wait.
-    pub fn push(&self, asked: Asked) -> Result<(), Asked> {
-        self.0.push(asked)
+    /// Takes one, from any thread; whether there was room for it.
+    #[must_use]
+    pub fn push(&self, asked: Asked) -> bool {
+        self.0.push(asked).is_ok()
     }
 
     /// Whether nothing waits.

@@ -539,17 +539,17 @@ impl Handle {
         Ok(())
     }
 
-    /// Gives a request over HTTP to the shard that its user belongs to.
-    ///
-    /// # Errors
-    /// Gives it back when too many wait there.
-    pub fn ask(&self, asked: Asked) -> Result<(), Asked> {
+    /// Gives a request over HTTP to the shard that its user belongs to; whether there was room for it.
+    #[must_use]
+    pub fn ask(&self, asked: Asked) -> bool {
         let shards = self.0.0.len() as ShardIx;
         let home = home_of_user(asked.identity.user, shards);
         let (control, bell) = &self.0.0[usize::from(home)];
-        control.asks.push(asked)?;
-        bell.ring();
-        Ok(())
+        let is_taken = control.asks.push(asked);
+        if is_taken {
+            bell.ring();
+        }
+        is_taken
     }
 
     /// Accept nobody any more and close everybody, spread over this time; then they end.

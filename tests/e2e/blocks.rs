@@ -75,7 +75,7 @@ fn wait_seen(client: &mut Client, user: &User, state: &str) {
         let about = users
             .iter()
             .filter(|it| it["user_id"] == user.id.to_string());
-        if about.last().is_some_and(|it| it["state"] == state) {
+        if about.next_back().is_some_and(|it| it["state"] == state) {
             return;
         }
     }

@@ -324,12 +324,69 @@ fn rooms(server: &Server) {
         .is_problem(400, "bad_request");
 }
 
+/// What a room is to one member, whom one blocks, and what one finds.
+fn what_is_one_s_own(server: &Server) {
+    let (ada, bob, eve) = (User::new("Ada"), User::new("Bob"), User::new("Eve"));
+    let rest = Rest::new(server.address, &ada);
+    let mut ada_client = server.connect(&ada);
+    let bob_client = server.connect(&bob);
+    let _eve_client = server.connect(&eve);
+    let room = ada_client.group(&[&bob, &eve]);
+    let path = format!("/v1/rooms/{room}");
+
+    // Archived here, told to one's own connections.
+    let archive = |is_so: bool| {
+        let body = json!({"archived": is_so});
+        rest.send("PUT", &format!("{path}/archive"), &body).is(200)
+    };
+    assert_eq!(archive(true)["changed"], true);
+    let told = ada_client.event_of("unread.updated");
+    assert_eq!(told["data"]["archived"], true, "{told}");
+    assert_eq!(archive(true)["changed"], false);
+    let archived = rest.get("/v1/rooms?archived=true").is(200);
+    assert_eq!(uuid(&archived["rooms"][0]["room_id"]), room);
+    assert_eq!(archive(false)["changed"], true);
+    let mute = format!("{path}/mute");
+    assert_eq!(rest.send("PUT", &mute, &json!({})).is(200)["changed"], true);
+    let until = json!({"until": null});
+    assert_eq!(rest.send("PUT", &mute, &until).is(200)["changed"], true);
+
+    let first = rest.get(&format!("{path}/members?limit=2")).is(200);
+    assert_eq!(first["members"].as_array().map(Vec::len), Some(2));
+    let cursor = first["next_cursor"].as_str().expect("a cursor");
+    let rest_of_it = format!("{path}/members?limit=2&cursor={cursor}");
+    let second = rest.get(&rest_of_it).is(200);
+    assert_eq!(second["members"].as_array().map(Vec::len), Some(1));
+
+    let seq = ada_client.send(room, "Kaffee um vier?");
+    wait_for("the message is found", || {
+        let found = rest.get("/v1/search?query=kaff").is(200);
+        (found["hits"][0]["message"]["seq"] == seq).then_some(())
+    });
+    rest.get("/v1/search").is_problem(400, "bad_request");
+
+    let block = format!("/v1/users/me/blocks/{}", bob.id);
+    assert_eq!(
+        rest.send("PUT", &block, &json!({})).is(200)["changed"],
+        true
+    );
+    let blocks = rest.get("/v1/users/me/blocks").is(200);
+    assert_eq!(blocks.to_string().matches(&bob.id.to_string()).count(), 1);
+    let direct =
+        json!({"kind": "direct", "member_ids": [bob.id], "client_room_id": Uuid::new_v4()});
+    rest.send("POST", "/v1/rooms", &direct)
+        .is_problem(403, "forbidden");
+    assert_eq!(rest.delete(&block).is(200)["changed"], true);
+    drop(bob_client);
+}
+
 #[test]
 fn every_operation_of_the_document_is_answered() {
     let server = Server::unlimited();
     messages_and_keys(&server);
     changes(&server);
     rooms(&server);
+    what_is_one_s_own(&server);
     for (method, path) in openapi::operations() {
         let seen = openapi::seen(&method, &path);
         assert!(
