@@ -5,17 +5,27 @@
 //! the same. What is known of a message only ever grows, but by [`Checker::restore`], which takes a
 //! power cut's witness back to the instant of the cut.
 //!
-//! Next: [`verdict`], the comparison with the histories at the end.
+//! Next: [`changes`], edits, deletions and reactions; [`marks`], receipts; [`verdict`] and [`fold`], the
+//! comparison with the histories at the end.
 
+mod changes;
 mod cursor;
 mod finding;
+mod fold;
+mod marks;
+#[cfg(test)]
+mod mixed_tests;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
+pub use changes::{Ack, Asked, Change, EMOJIS, Fate, Shown, Want, What};
 pub use cursor::{Cursor, Step};
 pub use finding::{Findings, Kind};
+pub use marks::Mark;
 pub use verdict::RoomHistory;
+
+use std::collections::HashMap;
 
 use uuid::Uuid;
 
@@ -30,19 +40,28 @@ const SEQ_JUMP_MAX: usize = 1 << 20;
 pub enum Content {
     /// A message of this run, compared letter by letter with what was sent.
     Message(MessageNumber),
-    /// A message of somebody else, by a fingerprint of all its parts.
+    /// A message of somebody else, by a fingerprint of its names.
     Stranger(u64),
+    /// A change of a message.
+    Change(Change),
     /// An event that is no message of a person.
     Other,
 }
 
 /// A message as a frame or a page shows it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Observed<'a> {
     pub sender_id: Option<Uuid>,
     pub client_msg_id: Option<Uuid>,
     pub kind: &'a str,
     pub text: &'a str,
+    pub reply_to_seq: Option<u64>,
+    pub mentions: &'a [String],
+    /// The last event that changed it; 0 for a server that does not say so: its own.
+    pub changed_seq: u64,
+    pub shown: Shown,
+    /// Which of [`EMOJIS`] are the asker's, a bit each; `None` where it is not said.
+    pub mine: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +80,16 @@ pub struct Sent {
     pub slot: Slot,
     pub due_us: u64,
     pub payload_bytes: u32,
+    /// The message it answers; 0 for none.
+    pub reply_to_seq: u64,
+    /// The member it names.
+    pub mention: Option<Slot>,
+    /// The highest revision that an edit that left would make.
+    pub asked_revision: u32,
+    /// The highest revision that an ack named.
+    pub known_revision: u32,
+    /// Somebody asked to delete it.
+    pub is_delete_asked: bool,
     pub outcome: Outcome,
     pub attempts: u16,
     /// The client's connection that sent it first.
@@ -97,6 +126,24 @@ struct RoomLog {
     known_seq: u64,
     /// Time of the latest event whose content was read.
     latest: (u64, String),
+    /// In which states changed messages were shown, by their `seq` and `changed_seq`.
+    shown: HashMap<(u64, u64), Shown>,
+    pages: Vec<PageSeen>,
+    /// How far each member is.
+    marks: Vec<marks::Member>,
+}
+
+/// What a page of the history held, in little: compared when all events are known.
+#[derive(Clone, Copy, Debug)]
+struct PageSeen {
+    from: u64,
+    until: u64,
+    /// By `changed_seq`, else by `seq`.
+    is_by_change: bool,
+    /// Of the page's snapshot.
+    last_seq: u64,
+    /// The sum of marks of all messages in it, each with its `changed_seq`.
+    mark: u64,
 }
 
 impl RoomLog {
@@ -109,6 +156,17 @@ impl RoomLog {
             self.entries.resize_with(place + 1, Entry::default);
         }
         self.entries.get_mut(place)
+    }
+}
+
+impl Sent {
+    fn text(&self, number: MessageNumber, revision: u32) -> String {
+        identity::text(
+            number,
+            revision,
+            self.due_us,
+            self.payload_bytes as usize,
+        )
     }
 }
 
@@ -165,7 +223,28 @@ pub struct Checker {
     users: Vec<Uuid>,
     rooms: Vec<RoomLog>,
     messages: Vec<Sent>,
+    changes: Vec<Asked>,
+    marks: marks::Marks,
+    unseen_rooms: u64,
     pub findings: Findings,
+}
+
+/// A message in a page.
+#[derive(Clone, Copy, Debug)]
+pub struct Paged {
+    pub seq: u64,
+    pub content: Content,
+    pub changed_seq: u64,
+    pub shown: Shown,
+    pub mine: Option<u8>,
+}
+
+/// What a page goes by, with `seq` excluded where one is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageBy {
+    Newest,
+    Before(u64),
+    After(u64),
 }
 
 impl Checker {
@@ -179,6 +258,7 @@ impl Checker {
             .map(|members| RoomLog {
                 members: members.clone(),
                 cursors: vec![Cursor::default(); members.len()],
+                marks: vec![marks::Member::default(); members.len()],
                 ..RoomLog::default()
             })
             .collect();
@@ -187,6 +267,9 @@ impl Checker {
             users,
             rooms,
             messages: Vec::new(),
+            changes: Vec::new(),
+            marks: marks::Marks::default(),
+            unseen_rooms: 0,
             findings: Findings::default(),
         }
     }
@@ -243,6 +326,11 @@ impl Checker {
             slot,
             due_us,
             payload_bytes,
+            reply_to_seq: 0,
+            mention: None,
+            asked_revision: 1,
+            known_revision: 1,
+            is_delete_asked: false,
             outcome: Outcome::Open,
             attempts: 0,
             connection: 0,
@@ -254,12 +342,23 @@ impl Checker {
         number
     }
 
+    /// Before it is sent for the first time: it answers another message, or names a member.
+    pub fn adorn(&mut self, number: MessageNumber, reply_to_seq: u64, mention: Option<Slot>) {
+        if let Some(sent) = self.messages.get_mut(number.index()) {
+            sent.reply_to_seq = reply_to_seq;
+            sent.mention = mention;
+        }
+    }
+
     pub fn text(&self, number: MessageNumber) -> String {
+        self.text_at(number, 1)
+    }
+
+    /// The text that the message has at a revision.
+    pub fn text_at(&self, number: MessageNumber, revision: u32) -> String {
         self.messages
             .get(number.index())
-            .map_or_else(String::new, |sent| {
-                identity::text(number, sent.due_us, sent.payload_bytes as usize)
-            })
+            .map_or_else(String::new, |sent| sent.text(number, revision))
     }
 
     /// The message leaves on the client's so-many-th connection.
@@ -493,6 +592,31 @@ impl Checker {
         }
     }
 
+    /// The frame of [`Checker::event`] told of a change, and may show the message, as it is by then.
+    pub fn changed(
+        &mut self,
+        room: RoomIndex,
+        seq: u64,
+        fingerprint: u64,
+        ts: &str,
+        (change, observed): (Change, Option<Observed<'_>>),
+    ) {
+        self.place(room, seq, Content::Change(change), "an event");
+        if let Some(observed) = observed {
+            let content = self.identify(room, change.message_seq, observed);
+            self.place(room, change.message_seq, content, "an event of a change");
+            if observed.changed_seq < seq {
+                self.findings.found(Kind::WrongState, || {
+                    format!(
+                        "room {} seq {seq}: shows the message as of {}",
+                        room.0, observed.changed_seq
+                    )
+                });
+            }
+        }
+        self.timed(room, seq, fingerprint, ts);
+    }
+
     /// What the frame of [`Checker::event`] held. `ts` is the event's time.
     pub fn content(
         &mut self,
@@ -506,6 +630,11 @@ impl Checker {
             self.identify(room, seq, observed)
         });
         self.place(room, seq, content, "an event");
+        self.timed(room, seq, fingerprint, ts);
+    }
+
+    /// Later copies of the frame need no parsing, and the room's clock never runs back.
+    fn timed(&mut self, room: RoomIndex, seq: u64, fingerprint: u64, ts: &str) {
         let log = &mut self.rooms[room.index()];
         if let Some(entry) = log.entry(seq) {
             entry.fingerprint = fingerprint;
@@ -560,25 +689,13 @@ impl Checker {
         self.rooms[room.index()].cursors[slot.index()].page(next_after_seq, !page.has_more);
     }
 
-    /// Reads a page's content and checks that it joins on to `after_seq` without a hole. Returns the
-    /// content by `seq` and where the next page begins.
-    pub fn check_page(&mut self, room: RoomIndex, page: &Page<'_>) -> (Vec<(u64, Content)>, u64) {
-        let mut contents = Vec::with_capacity(page.messages.len());
-        let mut highest = page.after_seq;
-        for (seq, observed) in &page.messages {
-            let content = self.identify(room, *seq, *observed);
-            self.place(room, *seq, content, "the history");
-            if *seq <= highest {
-                self.findings.found(Kind::HistoryGap, || {
-                    format!("room {}: seq {seq} after {highest} in a page", room.0)
-                });
-            }
-            highest = highest.max(*seq);
-            contents.push((*seq, content));
-        }
+    /// Reads a page's content and checks that it joins on to `after_seq`. Returns the content, in
+    /// its order, and where the next page begins.
+    pub fn check_page(&mut self, room: RoomIndex, page: &Page<'_>) -> (Vec<Paged>, u64) {
+        let (contents, mark) = self.read_page(room, page, PageBy::After(page.after_seq));
+        let highest = contents.iter().map(|paged| paged.changed_seq).max();
+        let highest = highest.unwrap_or(0).max(page.after_seq);
         let next = page.next_after_seq.unwrap_or(highest);
-        let log = &mut self.rooms[room.index()];
-        log.known_seq = log.known_seq.max(page.last_seq).max(highest);
         let place = || format!("room {} page after {}", room.0, page.after_seq);
         if page.next_after_seq.is_none() || next < highest {
             self.findings.found(Kind::HistoryGap, || {
@@ -603,22 +720,83 @@ impl Checker {
                 )
             });
         }
-        let mut present = contents.iter().map(|(seq, _)| *seq).peekable();
-        for seq in page.after_seq + 1..=next.min(page.after_seq + SEQ_JUMP_MAX as u64) {
-            if present.peek() == Some(&seq) {
-                present.next();
-                continue;
-            }
-            // Events that are no message need not stand there, as a room's first, its creation.
-            let known = log.entry(seq).and_then(|entry| entry.content);
-            let is_excused = known == Some(Content::Other) || seq == 1 && known.is_none();
-            if !is_excused {
+        let log = &mut self.rooms[room.index()];
+        let after_seq = page.after_seq.max(log.base_seq);
+        log.pages
+            .push(PageSeen::by_change(after_seq, next, page.last_seq, mark));
+        (contents, next)
+    }
+
+    /// A page by `seq`: the newest messages, or those before one.
+    pub fn check_range(&mut self, room: RoomIndex, page: &Page<'_>, by: PageBy) {
+        let (contents, mark) = self.read_page(room, page, by);
+        let base_seq = self.rooms[room.index()].base_seq;
+        let from = match contents.first() {
+            Some(first) if page.has_more => first.seq,
+            None if page.has_more => {
                 self.findings.found(Kind::HistoryGap, || {
-                    format!("{}: seq {seq} is missing (pages to {next})", place())
+                    format!("room {}: an empty page {by:?}, and has_more", room.0)
+                });
+                return;
+            }
+            _ => 0,
+        };
+        let until = match by {
+            PageBy::Before(seq) => seq.saturating_sub(1),
+            PageBy::Newest | PageBy::After(_) => page.last_seq,
+        };
+        self.rooms[room.index()].pages.push(PageSeen {
+            from: from.max(base_seq + 1),
+            until,
+            is_by_change: false,
+            last_seq: page.last_seq,
+            mark,
+        });
+    }
+
+    /// Reads what a page holds, in its order. Returns also the sum of what it holds of this run.
+    fn read_page(&mut self, room: RoomIndex, page: &Page<'_>, by: PageBy) -> (Vec<Paged>, u64) {
+        let base_seq = self.rooms[room.index()].base_seq;
+        let mut contents = Vec::with_capacity(page.messages.len());
+        let mut mark = 0_u64;
+        let mut before = match by {
+            PageBy::After(seq) => seq,
+            PageBy::Newest | PageBy::Before(_) => 0,
+        };
+        for (seq, observed) in &page.messages {
+            let seq = *seq;
+            let changed_seq = observed.changed_seq.max(seq);
+            let content = self.identify(room, seq, *observed);
+            self.place(room, seq, content, "the history");
+            let place = match by {
+                PageBy::After(_) => changed_seq,
+                PageBy::Newest | PageBy::Before(_) => seq,
+            };
+            let is_beyond = matches!(by, PageBy::Before(end) if place >= end);
+            if place <= before || is_beyond || changed_seq > page.last_seq {
+                self.findings.found(Kind::HistoryGap, || {
+                    format!(
+                        "room {}: {seq} (as of {changed_seq}) after {before} in a page {by:?} of \
+                         last_seq {}",
+                        room.0, page.last_seq
+                    )
                 });
             }
+            before = before.max(place);
+            if content != Content::Other && seq > base_seq {
+                mark = mark.wrapping_add(crate::random::pair_mark(seq, changed_seq));
+            }
+            contents.push(Paged {
+                seq,
+                content,
+                changed_seq,
+                shown: observed.shown,
+                mine: observed.mine,
+            });
         }
-        (contents, next)
+        let log = &mut self.rooms[room.index()];
+        log.known_seq = log.known_seq.max(page.last_seq);
+        (contents, mark)
     }
 
     /// Sets the witness back to `snapshot`, taken at the instant of a power cut: acks and events
@@ -641,6 +819,22 @@ impl Checker {
         });
         messages.extend(since);
         self.messages = messages;
+        let mut changes = snapshot.changes;
+        for asked in &mut changes {
+            if asked.outcome == Outcome::Open && asked.attempts > 0 {
+                asked.is_uncertain = true;
+            }
+        }
+        let since = self.changes.iter().skip(changes.len()).map(|asked| Asked {
+            outcome: Outcome::Void,
+            is_uncertain: true,
+            ack: None,
+            was_gone: false,
+            ..asked.clone()
+        });
+        changes.extend(since);
+        self.changes = changes;
+        self.marks = snapshot.marks;
         self.rooms = snapshot.rooms;
     }
 
@@ -655,7 +849,9 @@ impl Checker {
         let stranger = || {
             let mut parts = id.as_bytes().to_vec();
             parts.extend_from_slice(observed.sender_id.unwrap_or_default().as_bytes());
-            parts.extend_from_slice(observed.text.as_bytes());
+            if observed.changed_seq <= seq {
+                parts.extend_from_slice(observed.text.as_bytes());
+            }
             Content::Stranger(fingerprint(&parts))
         };
         let Some(number) = self.ids.number(id) else {
@@ -677,15 +873,44 @@ impl Checker {
                 format!("room {} seq {seq}: sender {:?}", room.0, observed.sender_id)
             });
         }
-        let text = identity::text(number, sent.due_us, sent.payload_bytes as usize);
+        let shown = observed.shown;
+        let text = match shown.is_deleted {
+            true => String::new(),
+            false => sent.text(number, shown.revision),
+        };
         if observed.text != text {
             self.findings.found(Kind::AlteredMessage, || {
                 format!(
-                    "room {} seq {seq}: sent {text:?}, got {:?}",
+                    "room {} seq {seq}: at {shown:?} it is {text:?}, got {:?}",
                     room.0, observed.text
                 )
             });
         }
+        let mention = sent.mention.filter(|_| !shown.is_deleted);
+        let mention = mention.map(|slot| {
+            let client = self.rooms[room.index()].members[slot.index()];
+            self.users[client.index()].to_string()
+        });
+        if observed.reply_to_seq.unwrap_or(0) != sent.reply_to_seq
+            || !observed.mentions.iter().eq(mention.iter())
+        {
+            self.findings.found(Kind::AlteredMessage, || {
+                format!(
+                    "room {} seq {seq}: answers {} and names {mention:?}, got {observed:?}",
+                    room.0, sent.reply_to_seq
+                )
+            });
+        }
+        if shown.revision == 0 || shown.revision > sent.asked_revision {
+            self.findings.found(Kind::InventedChange, || {
+                format!(
+                    "room {} message {seq}: {shown:?}, edits asked for make revision {}",
+                    room.0, sent.asked_revision
+                )
+            });
+        }
+        let changed_seq = observed.changed_seq.max(seq);
+        self.shown(room, seq, changed_seq, shown, "somebody");
         Content::Message(number)
     }
 
@@ -733,6 +958,8 @@ impl Checker {
                 format!("room {} seq {seq}: message {}", room.0, number.0)
             });
         }
+        let author = &mut log.marks[sent.slot.index()];
+        author.own_seq = author.own_seq.max(seq);
         if sent.seen_seq == 0 {
             sent.seen_seq = seq;
             if sent.acked_seq > 0 && sent.acked_seq != seq {

@@ -216,6 +216,7 @@ fn play(run: &Run) -> Checker {
                 .iter()
                 .map(|(seq, number)| (*seq, Content::Message(MessageNumber(*number))))
                 .collect(),
+            ..RoomHistory::default()
         })
         .collect();
     checker.finish(&histories);
@@ -317,6 +318,7 @@ fn observe<'a>(checker: &Checker, run: &Run, number: u32, text: &'a str) -> Obse
         ),
         kind: "text",
         text,
+        ..Observed::default()
     }
 }
 
@@ -806,6 +808,7 @@ fn a_refused_message_must_not_show_up() {
         client_msg_id: Some(checker.ids.id(number, 1)),
         kind: "text",
         text: &text,
+        ..Observed::default()
     };
     checker.event(RoomIndex(0), Slot(1), 1, 9);
     checker.content(RoomIndex(0), 1, 9, "", Some(observed));
@@ -820,6 +823,7 @@ fn messages_of_others_are_compared_between_members_too() {
         client_msg_id: Some(Uuid::from_u128(5)),
         kind: "text",
         text,
+        ..Observed::default()
     };
     for (slot, text) in [(0, "same"), (1, "other")] {
         let mark = slot;
