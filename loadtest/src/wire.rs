@@ -573,7 +573,9 @@ mod tests {
         let frames = [
             auth("t", id, None::<(&str, std::iter::Empty<(Uuid, u64)>)>),
             auth("t", id, Some(("e1", [(id, 3), (id, 4)].into_iter()))),
-            message_send(MessageNumber(1), id, id, "a\\n"),
+            message_send(MessageNumber(1), id, id, "a\\n", 3, Some(id)),
+            request(Some(RequestId::Ask(2)), "room.get", r#""room_id":"x""#),
+            request(None, "typing.start", ""),
             room_create(RoomIndex(1), id, "title", [id, id].into_iter()),
             members_add(RoomIndex(1), id, [id].into_iter()),
             history_get(RoomIndex(1), id, 5, 100),

@@ -773,6 +773,7 @@ fn acks_after_a_power_cut_are_void_and_those_before_it_are_not() {
         contents: (1..)
             .zip(numbers.iter().map(|n| Content::Message(*n)))
             .collect(),
+        ..RoomHistory::default()
     };
     let mut survived = checker.clone();
     for slot in [Slot(0), Slot(1)] {
@@ -784,6 +785,7 @@ fn acks_after_a_power_cut_are_void_and_those_before_it_are_not() {
     lost.finish(&[RoomHistory {
         last_seq: 2,
         contents: vec![(2, Content::Message(open))],
+        ..RoomHistory::default()
     }]);
     assert_eq!(lost.findings.kinds(), vec![Kind::AckedLost]);
 }
