@@ -33,8 +33,8 @@ macro_rules! kinds {
 kinds! {
     /// One in eight answers another message, one in eight names a member.
     Send "send" 30 "message.created",
-    /// One in twenty expects another revision, one in forty is of another's message, one in twenty
-    /// says what is so already.
+    /// One in twenty is of another's message, one in twenty expects another revision, one in twenty
+    /// says what is so already; of the others half expect the right one.
     Edit "edit" 4 "message.updated",
     Delete "delete" 1 "message.deleted",
     ReactionAdd "reaction_add" 8 "reaction added",

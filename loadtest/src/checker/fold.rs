@@ -4,11 +4,14 @@
 //! Invariant: a room of whose events one was seen by nobody (all members were away, and caught up by
 //! the history) is not judged by states; it is counted.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
 
 use super::changes::{Asked, Change, EMOJIS, Fate, Shown, Want, What};
 use super::verdict::RoomHistory;
-use super::{Checker, Content, Kind, Outcome, PageSeen};
+use super::{Checker, Content, Kind, Outcome};
 use crate::ids::{RoomIndex, Slot};
 use crate::random::pair_mark;
 
@@ -73,10 +76,12 @@ impl Checker {
             }
         }
         self.unseen_rooms = 0;
+        let mut views = self.take_views();
         let nothing = RoomHistory::default();
         for (index, asked) in asked.iter().enumerate() {
             let room = RoomIndex(index as u32);
             let history = histories.get(index).unwrap_or(&nothing);
+            let views = std::mem::take(&mut views[index]);
             self.finish_marks(room);
             let unseen = self.unseen(room, history.last_seq);
             let possible: u32 = asked
@@ -91,7 +96,7 @@ impl Checker {
             if !unseen.is_empty() {
                 self.unseen_rooms += 1;
                 self.rooms[index].pages.clear();
-                self.finish_unread(room, None);
+                self.finish_unread(room, views, None);
                 continue;
             }
             let folded = self.fold(room, asked);
@@ -100,7 +105,7 @@ impl Checker {
             self.compare_history(room, &folded, history);
             self.compare_pages(room, &folded);
             let alive = self.alive(&folded);
-            self.finish_unread(room, alive.as_deref());
+            self.finish_unread(room, views, alive.as_deref());
         }
     }
 
@@ -147,7 +152,8 @@ impl Checker {
                     messages.get(number.index()).map(|sent| sent.slot)
                 }
                 Some(Content::Change(change)) => {
-                    let words = |what: &str| format!("room {} seq {seq}: {what}: {change:?}", room.0);
+                    let words =
+                        |what: &str| format!("room {} seq {seq}: {what}: {change:?}", room.0);
                     let Some(message) = folded.get_mut(&change.message_seq) else {
                         findings.found(Kind::InventedChange, || words("of no message"));
                         continue;
@@ -411,17 +417,4 @@ fn is_of(event: Change, asked: &Asked) -> bool {
         _ => false,
     };
     is_what && event.message_seq == asked.message_seq
-}
-
-impl PageSeen {
-    /// A page by `after_seq`: what changed in `(after_seq, next]`.
-    pub(super) fn by_change(after_seq: u64, next: u64, last_seq: u64, mark: u64) -> Self {
-        Self {
-            from: after_seq + 1,
-            until: next,
-            is_by_change: true,
-            last_seq,
-            mark,
-        }
-    }
 }

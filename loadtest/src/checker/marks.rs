@@ -51,7 +51,7 @@ struct Told {
 
 /// What a reply said a room is to a user.
 #[derive(Clone, Copy, Debug)]
-struct OwnView {
+pub(super) struct OwnView {
     room: RoomIndex,
     slot: Slot,
     read_seq: u64,
@@ -222,13 +222,23 @@ impl Checker {
         }
     }
 
+    /// What was said of each room to its members.
+    pub(super) fn take_views(&mut self) -> Vec<Vec<OwnView>> {
+        let mut views = vec![Vec::new(); self.rooms.len()];
+        for view in std::mem::take(&mut self.marks.own_views) {
+            views[view.room.index()].push(view);
+        }
+        views
+    }
+
     /// Compares what is unread with the log of a room: `alive` are its messages that are not deleted,
     /// each with its author's place, by `seq`.
-    pub(super) fn finish_unread(&mut self, room: RoomIndex, alive: Option<&[(u64, Option<Slot>)]>) {
-        let views = std::mem::take(&mut self.marks.own_views);
-        let (own, others): (Vec<OwnView>, Vec<OwnView>) =
-            views.into_iter().partition(|view| view.room == room);
-        self.marks.own_views = others;
+    pub(super) fn finish_unread(
+        &mut self,
+        room: RoomIndex,
+        own: Vec<OwnView>,
+        alive: Option<&[(u64, Option<Slot>)]>,
+    ) {
         let base_seq = self.rooms[room.index()].base_seq;
         let Some(alive) = alive else { return };
         for view in own {

@@ -22,7 +22,8 @@ pub struct MixArgs {
 
 impl MixArgs {
     pub fn shares(&self) -> Option<Shares> {
-        self.mix.then(|| self.mix_shares.clone().unwrap_or_default())
+        self.mix
+            .then(|| self.mix_shares.clone().unwrap_or_default())
     }
 
     /// Tells what was asked, answered and seen of each kind. Returns what is red beside the findings.

@@ -169,7 +169,12 @@ pub fn measure(
     report.count("rooms", u64::from(world.rooms()));
     report.count("room_size", load.room_size as u64);
     report.count("payload_bytes", u64::from(load.payload));
-    report.number("asked_rate", load.rate, "messages/s");
+    let unit = if load.mix.mix {
+        "operations/s"
+    } else {
+        "messages/s"
+    };
+    report.number("asked_rate", load.rate, unit);
     let seconds = last.at_us.saturating_sub(first.at_us) as f64 / 1e6;
     let acks = last.acks - first.acks;
     let deliveries = last.deliveries - first.deliveries;
@@ -233,9 +238,11 @@ impl Point {
             at_us: world.state.clock.now_us(),
             acks: world.state.stats.acks,
             deliveries: world.state.stats.deliveries,
-            operations: world.state.mix.as_ref().map_or(0, |mix| {
-                mix.kinds.values().map(|counts| counts.asked).sum()
-            }),
+            operations: world
+                .state
+                .mix
+                .as_ref()
+                .map_or(0, |mix| mix.kinds.values().map(|counts| counts.asked).sum()),
             cpu: pid
                 .map(|pid| CpuSample::of(pid).map_err(SetupError))
                 .transpose()?,

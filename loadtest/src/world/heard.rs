@@ -128,12 +128,9 @@ impl World {
         if !is_done && let Some(mix) = &mut self.state.mix {
             let left = mix.inspection.queue.len() + mix.inspection.in_flight;
             mix.inspection.queue.clear();
-            self.state
-                .checker
-                .findings
-                .found(Kind::Unanswered, || {
-                    format!("{left} rooms and lists were not told at the end")
-                });
+            self.state.checker.findings.found(Kind::Unanswered, || {
+                format!("{left} rooms and lists were not told at the end")
+            });
         }
         Ok(())
     }
@@ -181,8 +178,7 @@ impl State {
         loop {
             let Some(mix) = &mut self.mix else { return };
             let inspection = &mut mix.inspection;
-            if inspection.in_flight >= INSPECTION_IN_FLIGHT_MAX
-                || now_us < inspection.not_before_us
+            if inspection.in_flight >= INSPECTION_IN_FLIGHT_MAX || now_us < inspection.not_before_us
             {
                 return;
             }
@@ -291,11 +287,7 @@ impl State {
         number: u32,
         frame: &[u8],
     ) -> Result<(), String> {
-        let Some(ask) = self
-            .mix
-            .as_mut()
-            .and_then(|mix| mix.asks.remove(&number))
-        else {
+        let Some(ask) = self.mix.as_mut().and_then(|mix| mix.asks.remove(&number)) else {
             return Err("an answer to nothing".to_owned());
         };
         if ask.client != client {
@@ -353,8 +345,7 @@ impl State {
             }
             if ask.is_final {
                 let (read_seq, unread) = (room.read_seq, room.unread);
-                self.checker
-                    .own_view(place, read_seq, unread, "rooms.list");
+                self.checker.own_view(place, read_seq, unread, "rooms.list");
                 if let Some(mix) = &mut self.mix {
                     *mix.inspection.listed.entry(ask.client).or_default() += 1;
                 }
@@ -499,7 +490,9 @@ impl State {
             let may = |slot: &Slot| self.may_type(*room, *slot, now_us);
             !slots.iter().any(may)
         });
-        let stuck: Vec<_> = stuck.map(|(place, slots)| (*place, slots.clone())).collect();
+        let stuck: Vec<_> = stuck
+            .map(|(place, slots)| (*place, slots.clone()))
+            .collect();
         for (place, slots) in stuck {
             self.checker.findings.found(Kind::WrongTyping, || {
                 format!("{place:?}: {slots:?} are told to type and stopped long ago")
@@ -526,8 +519,7 @@ impl State {
             read: told.read_seq,
             delivered: told.delivered_seq,
         };
-        self.checker
-            .receipt((client, connection), room, slot, mark);
+        self.checker.receipt((client, connection), room, slot, mark);
         Ok(())
     }
 

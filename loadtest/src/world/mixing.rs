@@ -120,7 +120,8 @@ impl Mix {
 
     /// What a connection was told, and had asked for, ends with it.
     pub(super) fn forget_connection(&mut self, client: ClientIndex) {
-        self.typing_told.retain(|(listener, _), _| *listener != client);
+        self.typing_told
+            .retain(|(listener, _), _| *listener != client);
         self.watched.remove(&client);
         let Self {
             asks,
@@ -201,7 +202,7 @@ impl State {
         self.send_new(engine, room, slot, due_us, (reply_to_seq, mention))
     }
 
-    /// A message among the newest events, seldom one that is being deleted.
+    /// A message among the newest events, less often one that is being deleted.
     fn pick_message(&mut self, room: RoomIndex) -> Option<(MessageNumber, u64)> {
         for _ in 0..PICKS_MAX {
             let back = self.random.below(PICK_FROM_NEWEST);
@@ -210,7 +211,7 @@ impl State {
                 continue;
             };
             let sent = self.checker.message(number)?;
-            if !sent.is_delete_asked || self.random.below(10) == 0 {
+            if !sent.is_delete_asked || self.random.below(3) == 0 {
                 return Some((number, seq));
             }
         }
@@ -241,16 +242,16 @@ impl State {
         let (mut slot, mut revision, mut expected) = (author, now + 1, Some(now));
         let mut fate = Fate::Done;
         match self.random.below(40) {
-            0 if members > 1 => {
+            0 | 1 if members > 1 => {
                 slot = Slot((author.0 + 1) % members);
                 fate = Fate::Forbidden;
             }
-            1 | 2 => {
+            2 | 3 => {
                 expected = Some(now + 1);
                 fate = Fate::Conflict;
             }
-            3 | 4 => revision = now,
-            5..20 => expected = None,
+            4 | 5 => revision = now,
+            6..20 => expected = None,
             _ => {}
         }
         let client = self.rooms[room.index()].members[slot.index()];
@@ -348,11 +349,7 @@ impl State {
         self.change(engine, place, (number, seq), want, Fate::Done, due_us)
     }
 
-    fn place_in(
-        &self,
-        client: ClientIndex,
-        room: RoomIndex,
-    ) -> Option<(RoomIndex, Slot)> {
+    fn place_in(&self, client: ClientIndex, room: RoomIndex) -> Option<(RoomIndex, Slot)> {
         let memberships = &self.clients[client.index()].memberships;
         let place = memberships
             .binary_search_by_key(&room, |(room, _)| *room)

@@ -334,7 +334,12 @@ impl World {
             rooms,
             room_by_id: UuidMap::default(),
             client_by_user: (0..layout.clients as u32)
-                .map(|client| (crate::identity::user_id(ClientIndex(client)), ClientIndex(client)))
+                .map(|client| {
+                    (
+                        crate::identity::user_id(ClientIndex(client)),
+                        ClientIndex(client),
+                    )
+                })
                 .collect(),
             early: UuidMap::default(),
             checker: Checker::new(ids, layout.clients, &members),

@@ -4,7 +4,7 @@
 use super::{Phase, State, Timer, World};
 use crate::engine::Engine;
 use crate::identity;
-use crate::ids::{ClientIndex, MessageNumber, NodeIndex, RoomIndex, Slot};
+use crate::ids::{ChangeNumber, ClientIndex, MessageNumber, NodeIndex, RoomIndex, Slot};
 use crate::limits::{SEND_ATTEMPTS_MAX, UNACKED_PER_CLIENT_MAX};
 use crate::wire;
 
@@ -94,6 +94,14 @@ impl World {
                 let client = state.rooms[sent.room.index()].members[sent.slot.index()];
                 state.clients[client.index()].unacked.push_back(number);
                 state.unacked += 1;
+            }
+        }
+        for (place, asked) in state.checker.changes().iter().enumerate() {
+            if asked.outcome == crate::checker::Outcome::Open {
+                let client = state.rooms[asked.room.index()].members[asked.slot.index()];
+                let open = &mut state.clients[client.index()].open_changes;
+                open.push_back(ChangeNumber(place as u32));
+                state.open_changes += 1;
             }
         }
     }
@@ -188,14 +196,8 @@ impl State {
                 .resize(number.index() + 1, NodeIndex::default());
         }
         self.sent_to[number.index()] = node;
-        let frame = wire::message_send(
-            number,
-            room_id,
-            client_msg_id,
-            &text,
-            reply_to_seq,
-            mention,
-        );
+        let frame =
+            wire::message_send(number, room_id, client_msg_id, &text, reply_to_seq, mention);
         engine.send_text(id, frame.as_bytes());
     }
 

@@ -384,6 +384,7 @@ impl State {
         let retry_after_ms = it.retry_after_ms.take();
         if it.phase == Phase::Ready {
             it.left_us = now_us;
+            *self.stats.broken.entry(close_name(closed)).or_default() += 1;
         }
         let node = it.node;
         self.left(client);
@@ -446,7 +447,11 @@ impl State {
             mix.forget_connection(client);
         }
         for change in self.clients[client.index()].open_changes.clone() {
-            if self.checker.change(change).is_some_and(|asked| asked.attempts > 0) {
+            if self
+                .checker
+                .change(change)
+                .is_some_and(|asked| asked.attempts > 0)
+            {
                 self.change_uncertain(change);
             }
         }

@@ -7,7 +7,9 @@ use super::{Fault, Inner, Room};
 
 /// The messages of a room in their current state, by `seq`.
 fn messages(room: &Room) -> impl Iterator<Item = &Value> {
-    room.events.iter().filter_map(|event| event.message.as_ref())
+    room.events
+        .iter()
+        .filter_map(|event| event.message.as_ref())
 }
 
 fn changed_seq(message: &Value) -> u64 {
@@ -204,7 +206,8 @@ impl Inner {
             if told == before {
                 continue;
             }
-            if before.1 > 0 && self.strikes(Fault::WatermarkBack) {
+            let was_told = !room.told.insert(user);
+            if was_told && self.strikes(Fault::WatermarkBack) {
                 told = (0, 0);
             }
             let data = json!({"user_id": user, "read_seq": told.0, "delivered_seq": told.1});

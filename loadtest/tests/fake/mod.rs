@@ -104,6 +104,8 @@ struct Room {
     reactions: HashSet<(u64, Uuid, String)>,
     /// Read and delivered, by member.
     marks: HashMap<Uuid, (u64, u64)>,
+    /// Members of whom the others were told a mark.
+    told: HashSet<Uuid>,
 }
 
 struct Inner {

@@ -1,7 +1,7 @@
 //! The checker against made-up runs of the mixed load: clean ones stay without a finding, and each
 //! anomaly, put in at a random place, is found under its name.
 
-use super::*;
+use super::super::*;
 use crate::random::Random;
 
 const MEMBERS: u32 = 3;
@@ -59,8 +59,6 @@ struct Message {
     author: u32,
     reactions: Vec<(Slot, u8)>,
 }
-
-
 
 #[derive(Clone, Default)]
 struct Run {
@@ -180,10 +178,7 @@ impl Maker {
             fate,
         });
         self.run.steps.push(Step::Ask(wish));
-        let is_edit_or_add = matches!(
-            want,
-            Want::Edit { .. } | Want::React { added: true, .. }
-        );
+        let is_edit_or_add = matches!(want, Want::Edit { .. } | Want::React { added: true, .. });
         let refusal = match fate {
             Fate::Forbidden => Some("forbidden"),
             _ if view.shown.is_deleted && is_edit_or_add => Some("gone"),
@@ -270,9 +265,7 @@ impl Maker {
         let now = |view: View| self.messages[view.number as usize].view.unwrap();
         let told = match told {
             Told::Created(view) if is_again => Told::Created(now(view)),
-            Told::Changed(change, Some(view)) if is_again => {
-                Told::Changed(change, Some(now(view)))
-            }
+            Told::Changed(change, Some(view)) if is_again => Told::Changed(change, Some(now(view))),
             told => told,
         };
         self.run.steps.push(Step::Event(slot, at + 1, told));
@@ -540,7 +533,11 @@ fn a_clean_run_has_no_finding() {
     for seed in 0..600 {
         let checker = play(&make_run(seed));
         let findings = &checker.findings;
-        assert!(findings.is_clean(), "seed {seed}: {:#?}", findings.examples());
+        assert!(
+            findings.is_clean(),
+            "seed {seed}: {:#?}",
+            findings.examples()
+        );
         assert_eq!(checker.rooms_with_unseen_events(), 0);
         unread += checker.unread_compared();
     }
@@ -558,7 +555,7 @@ fn place(run: &Run, random: &mut Random, wanted: impl Fn(&Step) -> bool) -> Opti
     places.get(place).copied()
 }
 
-fn stored(run: &mut Run, random: &mut Random, wanted: impl Fn(&View) -> bool) -> Option<usize> {
+fn stored(run: &Run, random: &mut Random, wanted: impl Fn(&View) -> bool) -> Option<usize> {
     let places: Vec<usize> = (0..run.stored.len())
         .filter(|place| wanted(&run.stored[*place]))
         .collect();
@@ -583,9 +580,8 @@ fn event_of(
     random: &mut Random,
     wanted: impl Fn(&Change) -> bool,
 ) -> Option<(usize, u64)> {
-    let is_wanted = |step: &Step| {
-        matches!(step, Step::Event(_, _, Told::Changed(change, _)) if wanted(change))
-    };
+    let is_wanted =
+        |step: &Step| matches!(step, Step::Event(_, _, Told::Changed(change, _)) if wanted(change));
     let place = place(run, random, is_wanted)?;
     match run.steps[place] {
         Step::Event(_, seq, _) => Some((place, seq)),
@@ -721,9 +717,8 @@ fn refuse(run: &mut Run, random: &mut Random, code: &'static str) -> Option<()> 
         .map(|wish| wish.seq)
         .collect();
     let wishes = run.wishes.clone();
-    let is_sound = |step: &Step| {
-        matches!(step, Step::Ack(wish, _) if !deletes.contains(&wishes[*wish].seq))
-    };
+    let is_sound =
+        |step: &Step| matches!(step, Step::Ack(wish, _) if !deletes.contains(&wishes[*wish].seq));
     let place = place(run, random, is_sound)?;
     if let Step::Ack(wish, _) = run.steps[place] {
         run.steps[place] = Step::Refused(wish, code);
@@ -744,11 +739,9 @@ fn refuse_as_forbidden(run: &mut Run, random: &mut Random) -> Option<()> {
 }
 
 fn do_what_is_forbidden(run: &mut Run, random: &mut Random) -> Option<()> {
-    let place = place(
-        run,
-        random,
-        |step| matches!(step, Step::Refused(_, "forbidden" | "revision_conflict")),
-    )?;
+    let place = place(run, random, |step| {
+        matches!(step, Step::Refused(_, "forbidden" | "revision_conflict"))
+    })?;
     if let Step::Refused(wish, _) = run.steps[place] {
         let ack = Ack {
             seq: 1,
@@ -842,7 +835,11 @@ fn every_injected_anomaly_is_found_under_its_name() {
         WatermarkBack, WatermarkLost, WrongChangedFlag, WrongState, WrongUnread,
     };
     let anomalies: &[(&str, Inject, &[Kind])] = &[
-        ("acked, not there", lose_an_acked_change, &[ChangeLost, WrongState]),
+        (
+            "acked, not there",
+            lose_an_acked_change,
+            &[ChangeLost, WrongState],
+        ),
         ("edit not stored", store_no_edit, &[WrongState]),
         ("edited twice", edit_twice, &[InventedChange, WrongState]),
         ("miscounted", miscount_for_all, &[Miscounted]),
