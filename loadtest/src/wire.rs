@@ -575,7 +575,7 @@ mod tests {
             auth("t", id, Some(("e1", [(id, 3), (id, 4)].into_iter()))),
             message_send(MessageNumber(1), id, id, "a\\n", 3, Some(id)),
             request(Some(RequestId::Ask(2)), "room.get", r#""room_id":"x""#),
-            request(None, "typing.start", ""),
+            request(Some(RequestId::Ask(3)), "presence.set", ""),
             room_create(RoomIndex(1), id, "title", [id, id].into_iter()),
             members_add(RoomIndex(1), id, [id].into_iter()),
             history_get(RoomIndex(1), id, 5, 100),

@@ -50,6 +50,8 @@ struct Run {
 #[derive(Clone, Default)]
 struct Member {
     position: u64,
+    /// Where the next page goes on.
+    paged: u64,
     stream: u64,
     catching_up: bool,
     unacked: Vec<(u32, bool)>,
@@ -153,6 +155,7 @@ fn reconnect(run: &mut Run, members: &mut [Vec<Member>], at: (usize, usize), ran
     });
     member.stream = if recovered { member.position } else { last_seq };
     member.catching_up = !recovered && member.position < last_seq;
+    member.paged = member.position;
     for (number, duplicate) in &mut member.unacked {
         *duplicate = true;
         run.steps.push(Step::Attempt(*number));
@@ -165,18 +168,18 @@ fn page(run: &mut Run, members: &mut [Vec<Member>], at: (usize, usize), random: 
         return;
     }
     let last_seq = run.stored[at.0].len() as u64;
-    let until = (member.position + random.between(1, 5)).min(last_seq);
+    let until = (member.paged + random.between(1, 5)).min(last_seq);
     run.steps.push(Step::Page {
         at,
-        after_seq: member.position,
-        numbers: run.stored[at.0][member.position as usize..until as usize].to_vec(),
+        after_seq: member.paged,
+        numbers: run.stored[at.0][member.paged as usize..until as usize].to_vec(),
         has_more: until < last_seq,
         last_seq,
     });
-    member.position = until;
+    member.paged = until;
     if until == last_seq {
         member.catching_up = false;
-        member.position = member.position.max(member.stream);
+        member.position = until.max(member.stream);
     }
 }
 

@@ -29,7 +29,9 @@ impl Inner {
             return false;
         }
         self.strikes += 1;
-        self.strikes == self.at
+        // What later changes would make up for goes on from there.
+        let is_lasting = matches!(fault, Fault::MiscountStored | Fault::EditNotStored);
+        self.strikes == self.at || is_lasting && self.strikes > self.at
     }
 
     pub fn strikes_so_far(&self) -> u64 {

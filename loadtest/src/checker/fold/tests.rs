@@ -841,7 +841,11 @@ fn every_injected_anomaly_is_found_under_its_name() {
             &[ChangeLost, WrongState],
         ),
         ("edit not stored", store_no_edit, &[WrongState]),
-        ("edited twice", edit_twice, &[InventedChange, WrongState]),
+        (
+            "edited twice",
+            edit_twice,
+            &[InventedChange, WrongState, DifferentContent],
+        ),
         ("miscounted", miscount_for_all, &[Miscounted]),
         ("miscounted for one", miscount_for_one, &[DifferentContent]),
         ("another count stored", store_another_count, &[WrongState]),
@@ -860,7 +864,7 @@ fn every_injected_anomaly_is_found_under_its_name() {
         (
             "another's reaction",
             react_in_anothers_name,
-            &[InventedChange, ChangeLost, AckLied],
+            &[InventedChange, ChangeLost, AckLied, Miscounted],
         ),
         ("after delete", change_after_delete, &[ChangedAfterDelete]),
         ("no answer", never_answer, &[Unanswered]),
