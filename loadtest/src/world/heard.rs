@@ -404,7 +404,7 @@ impl State {
         self.membership_in(client, room)
     }
 
-    fn membership_in(&self, client: ClientIndex, room: RoomIndex) -> Option<Slot> {
+    pub(super) fn membership_in(&self, client: ClientIndex, room: RoomIndex) -> Option<Slot> {
         let memberships = &self.clients[client.index()].memberships;
         let place = memberships
             .binary_search_by_key(&room, |(room, _)| *room)

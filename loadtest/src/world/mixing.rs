@@ -326,7 +326,8 @@ impl State {
             .mix
             .as_mut()
             .and_then(|mix| mix.reactions.get_mut(&client)?.pop_front());
-        let place = self.place_in(client, own.map_or(room, |own| own.room));
+        let room = own.map_or(room, |own| own.room);
+        let place = self.membership_in(client, room).map(|slot| (room, slot));
         let target = match own {
             Some(own) => self
                 .checker
@@ -347,14 +348,6 @@ impl State {
             added: false,
         };
         self.change(engine, place, (number, seq), want, Fate::Done, due_us)
-    }
-
-    fn place_in(&self, client: ClientIndex, room: RoomIndex) -> Option<(RoomIndex, Slot)> {
-        let memberships = &self.clients[client.index()].memberships;
-        let place = memberships
-            .binary_search_by_key(&room, |(room, _)| *room)
-            .ok()?;
-        memberships.get(place).copied()
     }
 
     fn change(
