@@ -35,7 +35,7 @@ pub mod shard;
 #[cfg(feature = "server")]
 pub mod sys;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "identity")]
 pub mod identity;
 #[cfg(feature = "server")]
 pub mod relay;

@@ -55,18 +55,30 @@ pub const REACTION_EMOJIS_MAX: usize = 20;
 pub const REACTIONS_PER_USER_MAX: usize = 10;
 /// Pinned messages of one room.
 pub const PINS_MAX: usize = 50;
+/// Characters of a search.
+pub const SEARCH_CHARS_MAX: usize = 200;
+/// Words, or words in quotes, of a search.
+pub const SEARCH_TERMS_MAX: usize = 16;
+/// Messages of one page of a search.
+pub const SEARCH_PAGE_MAX: usize = 50;
+/// Users whom one user may block.
+pub const BLOCKS_MAX: usize = 10_000;
+/// Users of one `user.blocks` page.
+pub const BLOCKS_PAGE_MAX: usize = 100;
 /// Messages of one history page.
 pub const HISTORY_PAGE_MAX: usize = 100;
 /// Bytes of text in one history page; a page that reaches it ends there, with `has_more`.
 pub const HISTORY_PAGE_BYTES_MAX: usize = 128 << 10;
 /// Rooms of one `rooms.list` page.
 pub const ROOMS_PAGE_MAX: usize = 100;
+/// Members of one `room.members.list` page.
+pub const MEMBERS_PAGE_MAX: usize = 100;
 /// `unread` is counted up to this.
 pub const UNREAD_MAX: u32 = 100;
 
-/// Messages one connection may send within 10 s.
+/// Messages one user may send within 10 s, over all connections and HTTP together.
 pub const SENDS_PER_10S: u32 = 50;
-/// Commands one connection may give within 10 s, sends included.
+/// Commands one user may give within 10 s, sends included, over all connections and HTTP together.
 pub const COMMANDS_PER_10S: u32 = 200;
 /// Refusals for rate after which a connection that goes on regardless is closed 4101.
 pub const RATE_REFUSALS_MAX: u16 = 1_000;
@@ -156,6 +168,12 @@ pub const COMMIT_QUEUE_MAX: usize = 8_192;
 pub const COMMIT_MS_MAX: u64 = 4_000;
 /// Users of one sign-in call to the store.
 pub const SIGN_IN_USERS_MAX: usize = 256;
+/// Requests over HTTP that one shard may have under way. Above it: `overloaded`.
+pub const ASKS_MAX: usize = 256;
+/// A request over HTTP that got no answer in this time is answered `unavailable`, ms.
+pub const ASK_MS_MAX: u64 = 5_000;
+/// Users whose account a shard knows to be there, so that their requests over HTTP need no sign-in.
+pub const ASKERS_KNOWN_MAX: usize = 8_192;
 /// Calls of one shard that the store may have under way. Above it: `overloaded`.
 pub const STORE_CALLS_MAX: usize = 2_048;
 /// `retry_after_ms` told with `overloaded` and `unavailable`.
@@ -211,6 +229,33 @@ pub const PRESENCE_NODES_MAX: usize = 64;
 /// Users who are gone of whom a shard remembers when they were last seen.
 pub const PRESENCE_GONE_MAX: usize = 50_000;
 
+/// Rooms of one `receipt.delivered` or `receipt.read`: those that `ready` describes.
+pub const RECEIPT_ROOMS_MAX: usize = READY_ROOMS_MAX;
+/// Receipts are written this often, ms; and told of one room at most this often.
+pub const RECEIPTS_MS: u64 = 1_000;
+/// Receipts of one batch. When so many wait, they are written at once.
+pub const RECEIPTS_BATCH_MAX: usize = 1_000;
+/// Receipts of different users and rooms that may wait for being written at one shard; further ones
+/// replace the oldest.
+pub const RECEIPTS_WAITING_MAX: usize = 16_384;
+/// Receipts of different users and rooms that may wait for being told at one shard; further ones are
+/// written but not told.
+pub const RECEIPTS_UNTOLD_MAX: usize = 16_384;
+/// Members of a room above which receipts are written but not told to others.
+pub const RECEIPT_MEMBERS_MAX: usize = 100;
+/// Receipts of one message between nodes.
+pub const RECEIPTS_PER_MESSAGE: usize = 500;
+/// Who begins to listen to a room may have read its watermarks before those of the last while were told: so
+/// these are told again, ms.
+pub const RECEIPTS_AGAIN_MS: u64 = 3 * SIGN_IN_MS_MAX;
+/// Receipts are not put into outboxes that hold more than this, bytes.
+pub const RECEIPT_OUTBOX_BYTES_MAX: usize = 64 << 10;
+/// Receipts told between a connection's `auth` and its `ready` that are kept for it.
+pub const RECEIPTS_EARLY_MAX: usize = 1_000;
+/// Own states of rooms that wait for being read, to be told to a user's other devices, at one shard; further
+/// ones are not told.
+pub const OWN_STATES_WAITING_MAX: usize = 10_000;
+
 /// Rooms, or users, compared by one call.
 pub const HEADS_MAX: usize = 500;
 /// Stretches of events that one shard may be fetching at once.
@@ -237,6 +282,8 @@ const _: () = assert!(OUTBOX_READ_BYTES_MAX + HISTORY_PAGE_BYTES_MAX * 6 < OUTBO
 const _: () = assert!(PING_INTERVAL_MS + PING_TIMEOUT_MS <= 35_000);
 // Sends are answered within 5 s, whatever the store does; timers are checked every 256 ms.
 const _: () = assert!(COMMIT_MS_MAX + 512 < 5_000);
+// What a write is answered late comes before the request over HTTP is given up.
+const _: () = assert!(COMMIT_MS_MAX + 512 < ASK_MS_MAX);
 // A frame of the largest text, every character a 12-byte escape, must be acceptable.
 const _: () = assert!(TEXT_CHARS_MAX * 12 + 1_024 < FRAME_BYTES_MAX);
 const _: () = assert!(MESH_DELIVER_MAX < MESH_COMMAND_MAX);

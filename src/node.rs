@@ -203,7 +203,8 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         draining: AtomicBool::new(false),
         shards: OnceLock::new(),
     });
-    let seen = view.clone();
+    let origins = allowed_origins(&config.origins);
+    let (seen, asked) = (view.clone(), view.clone());
     let parts = Parts {
         node: view.clone(),
         store: store.clone(),
@@ -212,6 +213,12 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
             Some(shards) => shards.join(stream, read),
             None => Err(stream),
         }),
+        asks: Arc::new(move |ask| match asked.shards.get() {
+            Some(shards) => shards.ask(ask),
+            None => Err(ask),
+        }),
+        identify: identify.clone(),
+        origins: Arc::new(move |origin, host| origins.allow(origin, host)),
     };
     let (control_plane, door) =
         serve::start(parts).map_err(|error| Failure::System("start the control plane", error))?;

@@ -77,6 +77,7 @@ impl Store for FakeStore {
             }
             (Mood::Overloaded, _) => Err(StoreError::Overloaded),
             (Mood::Answers, StoreCall::Heads { .. }) => Ok(StoreAnswer::Heads {
+                severed: Vec::new(),
                 rooms: Vec::new(),
                 users: Vec::new(),
             }),
@@ -85,6 +86,7 @@ impl Store for FakeStore {
                 let answer = users.into_iter().map(|sign_in| {
                     known.insert(sign_in.user.to_string(), sign_in.name);
                     SignedIn {
+                        block_version: 0,
                         version: 1,
                         rooms: Vec::new(),
                     }
@@ -137,6 +139,9 @@ fn server(development: bool) -> Server {
         store: store.clone(),
         demo,
         rejoin: Arc::new(|stream, _| Err(stream)),
+        asks: Arc::new(Err),
+        identify: Arc::new(Hs256::new([SECRET], issuer())),
+        origins: Arc::new(|origin, _| origin == "https://page.test"),
     };
     let (plane, door) = serve::start(parts).expect("started");
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
@@ -703,4 +708,54 @@ fn a_control_plane_that_stops_ends_also_when_peers_do_not() {
         began.elapsed()
     );
     drop(stuck);
+}
+
+#[test]
+fn the_page_of_the_http_api_is_served_with_its_document() {
+    let server = server(false);
+    for (path, content_type, part) in [
+        ("/v1/docs", "text/html; charset=utf-8", "docs.js"),
+        (
+            "/v1/docs.js",
+            "text/javascript; charset=utf-8",
+            "openapi.json",
+        ),
+        ("/v1/docs.css", "text/css; charset=utf-8", ".method"),
+        (
+            "/v1/openapi.json",
+            "application/json",
+            "\"openapi\": \"3.1.0\"",
+        ),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let answer = exchange(&server, request.as_bytes());
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(answer.header("content-type"), content_type);
+        assert!(answer.text().contains(part), "{path}");
+        let policy = answer.header("content-security-policy");
+        assert!(policy.contains("script-src 'self'"), "{policy}");
+    }
+}
+
+#[test]
+fn a_request_that_no_shard_has_room_for_is_overloaded() {
+    let server = server(true);
+    let body = "{\"name\":\"Ada\"}";
+    let login = format!(
+        "POST /v1/demo/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let login = exchange(&server, login.as_bytes()).json();
+    let token = login["token"].as_str().expect("a token");
+    let request =
+        format!("GET /v1/rooms HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    let answer = exchange(&server, request.as_bytes());
+    answer.expect_problem(503, "overloaded");
+    assert_eq!(answer.header("retry-after"), "1");
+    // Who the token names needs no shard.
+    let request = request.replace("/v1/rooms", "/v1/users/me");
+    let me = exchange(&server, request.as_bytes());
+    assert_eq!(me.status, 200);
+    assert_eq!(me.json()["user_id"], login["user_id"]);
 }

@@ -4,25 +4,27 @@
 #[path = "support/schema.rs"]
 mod schema;
 
+use caffis_chat::protocol::block::{BlockSet, BlockedUser, BlocksListed, BlocksUpdated};
 use caffis_chat::protocol::event::{
     DURABLE_NAMES, MessageDeleted, MessagePinned, MessageUnpinned, Notice, PING_JSON,
     ReactionUpdated, RoomAdded, RoomEvent, RoomEventBody, RoomGap, RoomNotice, RoomRemoved,
-    ServerClosing, ServerDraining, TypingUpdated,
+    ServerClosing, ServerDraining, TypingUpdated, UnreadUpdated,
 };
 use caffis_chat::protocol::presence::{
     PresenceChoice, PresenceIs, PresenceSnapshot, PresenceState, PresenceUpdated, UserPresence,
 };
 use caffis_chat::protocol::reply::{
-    self, Changed, History, Limits, MessageChanged, NotRecovered, Ready, ReadyRoom, Refreshed,
-    RoomCreated, RoomGot, RoomsListed, Sent,
+    self, Changed, History, Limits, MembersListed, MessageChanged, NotRecovered, Ready, ReadyRoom,
+    Refreshed, RoomCreated, RoomGot, RoomsListed, Sent,
 };
 use caffis_chat::protocol::request::{Command, Request};
+use caffis_chat::protocol::search::{SearchHit, SearchHits};
 use caffis_chat::protocol::view::{
     All, ListedRoom, Member, MemberJoined, MemberLeft, MemberRoleChanged, Mention, Message,
-    MessageKind, Pin, Reaction, Role, Room, RoomKind, RoomUpdated, SystemEvent, Watermark,
+    MessageKind, OwnView, Pin, Reaction, Role, Room, RoomKind, RoomUpdated, SystemEvent, Watermark,
 };
 use caffis_chat::protocol::{
-    ClientMsgId, CloseCode, Epoch, ErrorCode, RoomId, UnixMs, UserId, asyncapi,
+    ClientMsgId, CloseCode, Epoch, ErrorCode, RoomId, UnixMs, UserId, asyncapi, openapi,
 };
 use schema::{all_fitting, all_keys, validate_client_frame, validate_reply, validate_server_frame};
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +85,15 @@ fn room() -> Room {
     }
 }
 
+fn own() -> OwnView {
+    OwnView {
+        read_seq: 1,
+        unread: 4,
+        muted_until: Some(TS),
+        archived: true,
+    }
+}
+
 fn ready() -> Ready {
     let described = ReadyRoom {
         room_id: ROOM,
@@ -94,6 +105,8 @@ fn ready() -> Ready {
         reason: None,
         from_seq: Some(2),
         to_seq: Some(5),
+        muted_until: Some(UnixMs::FOR_GOOD),
+        archived: true,
         watermarks: vec![Watermark {
             user_id: USER,
             read_seq: 1,
@@ -110,6 +123,8 @@ fn ready() -> Ready {
         reason: Some(NotRecovered::NotAMember),
         from_seq: None,
         to_seq: None,
+        muted_until: None,
+        archived: false,
         watermarks: Vec::new(),
     };
     Ready {
@@ -172,6 +187,11 @@ fn replies() -> Vec<(&'static str, String)> {
         seq: 6,
         revision: 2,
     };
+    let block = BlockSet {
+        user_id: USER,
+        blocked: true,
+        changed: true,
+    };
     let sent = Sent {
         client_msg_id: ClientMsgId(Uuid::from_u128(3)),
         room_id: ROOM,
@@ -181,8 +201,7 @@ fn replies() -> Vec<(&'static str, String)> {
     };
     let listed = ListedRoom {
         room: room(),
-        read_seq: 1,
-        unread: 4,
+        own: own(),
         last_message: Some(message(MessageKind::Text, None)),
     };
     let empty = ListedRoom {
@@ -239,8 +258,29 @@ fn replies() -> Vec<(&'static str, String)> {
                 },
             ),
         ),
-        ("room.get", reply::ack(1, &RoomGot { room: room() })),
+        (
+            "room.get",
+            reply::ack(
+                1,
+                &RoomGot {
+                    room: room(),
+                    own: own(),
+                },
+            ),
+        ),
         ("room.leave", reply::ack(1, &unchanged)),
+        ("room.mute", reply::ack(1, &unchanged)),
+        ("room.archive", reply::ack(1, &unchanged)),
+        (
+            "room.members.list",
+            reply::ack(
+                1,
+                &MembersListed {
+                    members: room().members,
+                    next_cursor: Some("c".to_owned()),
+                },
+            ),
+        ),
         ("room.members.add", reply::ack(1, &changed)),
         ("room.members.remove", reply::ack(1, &changed)),
         ("room.role.set", reply::ack(1, &changed)),
@@ -271,6 +311,36 @@ fn replies() -> Vec<(&'static str, String)> {
                 &PresenceSnapshot {
                     users: presences(),
                     until: TS,
+                },
+            ),
+        ),
+        (
+            "search",
+            reply::ack(
+                1,
+                &SearchHits {
+                    hits: vec![SearchHit {
+                        room_id: ROOM,
+                        message: message(MessageKind::Text, None),
+                    }],
+                    has_more: true,
+                    next_before: Some("b".to_owned()),
+                },
+            ),
+        ),
+        ("user.block", reply::ack(1, &block)),
+        ("user.unblock", reply::ack(1, &block)),
+        (
+            "user.blocks",
+            reply::ack(
+                1,
+                &BlocksListed {
+                    users: vec![BlockedUser {
+                        user_id: USER,
+                        name: "Eve".to_owned(),
+                        blocked_at: TS,
+                    }],
+                    next_cursor: Some("c".to_owned()),
                 },
             ),
         ),
@@ -358,6 +428,18 @@ fn notices() -> Vec<String> {
             reason: "position_expired".to_owned(),
         }),
         Notice::PresenceUpdated(PresenceUpdated { users: presences() }),
+        Notice::UnreadUpdated(UnreadUpdated {
+            room_id: ROOM,
+            own: own(),
+        }),
+        Notice::BlocksUpdated(BlocksUpdated {
+            user_id: Some(USER),
+            blocked: Some(true),
+        }),
+        Notice::BlocksUpdated(BlocksUpdated {
+            user_id: None,
+            blocked: None,
+        }),
         Notice::ServerDraining(ServerDraining {
             reconnect_after_ms: 1,
         }),
@@ -373,7 +455,17 @@ fn notices() -> Vec<String> {
         },
     };
     let notices = notices.iter().map(Notice::to_json);
-    notices.chain([typing.to_json()]).collect()
+    let receipt = RoomNotice::ReceiptUpdated {
+        room_id: ROOM,
+        data: Watermark {
+            user_id: USER,
+            read_seq: 4,
+            delivered_seq: 5,
+        },
+    };
+    notices
+        .chain([typing.to_json(), receipt.to_json()])
+        .collect()
 }
 
 /// One of each request, as clients write them.
@@ -396,6 +488,20 @@ fn requests() -> Vec<(&'static str, String)> {
         ),
         ("room.get", format!(r#"{{"room_id":"{id}"}}"#)),
         ("room.leave", format!(r#"{{"room_id":"{id}"}}"#)),
+        (
+            "room.mute",
+            format!(r#"{{"room_id":"{id}","until":"2030-01-02T03:04:05.678Z"}}"#),
+        ),
+        (
+            "room.archive",
+            format!(r#"{{"room_id":"{id}","archived":false}}"#),
+        ),
+        (
+            "room.members.list",
+            format!(r#"{{"room_id":"{id}","cursor":"c","limit":10}}"#),
+        ),
+        ("receipt.delivered", format!(r#"{{"rooms":{{"{id}":7}}}}"#)),
+        ("receipt.read", format!(r#"{{"rooms":{{"{id}":7}}}}"#)),
         (
             "room.members.add",
             format!(r#"{{"room_id":"{id}","user_ids":["{id}"]}}"#),
@@ -455,6 +561,13 @@ fn requests() -> Vec<(&'static str, String)> {
         ),
         ("presence.set", r#"{"state":"away"}"#.to_owned()),
         ("presence.subscribe", format!(r#"{{"user_ids":["{id}"]}}"#)),
+        (
+            "search",
+            format!(r#"{{"query":"coffee","room_id":"{id}","before":"b","limit":10}}"#),
+        ),
+        ("user.block", format!(r#"{{"user_id":"{id}"}}"#)),
+        ("user.unblock", format!(r#"{{"user_id":"{id}"}}"#)),
+        ("user.blocks", r#"{"cursor":"c","limit":10}"#.to_owned()),
     ];
     data.iter()
         .map(|(name, data)| {
@@ -541,6 +654,19 @@ fn requests_are_refused_by_the_document_and_by_the_parser_alike() {
     ] {
         check(broken, false);
     }
+    let mute =
+        |rest: &str| format!(r#"{{"id":1,"type":"room.mute","data":{{"room_id":"{id}"{rest}}}}}"#);
+    check(&mute(""), true);
+    check(&mute(r#","until":null"#), true);
+    check(&mute(r#","until":"9999-12-31T23:59:59.999Z""#), true);
+    check(&mute(r#","until":"2030-01-02T03:04:05Z""#), false);
+    check(&mute(r#","until":1"#), false);
+    let receipts =
+        |rooms: &str| format!(r#"{{"type":"receipt.read","data":{{"rooms":{{{rooms}}}}}}}"#);
+    check(&receipts(""), true);
+    check(&receipts(&format!(r#""{id}":0"#)), true);
+    check(&receipts(&format!(r#""{id}":-1"#)), false);
+    check(&receipts(&format!(r#""{id}":null"#)), false);
     let send = |rest: &str| {
         format!(r#"{{"id":1,"type":"message.send","data":{{"room_id":"{id}",{rest}}}}}"#)
     };
@@ -563,7 +689,13 @@ fn requests_are_refused_by_the_document_and_by_the_parser_alike() {
 
 #[test]
 fn frames_that_the_document_does_not_know_are_refused() {
-    let ack = reply::ack(1, &RoomGot { room: room() });
+    let ack = reply::ack(
+        1,
+        &RoomGot {
+            room: room(),
+            own: own(),
+        },
+    );
     let extra = ack.replace("\"room\":", "\"mine\":1,\"room\":");
     assert!(validate_reply("room.get", &extra).is_err(), "{extra}");
     assert!(
@@ -627,5 +759,18 @@ fn the_committed_document_is_fresh() {
     assert!(
         committed == asyncapi::document_text(),
         "out of date; run: cargo run -- asyncapi > docs/asyncapi.json"
+    );
+}
+
+#[test]
+fn the_committed_document_of_http_is_fresh() {
+    let committed = std::fs::read_to_string("docs/openapi.json").unwrap_or_default();
+    assert!(
+        committed == openapi::document_text(),
+        "out of date; run: cargo run -- openapi > docs/openapi.json"
+    );
+    assert!(
+        !committed.contains("crate::"),
+        "a path of the source is left"
     );
 }

@@ -8,6 +8,8 @@
     clippy::disallowed_macros
 )]
 
+#[path = "contract/blocks.rs"]
+mod blocks;
 #[path = "contract/changes.rs"]
 mod changes;
 #[path = "contract/concurrent.rs"]
@@ -26,8 +28,12 @@ mod postgres_server;
 mod random;
 #[path = "contract/reads.rs"]
 mod reads;
+#[path = "contract/receipts.rs"]
+mod receipts;
 #[path = "contract/rooms.rs"]
 mod rooms;
+#[path = "contract/search.rs"]
+mod search;
 #[path = "contract/sends.rs"]
 mod sends;
 #[path = "contract/sqlite.rs"]

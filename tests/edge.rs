@@ -38,6 +38,7 @@ impl NoRooms {
                         users
                             .iter()
                             .map(|_| SignedIn {
+                                block_version: 0,
                                 version: 1,
                                 rooms: Vec::new(),
                             })

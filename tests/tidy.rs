@@ -34,6 +34,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "limits",
             "chat::sabotage",
             "protocol::asyncapi",
+            "protocol::openapi",
             "protocol::network",
         ],
     ),

@@ -2,6 +2,7 @@
 
 use super::NodeView;
 use crate::chat::stats::{LATENCY_BOUNDS_US, Latency};
+use crate::protocol::ErrorCode;
 use axum::http::StatusCode;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,16 +17,25 @@ const TICKS_PER_S: f64 = 100.0;
 /// Bytes of a page in /proc/self/statm.
 const PAGE_BYTES: u64 = 4096;
 
-/// Answers by route and class of status. Routes are our own names, so there are few.
+/// Answers by route and class of status, and problems by code. Routes are our own names, so there are few.
 #[derive(Default)]
-pub struct HttpCounts(Mutex<BTreeMap<(String, u16), u64>>);
+pub struct HttpCounts(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    answers: BTreeMap<(String, u16), u64>,
+    problems: BTreeMap<&'static str, u64>,
+}
 
 impl HttpCounts {
     /// Counts one answer.
-    pub fn count(&self, route: &str, status: StatusCode) {
+    pub fn count(&self, route: &str, status: StatusCode, code: Option<ErrorCode>) {
         let class = status.as_u16() / 100;
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry((route.to_owned(), class)).or_default() += 1;
+        *counts.answers.entry((route.to_owned(), class)).or_default() += 1;
+        if let Some(code) = code {
+            *counts.problems.entry(code.name()).or_default() += 1;
+        }
     }
 }
 
@@ -56,9 +66,17 @@ pub fn text(node: &dyn NodeView, http: &HttpCounts) -> String {
         "counter",
     );
     let counts = http.0.lock().unwrap_or_else(PoisonError::into_inner);
-    for ((route, class), count) in counts.iter() {
+    for ((route, class), count) in &counts.answers {
         let labels = format!("route=\"{}\",status=\"{class}xx\"", escaped(route));
         page.sample("http_responses_total", &labels, *count);
+    }
+    page.family(
+        "http_problems_total",
+        "Answers of the control plane that are errors, by code.",
+        "counter",
+    );
+    for (code, count) in &counts.problems {
+        page.sample("http_problems_total", &format!("code=\"{code}\""), *count);
     }
     drop(counts);
     process(&mut page);

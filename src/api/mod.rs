@@ -7,6 +7,7 @@
 //!
 //! Next: [`serve`] takes the connections, [`routes`] tells who answers what.
 
+pub mod cors;
 pub mod demo;
 pub mod health;
 pub mod metrics;
@@ -14,11 +15,12 @@ pub mod page;
 pub mod problem;
 pub mod rejoin;
 pub mod request_id;
+pub mod requests;
 pub mod routes;
 pub mod serve;
 pub mod store_client;
 
-use crate::chat::port::Store;
+use crate::chat::port::{Asked, Identify, Store};
 use crate::chat::stats::Stats;
 use crate::identity::DemoLogin;
 use rejoin::Rejoin;
@@ -35,7 +37,19 @@ pub struct Parts {
     pub demo: Option<Arc<dyn DemoLogin>>,
     /// Takes the connections that become WebSockets after all.
     pub rejoin: Arc<Rejoin>,
+    /// Takes the requests of clients without a socket.
+    pub asks: Arc<Asks>,
+    /// Who checks tokens.
+    pub identify: Arc<dyn Identify>,
+    /// Whose pages may read the answers.
+    pub origins: Arc<Origins>,
 }
+
+/// Whether pages of this origin (in lower case) may speak to a server that was called by this `Host`.
+pub type Origins = dyn Fn(&str, Option<&str>) -> bool + Send + Sync;
+
+/// Gives a request to the shard that its user belongs to, or back if that has no room. Must not block.
+pub type Asks = dyn Fn(Asked) -> Result<(), Asked> + Send + Sync;
 
 /// What the control plane sees of the node. Asked for every scrape and every probe, so it must
 /// not block.

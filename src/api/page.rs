@@ -17,7 +17,7 @@ pub struct PageFile {
 }
 
 /// All of them.
-pub static FILES: [PageFile; 3] = [
+pub static FILES: [PageFile; 6] = [
     PageFile {
         path: "/",
         content_type: "text/html; charset=utf-8",
@@ -32,6 +32,21 @@ pub static FILES: [PageFile; 3] = [
         path: "/style.css",
         content_type: "text/css; charset=utf-8",
         bytes: include_bytes!("../../web/dist/style.css"),
+    },
+    PageFile {
+        path: "/v1/docs",
+        content_type: "text/html; charset=utf-8",
+        bytes: include_bytes!("../../web/dist/docs.html"),
+    },
+    PageFile {
+        path: "/v1/docs.js",
+        content_type: "text/javascript; charset=utf-8",
+        bytes: include_bytes!("../../web/dist/docs.js"),
+    },
+    PageFile {
+        path: "/v1/docs.css",
+        content_type: "text/css; charset=utf-8",
+        bytes: include_bytes!("../../web/dist/docs.css"),
     },
 ];
 

@@ -3,12 +3,13 @@
 use super::health::{self, Readiness};
 use super::metrics::{self, HttpCounts};
 use super::page::{FILES, SAFE_HEADERS, serve};
-use super::problem::Problem;
+use super::problem::{Problem, too_large};
 use super::request_id::{self, RequestId};
+use super::requests::{self, Requests};
 use super::store_client::StoreClient;
-use super::{NodeView, Parts, demo};
+use super::{NodeView, Origins, Parts, cors, demo};
 use crate::identity::DemoLogin;
-use crate::protocol::{ErrorCode, asyncapi};
+use crate::protocol::{ErrorCode, asyncapi, http, openapi};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
@@ -20,8 +21,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::Instrument;
 
-/// Largest body of a request, bytes.
-pub const BODY_BYTES_MAX: usize = 64 << 10;
 /// Longest time of one request, from its head to its answer.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);
 
@@ -33,12 +32,16 @@ pub(super) struct Shared {
     store: StoreClient,
     demo: Option<Arc<dyn DemoLogin>>,
     asyncapi: String,
+    openapi: String,
+    pub requests: Requests,
+    pub origins: Arc<Origins>,
 }
 
 type App = State<Arc<Shared>>;
 
 impl Shared {
     pub fn new(parts: Parts) -> Shared {
+        let requests = Requests::new(&parts);
         let store = StoreClient::new(parts.store);
         Shared {
             readiness: Readiness::new(parts.node.clone(), store.clone()),
@@ -47,6 +50,9 @@ impl Shared {
             store,
             demo: parts.demo,
             asyncapi: asyncapi::document_text(),
+            openapi: openapi::document_text(),
+            requests,
+            origins: parts.origins,
         }
     }
 }
@@ -58,6 +64,7 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/asyncapi.json", get(asyncapi_json))
+        .route("/v1/openapi.json", get(openapi_json))
         .route("/v1/ws", get(no_upgrade));
     for file in &FILES {
         let answer = move |headers: HeaderMap| async move { serve(file, &headers) };
@@ -66,10 +73,16 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
     if shared.demo.is_some() {
         router = router.route("/v1/demo/login", post(demo_login));
     }
+    let mut api = Router::new().route(openapi::ME_PATH, get(me).options(cors::options));
+    for (path, methods) in requests::routes() {
+        api = api.route(path, methods.options(cors::options));
+    }
+    let cors = middleware::from_fn_with_state(shared.clone(), cors::cors);
     router
+        .merge(api.route_layer(cors))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(http::BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(shared.clone(), around))
         .with_state(shared.clone())
 }
@@ -114,14 +127,15 @@ async fn answered(shared: &Shared, route: &str, request: Request, next: Next) ->
                 .into_response()
         });
     // What a library refuses it tells in its own words; here everybody is told in ours.
-    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        let detail = format!("a body may have {BODY_BYTES_MAX} bytes");
-        response = Problem::new(ErrorCode::TooLarge, detail).into_response();
+    let code = response.extensions().get::<ErrorCode>().copied();
+    if code.is_none() && response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        response = too_large().into_response();
     }
     for (name, value) in SAFE_HEADERS {
         response.headers_mut().insert(name, value);
     }
-    shared.http.count(route, response.status());
+    let code = response.extensions().get::<ErrorCode>().copied();
+    shared.http.count(route, response.status(), code);
     response
 }
 
@@ -140,6 +154,16 @@ async fn asyncapi_json(State(shared): App) -> Response {
     let content_type = (header::CONTENT_TYPE, "application/json");
     let cache = (header::CACHE_CONTROL, "no-cache");
     ([content_type, cache], shared.asyncapi.clone()).into_response()
+}
+
+async fn openapi_json(State(shared): App) -> Response {
+    let content_type = (header::CONTENT_TYPE, "application/json");
+    let cache = (header::CACHE_CONTROL, "no-cache");
+    ([content_type, cache], shared.openapi.clone()).into_response()
+}
+
+async fn me(State(shared): App, headers: HeaderMap) -> Result<Response, Problem> {
+    shared.requests.me(&headers)
 }
 
 async fn demo_login(

@@ -112,6 +112,21 @@ pub fn may(role: Role, kind: RoomKind, action: Action) -> bool {
     least_role(kind, action).is_some_and(|least| role >= least)
 }
 
+/// Whether a message may be changed so in a direct room of two of whom one blocks the other, where nobody
+/// may send: what says something new to the other one may not; what takes something back, or is told only to
+/// those who run the service, may.
+pub fn may_change_severed(change: &MessageChange) -> bool {
+    match change {
+        MessageChange::Edit { .. } | MessageChange::AddReaction { .. } | MessageChange::Pin => {
+            false
+        }
+        MessageChange::Delete { .. }
+        | MessageChange::RemoveReaction { .. }
+        | MessageChange::Unpin
+        | MessageChange::Report => true,
+    }
+}
+
 /// Whether one who may remove members may remove this one.
 pub fn may_remove(own: Role, other: Role) -> bool {
     own > other

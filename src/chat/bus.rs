@@ -8,10 +8,14 @@ use super::frame::{Frame, Stamps};
 use super::load::Load;
 use super::port::{HistoryRead, Op, StoreCall, Ticket};
 use super::presence::PresenceMessage;
+use super::rate::{Limits, Spent};
+use super::receipts::Device;
 use super::stats::Stats;
 use super::{ConnId, CoreConfig, Effect, Now, Peers, ShardIx};
 use crate::limits;
+use crate::protocol::block::BlockChange;
 use crate::protocol::event::Membership;
+use crate::protocol::view::Watermark;
 use crate::protocol::{Epoch, RequestId, RoomId, Seq, UserId};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -81,6 +85,9 @@ pub enum MeshMessage {
         /// The new members.
         users: Arc<[UserId]>,
     },
+    /// From the home of the room of the two to all shards: a user blocked another, or no longer does. If
+    /// it is lost, the users' versions tell, later.
+    Block(BlockChange),
     /// To the room's home: a user with a connection to the sender types there, or stops. A hint: not sent
     /// when the queue is full.
     Typing {
@@ -99,6 +106,13 @@ pub enum MeshMessage {
         /// The frame.
         frame: Box<[u8]>,
     },
+    /// To the home of these rooms: how far a user is there. A hint: not sent when the queue is full.
+    Receipts(Box<GivenReceipts>),
+    /// To the room's home: by this connection of the sender's its user changed what the room is to them alone.
+    /// A hint: not sent when the queue is full.
+    OwnChanged(RoomId, UserId, ConnId),
+    /// From the room's home: how far members are by now. A hint: it waits while the queue is full.
+    ToldReceipts(Box<ToldReceipts>),
     /// To the user's home: this connection of the sender's was signed in. One for each.
     Came(UserId, ConnId),
     /// To the user's home: it is gone. One for each that came.
@@ -106,11 +120,25 @@ pub enum MeshMessage {
     /// From the user's home: this connection has to go, as newer ones came. At most one for each that
     /// came.
     Crowded(ConnId),
+    /// About what a user may still take, over all connections and HTTP.
+    Budget(BudgetMessage),
     /// About presence; each says to whom.
     Presence(Box<PresenceMessage>),
     /// To all shards, by the first that learns it: the history was replaced, this is the new one.
     /// Before anything else that is said of it.
     Epoch(Epoch),
+}
+
+/// What places of a user tell each other through the user's home of what they took. A place is a connection;
+/// the home itself is one, for requests over HTTP. Nothing is told for a user who has one place only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BudgetMessage {
+    /// From the home: this connection is the user's only place no longer, or again. One for each change.
+    Shared(ConnId, bool),
+    /// To the home: what was taken on this connection. At most one a connection and tick.
+    Spent(UserId, ConnId, Spent),
+    /// From the home: what was taken elsewhere.
+    Debit(ConnId, Spent),
 }
 
 /// A write on its way to the store.
@@ -126,6 +154,41 @@ pub struct Write {
     pub received_us: u64,
     /// What to do.
     pub op: Op,
+}
+
+/// How far a user is in rooms of one home.
+#[derive(Debug)]
+pub struct GivenReceipts {
+    /// Who.
+    pub user: UserId,
+    /// By which connection.
+    pub by: Device,
+    /// Whether the user has read so far, or only received.
+    pub is_read: bool,
+    /// The rooms.
+    pub rooms: Vec<(RoomId, Seq)>,
+}
+
+/// How far members of a room are by now.
+#[derive(Debug)]
+pub struct ToldReceipts {
+    /// The room.
+    pub room: RoomId,
+    /// The members.
+    pub told: Vec<ToldReceipt>,
+}
+
+/// How far a member is by now.
+#[derive(Clone, Debug)]
+pub struct ToldReceipt {
+    /// The member, and how far.
+    pub mark: Watermark,
+    /// `receipt.updated`, where others are told.
+    pub frame: Option<Box<[u8]>>,
+    /// Whether the member's own devices are to be told what the room is to them.
+    pub is_own_changed: bool,
+    /// All but this one.
+    pub by: Option<Device>,
 }
 
 /// A page that may be in a window.
@@ -299,7 +362,15 @@ impl Context<'_> {
 
     /// The shard that counts a user's connections.
     pub fn home_of_user(&self, user: UserId) -> ShardIx {
-        user.bucket() % self.config.shards
+        super::home_of_user(user, self.config.shards)
+    }
+
+    /// What one user may take in 10 s.
+    pub fn rate_limits(&self) -> Limits {
+        Limits {
+            commands: self.config.commands_per_10s,
+            sends: self.config.sends_per_10s,
+        }
     }
 
     /// Tells a shard something.

@@ -3,26 +3,30 @@
 //!
 //! Next: a write goes to its room's home ([`super::commits`]), a read to the store.
 
+use super::blocks::block_of;
 use super::bus::{Context, MeshMessage, PageWanted, Write};
 use super::commits::room_to_create;
+use super::guests;
 use super::load::Load;
 use super::port::{
-    HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MessageChange, Op, OpKind,
-    Refusal, StoreAnswer, StoreCall, StoreError,
+    BlocksRead, HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MembersRead,
+    MessageChange, Op, OpKind, Refusal, RoomForUser, SearchRead, SetOwn, StoreAnswer, StoreCall,
+    StoreError,
 };
 use super::session::{Read, State};
 use super::sessions::{Call, Sessions, may_begin};
 use super::sign_in::refusal_of;
 use super::{ConnId, Effect};
 use crate::limits;
-use crate::protocol::reply::{self, Refreshed, RoomGot, RoomsListed};
+use crate::protocol::reply::{self, MembersListed, Refreshed, RoomGot, RoomsListed};
 use crate::protocol::request::{
     Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, RoomRoleSet, SendKind,
     TypingIn,
 };
+use crate::protocol::search::Search;
 use crate::protocol::text::Text;
 use crate::protocol::view::{Role, RoomKind};
-use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, UserId};
+use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, UnixMs, UserId};
 
 /// A request that was refused here.
 pub(super) type Refused = (ErrorCode, &'static str);
@@ -70,7 +74,13 @@ impl Sessions {
         }
     }
 
-    fn request(&mut self, conn: ConnId, user: UserId, request: Request, ctx: &mut Context<'_>) {
+    pub(super) fn request(
+        &mut self,
+        conn: ConnId,
+        user: UserId,
+        request: Request,
+        ctx: &mut Context<'_>,
+    ) {
         let Request { id, command } = request;
         if matches!(command, Ok(Command::Pong(_))) {
             return;
@@ -88,6 +98,15 @@ impl Sessions {
             }
             Ok(Command::RoomsList(list)) => self.read(conn, id, Read::List(list), ctx),
             Ok(Command::RoomGet(get)) => self.read(conn, id, Read::Room(get), ctx),
+            Ok(Command::RoomMembersList(list)) => self.read(conn, id, Read::Members(list), ctx),
+            Ok(Command::RoomMute(mute)) => self.mute(conn, id, mute, ctx),
+            Ok(Command::RoomArchive(archive)) => self.archive(conn, id, archive, ctx),
+            Ok(Command::ReceiptDelivered(marks)) => {
+                self.hint(id, |all| all.receipts(conn, user, marks, false, ctx))
+            }
+            Ok(Command::ReceiptRead(marks)) => {
+                self.hint(id, |all| all.receipts(conn, user, marks, true, ctx))
+            }
             Ok(Command::HistoryGet(get)) => match page_of(&get) {
                 Ok(_) => self.read(conn, id, Read::History(get), ctx),
                 Err(refused) => Err(refused),
@@ -96,6 +115,15 @@ impl Sessions {
             Ok(Command::PresenceSubscribe(subscribe)) => {
                 sorted(subscribe.user_ids).and_then(|users| self.watch(conn, id, users, ctx))
             }
+            Ok(Command::UserBlock(block)) => block_of(user, block.user_id, true)
+                .and_then(|(room, kind)| self.write(conn, id, user, room, kind, ctx)),
+            Ok(Command::UserUnblock(block)) => block_of(user, block.user_id, false)
+                .and_then(|(room, kind)| self.write(conn, id, user, room, kind, ctx)),
+            Ok(Command::Search(search)) => match is_search(&search) {
+                Ok(()) => self.read(conn, id, Read::Search(search), ctx),
+                Err(refused) => Err(refused),
+            },
+            Ok(Command::UserBlocks(blocks)) => self.read(conn, id, Read::Blocks(blocks), ctx),
             Ok(Command::TypingStart(TypingIn { room_id })) => {
                 self.hint(id, |all| all.typing(conn, user, room_id, true, ctx))
             }
@@ -150,16 +178,19 @@ impl Sessions {
     }
 
     /// Counts a command, and a send as both; says when to come back if it is too many.
-    fn take_rate(&mut self, conn: ConnId, sends: bool, ctx: &Context<'_>) -> Result<(), u64> {
-        let now_us = ctx.now.mono_us;
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+    fn take_rate(&mut self, conn: ConnId, sends: bool, ctx: &mut Context<'_>) -> Result<(), u64> {
+        let (now_us, limits) = (ctx.now.mono_us, ctx.rate_limits());
+        if guests::is_guest(conn) {
+            return self.take_rate_of_guest(conn, limits, sends, ctx);
+        }
+        let Some(session) = self.get_mut(conn) else {
             return Ok(());
         };
-        ready.commands.take(now_us, ctx.config.commands_per_10s)?;
-        match sends {
-            true => ready.sends.take(now_us, ctx.config.sends_per_10s),
-            false => Ok(()),
+        session.budget.take(now_us, limits, sends)?;
+        if session.shared && session.budget.add_untold(sends) {
+            self.spenders.push(conn);
         }
+        Ok(())
     }
 
     fn rate_limited(
@@ -170,12 +201,11 @@ impl Sessions {
         ctx: &mut Context<'_>,
     ) {
         ctx.stats.commands_refused += 1;
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
-            return;
-        };
-        ready.refusals += 1;
-        if ready.refusals > limits::RATE_REFUSALS_MAX {
-            return self.close(conn, CloseCode::RateLimited, ctx);
+        if let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) {
+            ready.refusals += 1;
+            if ready.refusals > limits::RATE_REFUSALS_MAX {
+                return self.close(conn, CloseCode::RateLimited, ctx);
+            }
         }
         let message = "more often than `ready.limits` allows";
         let json = reply::error(
@@ -325,8 +355,22 @@ impl Sessions {
         ctx: &mut Context<'_>,
     ) -> Result<(), Refused> {
         // Nobody wants the answer.
-        if request.is_none() {
-            return Ok(());
+        match request {
+            None => Ok(()),
+            Some(_) => self.queue_read(conn, request, read, ctx),
+        }
+    }
+
+    /// Begins it, or lets it wait for the one under way.
+    pub(super) fn queue_read(
+        &mut self,
+        conn: ConnId,
+        request: Option<RequestId>,
+        read: Read,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Refused> {
+        if guests::is_guest(conn) {
+            return self.read_for_guest(conn, request, read, ctx);
         }
         let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
             return Ok(());
@@ -362,13 +406,32 @@ impl Sessions {
         if ready.reads.is_empty() {
             ready.reads.shrink_to_fit();
         }
-        let shared = match &read {
-            Read::Presence(users) => Some(users.clone()),
-            Read::History(_) | Read::List(_) | Read::Room(_) => None,
+        let user = ready.user;
+        self.begin_read(conn, user, request, read, ctx);
+    }
+
+    /// Asks the store, or the room's home while that is away.
+    pub(super) fn begin_read(
+        &mut self,
+        conn: ConnId,
+        user: UserId,
+        request: Option<RequestId>,
+        read: Read,
+        ctx: &mut Context<'_>,
+    ) {
+        let own = match &read {
+            Read::Presence(users) => Some(Call::Shared(conn, request, users.clone())),
+            Read::SetOwn(room, _) => Some(Call::SetOwn(conn, request, *room)),
+            Read::History(_)
+            | Read::List(_)
+            | Read::Room(_)
+            | Read::Members(_)
+            | Read::Blocks(_)
+            | Read::Search(_) => None,
         };
-        let call = call_of(ready.user, read);
-        let after = match (&call, shared, request) {
-            (_, Some(users), _) => Call::Shared(conn, request, users),
+        let call = call_of(user, read, ctx.now.unix);
+        let after = match (&call, own, request) {
+            (_, Some(own), _) => own,
             (StoreCall::History(read), None, Some(id)) => {
                 let wanted = PageWanted {
                     conn,
@@ -396,13 +459,14 @@ impl Sessions {
         result: Result<StoreAnswer, StoreError>,
         ctx: &mut Context<'_>,
     ) {
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+        if !self.has_read(conn) {
             return;
-        };
-        ready.reading = false;
+        }
         let Some(id) = request else { return };
         let json = match result {
             Ok(StoreAnswer::History(history)) => history.map(|history| reply::ack(id, &history)),
+            Ok(StoreAnswer::Search(page)) => page.map(|page| reply::ack(id, &page)),
+            Ok(StoreAnswer::Blocks(page)) => page.map(|page| reply::ack(id, &page)),
             Ok(StoreAnswer::ListRooms(page)) => page.map(|page| {
                 let listed = RoomsListed {
                     rooms: page.rooms,
@@ -410,8 +474,18 @@ impl Sessions {
                 };
                 reply::ack(id, &listed)
             }),
+            Ok(StoreAnswer::ListMembers(page)) => page.map(|page| {
+                let listed = MembersListed {
+                    members: page.members,
+                    next_cursor: page.next_cursor,
+                };
+                reply::ack(id, &listed)
+            }),
             Ok(StoreAnswer::GetRooms(mut rooms)) => match rooms.pop() {
-                Some(room) => room.map(|room| reply::ack(id, &RoomGot { room: room.room })),
+                Some(room) => room.map(|RoomForUser { room, own }| {
+                    let own = own.view(ctx.now.unix);
+                    reply::ack(id, &RoomGot { room, own })
+                }),
                 None => Err(Refusal {
                     code: ErrorCode::NotFound,
                     message: "no such room",
@@ -459,16 +533,25 @@ impl Sessions {
             self.calls.insert(ticket, Call::Page(asked));
             return;
         };
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
-            return;
-        };
-        ready.reading = false;
-        self.say_json(conn, &json, ctx);
-        self.go_on_reading(conn, ctx);
+        if self.has_read(conn) {
+            self.say_json(conn, &json, ctx);
+            self.go_on_reading(conn, ctx);
+        }
+    }
+
+    /// The read under way is done. Whether somebody still waits for it.
+    pub(super) fn has_read(&mut self, conn: ConnId) -> bool {
+        match self.get_mut(conn).map(|session| &mut session.state) {
+            Some(State::Ready(ready)) => {
+                ready.reading = false;
+                true
+            }
+            _ => guests::is_guest(conn),
+        }
     }
 }
 
-fn call_of(user: UserId, read: Read) -> StoreCall {
+fn call_of(user: UserId, read: Read, now: UnixMs) -> StoreCall {
     let limit_of = |limit: Option<u32>, max: usize| {
         limit
             .map_or(max, |limit| {
@@ -490,9 +573,45 @@ fn call_of(user: UserId, read: Read) -> StoreCall {
             limit: limit_of(list.limit, limits::ROOMS_PAGE_MAX),
             archived: list.archived.unwrap_or(false),
             cursor: list.cursor.map(|cursor| cursor.into_string()),
+            now,
+        }),
+        Read::Members(list) => StoreCall::ListMembers(MembersRead {
+            room: list.room_id,
+            user,
+            cursor: list.cursor.map(|cursor| cursor.into_string()),
+            limit: limit_of(list.limit, limits::MEMBERS_PAGE_MAX),
+        }),
+        Read::SetOwn(room, change) => StoreCall::SetOwn(SetOwn {
+            user,
+            room,
+            change,
+            now,
         }),
         Read::Room(get) => StoreCall::GetRooms(vec![(get.room_id, user)]),
+        Read::Search(search) => StoreCall::Search(SearchRead {
+            user,
+            query: search.query.into_string(),
+            room: search.room_id,
+            before: search.before.map(|before| before.into_string()),
+            limit: limit_of(search.limit, limits::SEARCH_PAGE_MAX),
+            bytes_max: limits::HISTORY_PAGE_BYTES_MAX,
+        }),
+        Read::Blocks(blocks) => StoreCall::Blocks(BlocksRead {
+            user,
+            limit: limit_of(blocks.limit, limits::BLOCKS_PAGE_MAX),
+            cursor: blocks.cursor.map(|cursor| cursor.into_string()),
+        }),
         Read::Presence(others) => StoreCall::WhoShares { user, others },
+    }
+}
+
+fn is_search(search: &Search) -> Result<(), Refused> {
+    if search.query.trim().is_empty() {
+        return Err((ErrorCode::BadRequest, "`query` is empty"));
+    }
+    match search.query.chars().count() > limits::SEARCH_CHARS_MAX {
+        true => Err((ErrorCode::TooLarge, "`query` is too long")),
+        false => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ use super::bus::{Context, MeshMessage, Write};
 use super::port::{OpDone, OpKind, OpOutcome, OpReply, Refusal, StoreCall, StoreError, Ticket};
 use super::sabotage::Sabotage;
 use crate::limits;
+use crate::protocol::block::{BlockChange, BlockSet};
 use crate::protocol::event::RoomEvent;
 use crate::protocol::reply::{self, Changed, RoomCreated, Sent};
 use crate::protocol::view::RoomKind;
@@ -89,6 +90,8 @@ pub struct Committed {
     pub events: Vec<(RoomEvent, u64)>,
     /// Rooms that were opened, with their members.
     pub created: Vec<(RoomId, Arc<[UserId]>)>,
+    /// Who blocked whom, or no longer does.
+    pub blocks: Vec<BlockChange>,
     /// Rooms of which the outcome is unknown: the store must be asked.
     pub suspect: Vec<RoomId>,
 }
@@ -281,6 +284,13 @@ fn outcome_of(
                 let users = members.iter().copied().chain([write.op.actor]).collect();
                 committed.created.push((write.op.room, users));
             }
+            if let OpReply::Block {
+                block,
+                changed: true,
+            } = &reply
+            {
+                committed.blocks.push(*block);
+            }
             if let OpReply::Sent(sent) = &reply {
                 ctx.stats.messages_committed += u64::from(!sent.duplicate);
                 ctx.stats.messages_duplicate += u64::from(sent.duplicate);
@@ -305,6 +315,14 @@ fn acknowledge(write: &Write, done: OpReply, ctx: &mut Context<'_>) {
         OpReply::Sent(sent) => reply::ack(id, &sent),
         OpReply::Room { room, created } => reply::ack(id, &RoomCreated { room, created }),
         OpReply::Message(changed) => reply::ack(id, &changed),
+        OpReply::Block { block, changed } => {
+            let set = BlockSet {
+                user_id: block.user,
+                blocked: block.blocked,
+                changed,
+            };
+            reply::ack(id, &set)
+        }
         OpReply::Changed(seq) => {
             let changed = Changed {
                 room_id: write.op.room,

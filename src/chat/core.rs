@@ -75,6 +75,7 @@ impl ShardCore {
                 sessions.presence.relay_news(&news, ctx);
                 home.relay_news(news, ctx);
             }
+            Input::Ask(ask) => sessions.ask(*ask, ctx),
             Input::Drain { spread_ms } => sessions.drain(spread_ms, ctx),
         }
         self.settle(now, effects);
@@ -193,7 +194,7 @@ impl ShardCore {
 
     /// Handles what this shard told itself, until it has nothing more to say.
     fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let shard = self.shard;
+        let (shard, drained) = (self.shard, self.drained);
         let (sessions, home, mut ctx) = self.parts(now, effects);
         let ctx = &mut ctx;
         home.catch_up(ctx);
@@ -218,7 +219,9 @@ impl ShardCore {
             home.commits.waiting(),
         );
         ctx.stats.load = ctx.bus.load as u64;
-        if sessions.draining() && sessions.open() == 0 && home.commits.is_idle() && !self.drained {
+        ctx.stats.asks_waiting = sessions.guests.waiting() as u64;
+        let is_ending = sessions.draining() && sessions.is_empty() && !drained;
+        if is_ending && home.end_receipts(ctx) && home.commits.is_idle() {
             self.drained = true;
             effects.push(Effect::Drained);
         }
@@ -259,10 +262,20 @@ fn route(
             is_typing,
         } => home.typing(room, user, is_typing, ctx),
         MeshMessage::Notice { room, frame } => sessions.notice(room, frame, ctx),
+        MeshMessage::Receipts(given) => home.receipts(&given, ctx),
+        MeshMessage::OwnChanged(room, user, conn) => {
+            home.own_changed(room, user, (from, conn), ctx)
+        }
+        MeshMessage::ToldReceipts(receipts) => sessions.receipts_told(&receipts, ctx),
         MeshMessage::Came(user, conn) => sessions.came(from, user, conn, ctx),
-        MeshMessage::Went(user, conn) => sessions.crowd.went(user, (from, conn)),
+        MeshMessage::Went(user, conn) => sessions.went(from, user, conn, ctx),
+        MeshMessage::Budget(message) => sessions.budget_message(from, message, ctx),
         MeshMessage::Crowded(conn) => sessions.crowded(conn, ctx),
         MeshMessage::Presence(message) => sessions.presence_message(from, *message, ctx),
+        MeshMessage::Block(change) => {
+            home.block_changed(&change, ctx);
+            sessions.block_changed(&change, ctx);
+        }
         MeshMessage::Added { room, users } => sessions.added(room, &users, ctx),
         // Comes from other shards only, and is taken by the step itself.
         MeshMessage::Epoch(_) => (),

@@ -39,6 +39,11 @@ impl Crowd {
         (own.len() > max).then(|| own.remove(0))
     }
 
+    /// The connections of a user, the oldest first.
+    pub fn places(&self, user: UserId) -> &[(ShardIx, ConnId)] {
+        self.users.get(&user).map_or(&[], Vec::as_slice)
+    }
+
     /// It is gone.
     pub fn went(&mut self, user: UserId, connection: (ShardIx, ConnId)) {
         let Some(own) = self.users.get_mut(&user) else {

@@ -6,7 +6,7 @@
 //! one it is owed; who is subscribed changes when the gate releases the event that says so.
 //!
 //! Continued in [`super::home_reads`], what it asks of the store, [`super::home_relay`], what it tells other
-//! nodes and hears from them, and [`super::home_typing`].
+//! nodes and hears from them, [`super::home_typing`] and [`super::home_receipts`].
 //!
 //! Next: [`super::fanout`] on each shard that listens.
 
@@ -19,6 +19,7 @@ use super::gate::{Gate, Passed};
 use super::home_relay::Follows;
 use super::map::{Map, Seeded};
 use super::port::{EventsRead, StoreCall, Ticket};
+use super::receipts::Receipts;
 use super::sabotage::Sabotage;
 use super::typing::Typing;
 use super::window::Window;
@@ -54,6 +55,7 @@ pub struct Home {
     /// The store was asked for a new epoch.
     pub(super) renewing: bool,
     pub(super) typing: Typing,
+    pub(super) receipts: Receipts,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,9 @@ pub(super) struct HomeRoom {
     pub(super) window: Window,
     /// Sorted.
     pub(super) members: Vec<UserId>,
+    /// A direct room of two of whom one blocks the other: neither hears what the other does here beside
+    /// events, such as typing.
+    pub(super) severed: bool,
     pub(super) listeners: Vec<Listener>,
     pub(super) waiting: Vec<Waiting>,
     /// The newest event that the store is known to have.
@@ -108,6 +113,7 @@ pub(super) enum Call {
     /// Of these rooms, each with what its gate had released when the store was asked.
     Heads(Vec<(RoomId, Seq)>),
     Renew,
+    Receipts,
     Fetch(RoomId),
     Fill(RoomId),
     Pull {
@@ -141,6 +147,7 @@ impl Home {
             follows: Follows::default(),
             renewing: false,
             typing: Typing::new(seed),
+            receipts: Receipts::new(seed),
         }
     }
 
@@ -162,6 +169,7 @@ impl Home {
         }
         self.follows.gaps.clear();
         self.typing.clear();
+        self.receipts.clear();
         self.rooms.clear();
         self.index.clear();
         self.to_open.clear();
@@ -304,6 +312,7 @@ impl Home {
         let Committed {
             events,
             created,
+            blocks,
             suspect,
         } = committed;
         let relays = ctx.config.peers == Peers::Relay;
@@ -337,6 +346,10 @@ impl Home {
             Self::publish_added(room, &users, ctx);
             self.tell_added(room, users, ctx);
         }
+        for block in blocks {
+            Self::publish_block(block, ctx);
+            Self::tell_block(block, ctx);
+        }
         for room in suspect {
             if self.index.contains_key(&room) && !self.heads_queue.contains(&room) {
                 self.heads_queue.push_front(room);
@@ -350,6 +363,7 @@ impl Home {
         self.commits.tick(ctx);
         self.tick_relay(ctx);
         self.tick_typing(ctx);
+        self.tick_receipts(ctx);
         let now_ms = ctx.now_ms();
         let mut idle = Vec::new();
         let mut late = Vec::new();
@@ -391,6 +405,7 @@ impl Home {
             self.window_bytes -= room.window.bytes();
             self.index.remove(&room.id);
             self.typing.forget(room.id);
+            self.receipts.forget(room.id);
             self.unfollow(room.id, ctx);
         }
         self.open_rooms(ctx);
@@ -426,6 +441,7 @@ impl Home {
             gate: Gate::new(0),
             window: Window::default(),
             members: Vec::new(),
+            severed: false,
             listeners: Vec::new(),
             waiting: Vec::new(),
             head: 0,
@@ -493,6 +509,7 @@ impl Home {
                     }
                     joined.retain(|other| *other != user);
                     self.typing.left(room.id, user);
+                    self.receipts.left(room.id, user);
                 }
                 None => (),
             }
@@ -600,6 +617,7 @@ impl Home {
                 Answer::Say(outcome) => {
                     if let Subscribed::From { .. } = outcome {
                         room.listen(waiting.shard);
+                        self.receipts.tell_again(room.id, ctx.now_ms());
                     }
                     ctx.tell(
                         waiting.shard,

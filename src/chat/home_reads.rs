@@ -44,8 +44,9 @@ impl Home {
                 self.opening = false;
                 self.to_open.extend(rooms);
             }
-            (Call::Heads(asked), Ok(StoreAnswer::Heads { rooms, .. })) => {
+            (Call::Heads(asked), Ok(StoreAnswer::Heads { rooms, severed, .. })) => {
                 self.heads_under_way = false;
+                self.severed_are(&asked, &severed, ctx);
                 self.notice_a_lost_history(asked, &rooms, ctx);
                 for (room, last_seq) in rooms {
                     self.heard_of(room, last_seq, ctx);
@@ -54,6 +55,7 @@ impl Home {
             }
             (Call::Heads(_), _) => self.heads_under_way = false,
             (Call::Renew, _) => self.renewing = false,
+            (Call::Receipts, result) => self.receipts_written(result, ctx),
             (Call::Fetch(room), Ok(StoreAnswer::Events(page))) => {
                 self.fetches -= 1;
                 self.fetched(room, page, ctx);
@@ -138,10 +140,12 @@ impl Home {
             last_seq,
             kind: _,
             members,
+            severed,
         }) = opened
         {
             room.members = members.into_iter().map(|(user, _)| user).collect();
             room.members.sort_unstable();
+            room.severed = severed;
             room.gate.open(last_seq);
             room.head = room.head.max(last_seq);
         }

@@ -144,6 +144,7 @@ impl Home {
             }
             RelayMessage::Head(room, seq) => self.heard_of(room, seq, ctx),
             RelayMessage::Added(room, users) => self.tell_added(room, users.into(), ctx),
+            RelayMessage::Block(change) => Self::tell_block(change, ctx),
             RelayMessage::Presence { ttl_s, users } => {
                 let told = PresenceMessage::Told {
                     origin: relayed.origin,
@@ -153,6 +154,7 @@ impl Home {
                 // The bucket of presence is followed by the users' presence home.
                 ctx.tell_presence(ctx.shard, told);
             }
+            RelayMessage::Receipts(room, receipts) => self.heard_receipts(room, &receipts),
             RelayMessage::PresenceAsked(users) => {
                 ctx.tell_presence_homes(users, PresenceMessage::Asked);
             }

@@ -11,7 +11,8 @@ use crate::protocol::{RoomId, UserId, websocket};
 impl Home {
     /// A user of this node types, or stops. Who hears the room may; its shard has looked.
     pub fn typing(&mut self, room: RoomId, user: UserId, is_typing: bool, ctx: &mut Context<'_>) {
-        if self.index.contains_key(&room) {
+        let held = self.room_mut(room);
+        if held.is_some_and(|held| !held.severed) {
             self.typing.say(room, user, is_typing, ctx.now_ms());
             self.tell_typing(room, ctx);
         }
@@ -28,6 +29,9 @@ impl Home {
         let Some(index) = self.index.get(&room) else {
             return;
         };
+        if self.rooms[*index].severed {
+            return;
+        }
         let members = &self.rooms[*index].members;
         let is_member = |user: &UserId| members.binary_search(user).is_ok();
         let users = users.into_iter().filter(is_member).collect();
@@ -50,7 +54,7 @@ impl Home {
         }
     }
 
-    fn tell_typing(&mut self, id: RoomId, ctx: &mut Context<'_>) {
+    pub(super) fn tell_typing(&mut self, id: RoomId, ctx: &mut Context<'_>) {
         let telling = self.typing.tell(id, ctx.now_ms());
         if let (Some(users), true) = (telling.elsewhere, ctx.config.peers == Peers::Relay) {
             home_relay::tell(id.bucket(), &RelayMessage::Typing(id, users), ctx);

@@ -121,7 +121,7 @@ impl Sessions {
         let Subscribed::From { position, .. } = outcome else {
             return self.reconcile_later(conn);
         };
-        let RoomForUser { room, read_seq } = adding;
+        let RoomForUser { room, own } = adding;
         self.rooms[place as usize]
             .subscribers
             .push(Subscriber::waiting(conn));
@@ -132,7 +132,7 @@ impl Sessions {
         let added = RoomAdded {
             room,
             last_seq: position,
-            read_seq,
+            read_seq: own.read_seq,
         };
         self.say_json(conn, &Notice::RoomAdded(added).to_json(), ctx);
     }
@@ -163,7 +163,7 @@ impl Sessions {
     }
 
     /// A change of this connection's rooms may have been missed.
-    fn reconcile_later(&mut self, conn: ConnId) {
+    pub(super) fn reconcile_later(&mut self, conn: ConnId) {
         if let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) {
             ready.version = 0;
         }
@@ -210,6 +210,7 @@ impl Sessions {
                     ready.version = ready.version.max(signed_in.version);
                 }
             }
+            self.compare_blocks(*user, &signed_in, ctx);
             for room in signed_in.rooms {
                 self.added(room.room, &[*user], ctx);
             }

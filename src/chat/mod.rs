@@ -2,6 +2,8 @@
 //! I/O, never fails and never waits. The very same code runs in production and in the simulator.
 
 pub mod access;
+pub mod blocks;
+pub mod budgets;
 pub mod bus;
 pub mod commands;
 pub mod commits;
@@ -12,18 +14,24 @@ pub mod echo;
 pub mod fanout;
 pub mod frame;
 pub mod gate;
+#[cfg(test)]
+mod guest_tests;
+pub mod guests;
 pub mod home;
 pub mod home_reads;
+pub mod home_receipts;
 pub mod home_relay;
 pub mod home_typing;
 pub mod load;
 pub mod map;
 pub mod memberships;
 pub mod outbox;
+pub mod own;
 pub mod port;
 pub mod presence;
 pub mod presence_relay;
 pub mod rate;
+pub mod receipts;
 pub mod replay;
 pub mod sabotage;
 pub mod session;
@@ -37,8 +45,11 @@ pub mod window;
 pub mod window_page;
 
 use crate::limits;
-use crate::protocol::{CloseCode, Epoch, UnixMs};
-use port::{Identity, IdentityError, RelayCall, RelayNews, StoreCall, StoreReply, Ticket};
+use crate::protocol::{CloseCode, Epoch, UnixMs, UserId};
+use port::{
+    Answer, Ask, AskId, Identity, IdentityError, RelayCall, RelayNews, StoreCall, StoreReply,
+    Ticket,
+};
 use sabotage::Sabotaged;
 
 /// A socket, as the driver and the core both name it: a place in the driver's slab, and how often
@@ -83,6 +94,9 @@ pub enum Input<'a> {
     Store(StoreReply),
     /// Of the relay.
     Relay(RelayNews),
+    /// A request of a client without a socket; answered exactly once with [`Effect::Answer`]. Of one user
+    /// always given to the same shard, [`home_of_user`].
+    Ask(Box<Ask>),
     /// From another shard of this node.
     Mesh(ShardIx, MeshMessage),
     /// Time has passed; given at least every [`TICK_MS`] while there are connections.
@@ -109,6 +123,8 @@ pub enum Effect {
     Store(Ticket, StoreCall),
     /// Ask the relay; never done without one.
     Relay(RelayCall),
+    /// Answer to [`Input::Ask`].
+    Answer(AskId, Answer),
     /// The connection's outbox is no longer empty: write it at the end of this turn, and go on
     /// until it is empty. Said once, until it was empty again.
     Flush(ConnId),
@@ -117,6 +133,11 @@ pub enum Effect {
     Close(ConnId, CloseCode),
     /// Draining is done: no connection and no write under way is left.
     Drained,
+}
+
+/// The shard that counts a user's connections and takes their requests over HTTP.
+pub fn home_of_user(user: UserId, shards: ShardIx) -> ShardIx {
+    user.bucket() % shards
 }
 
 pub use self::bus::MeshMessage;

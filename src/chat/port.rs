@@ -4,12 +4,18 @@
 //! The store is the only sequencer. A call is answered exactly once. [`StoreError::Unavailable`]
 //! says nothing about the outcome of a commit: it may stand all the same.
 
+use super::rate::Left;
+use crate::protocol::block::{BlockChange, BlocksListed};
 use crate::protocol::event::RoomEvent;
 use crate::protocol::reply::{History, MessageChanged, Sent};
-use crate::protocol::view::{ListedRoom, Mention, Role, Room, RoomKind, Watermark};
+use crate::protocol::request::{Command, Refused};
+use crate::protocol::search::SearchHits;
+use crate::protocol::view::{
+    ListedRoom, Member, Mention, OwnView, Role, Room, RoomKind, Watermark,
+};
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 
-/// What a shard asks of the store. Ten kinds of call, each on one consistent snapshot.
+/// What a shard asks of the store. A few kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
 pub enum StoreCall {
     /// Writes, decided and committed together, in this order; each succeeds or is refused alone.
@@ -33,13 +39,27 @@ pub enum StoreCall {
     ListRooms(ListRead),
     /// Single rooms as seen by one of their members.
     GetRooms(Vec<(RoomId, UserId)>),
-    /// Who of these is in a room with this user, now: whose presence they may see.
+    /// Who of these is in a room with this user now, and not severed from them by a block: whose
+    /// presence they may see.
     WhoShares {
         /// Who asks.
         user: UserId,
         /// Whom they ask for, sorted, without repeats, at most [`crate::limits::USERS_PER_REQUEST_MAX`].
         others: Vec<UserId>,
     },
+    /// A page of a room's members, for a member.
+    ListMembers(MembersRead),
+    /// Watermarks that members gave, of different members and rooms, by room and user. Not in the order of the
+    /// room's events: it takes no `seq` and does not wait for who takes one.
+    WriteReceipts(Vec<Receipt>),
+    /// Changes what a room is to one of its members alone.
+    SetOwn(SetOwn),
+    /// What rooms are to members alone.
+    OwnStates(Vec<(RoomId, UserId)>),
+    /// A page of the users whom one blocks.
+    Blocks(BlocksRead),
+    /// Messages by their words. What was written is found within a second or so, by what it is now.
+    Search(SearchRead),
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
     /// has released): if the store's epoch is still this one, it becomes a new random one. The
     /// reply's `epoch` says what it is now, also when another asked first.
@@ -61,6 +81,8 @@ pub enum StoreAnswer {
         rooms: Vec<(RoomId, Seq)>,
         /// `version` per user.
         users: Vec<(UserId, u64)>,
+        /// Those of the rooms that are direct rooms of two of whom one blocks the other.
+        severed: Vec<RoomId>,
     },
     /// The stretch.
     Events(EventsPage),
@@ -72,6 +94,18 @@ pub enum StoreAnswer {
     GetRooms(Vec<Result<RoomForUser, Refusal>>),
     /// Those of `others` who are, in any order.
     WhoShares(Vec<UserId>),
+    /// The page, or why there is none.
+    ListMembers(Result<MembersPage, Refusal>),
+    /// One per [`Receipt`], in their order.
+    WriteReceipts(Vec<ReceiptOutcome>),
+    /// Whether anything changed, or why it may not (`forbidden` to who is no member).
+    SetOwn(Result<bool, Refusal>),
+    /// One per question, in their order; `None`: not a member.
+    OwnStates(Vec<Option<OwnState>>),
+    /// The page, or why there is none (a bad cursor).
+    Blocks(Result<BlocksListed, Refusal>),
+    /// The page, or why there is none (a bad `before`, a room of others, too many words).
+    Search(Result<SearchHits, Refusal>),
     /// The epoch is another one than the one given.
     RenewEpoch,
 }
@@ -124,7 +158,7 @@ pub struct Op {
 pub enum OpKind {
     /// Opens the room, or finds it. Unknown members are `not_found`. A second time: the room as
     /// it is with `created: false`, or `idempotency_conflict` if a *group* was opened with other
-    /// kind, members or title.
+    /// kind, members or title. Not with one whom a block severs from the actor (`forbidden`).
     CreateRoom {
         /// Direct or group.
         kind: RoomKind,
@@ -135,9 +169,10 @@ pub enum OpKind {
     },
     /// A message. Order of decisions: duplicate (same body: the first `seq` and
     /// `duplicate: true`; another body: `idempotency_conflict`), room and membership
-    /// (`forbidden`; `forbidden` also where there is no such room), `reply_to_seq` names a message
+    /// (`forbidden`; `forbidden` also where there is no such room, and in a direct room of two of whom
+    /// one blocks the other), `reply_to_seq` names a message
     /// of this room (`not_found`), the sender may mention all (`forbidden`), who is mentioned is a
-    /// member (`not_found`).
+    /// member (`not_found`), and not severed from the sender by a block (`forbidden`).
     Send {
         /// The sender's name for it.
         client_msg_id: ClientMsgId,
@@ -162,7 +197,8 @@ pub enum OpKind {
     /// Adds to a group, by its owner or an admin (`forbidden` otherwise, and in a direct room).
     /// One `member.joined` per user who was not a member; unknown users are `not_found`; more
     /// than [`crate::limits::MEMBERS_MAX`] members, or a user with
-    /// [`crate::limits::ROOMS_PER_USER_MAX`] rooms, is `too_large`. All or none.
+    /// [`crate::limits::ROOMS_PER_USER_MAX`] rooms, is `too_large`; nor one whom a block severs from the
+    /// actor (`forbidden`). All or none.
     AddMembers {
         /// Who, sorted, without repeats.
         users: Vec<UserId>,
@@ -192,6 +228,15 @@ pub enum OpKind {
     /// admin, else member, becomes owner (`member.role_changed` after `member.left`). By one who
     /// is no member: `changed: false` if the room is a group they once were in, else `forbidden`.
     Leave,
+    /// Blocks a user, or no longer does; the room is that of the two ([`RoomId::direct`]), whether
+    /// there is one or not. An unknown user is `not_found`; more than [`crate::limits::BLOCKS_MAX`] blocks are
+    /// `too_large`. No event: raises the `version` of both users.
+    SetBlock {
+        /// Whom; not oneself.
+        user: UserId,
+        /// Blocked, or no longer.
+        blocked: bool,
+    },
 }
 
 /// What is done to a message.
@@ -262,6 +307,13 @@ pub enum OpReply {
     Message(MessageChanged),
     /// To the others: the last event of the change, or `None` if nothing changed.
     Changed(Option<Seq>),
+    /// To [`OpKind::SetBlock`].
+    Block {
+        /// How it is now.
+        block: BlockChange,
+        /// Whether it was otherwise.
+        changed: bool,
+    },
 }
 
 /// A user who connects.
@@ -284,6 +336,8 @@ pub struct SignIn {
 pub struct SignedIn {
     /// Rises with every change of the user's rooms, blocks or sessions.
     pub version: u64,
+    /// Rises with every change of the user's own blocks.
+    pub block_version: u64,
     /// Every room of the user, up to [`crate::limits::ROOMS_PER_USER_MAX`]: the described ones
     /// first (those of `resume` that the user is a member of, then by activity), then the rest by
     /// activity.
@@ -311,6 +365,10 @@ pub struct RoomDescription {
     /// Messages after `read_seq`, of others, not deleted, counted up to
     /// [`crate::limits::UNREAD_MAX`].
     pub unread: u32,
+    /// See [`OwnState::muted_until`].
+    pub muted_until: Option<UnixMs>,
+    /// Whether it is archived.
+    pub archived: Archived,
     /// Of all members, in rooms of up to [`crate::limits::READY_WATERMARK_MEMBERS_MAX`].
     pub watermarks: Vec<Watermark>,
 }
@@ -324,6 +382,8 @@ pub struct OpenedRoom {
     pub kind: RoomKind,
     /// All its members as of `last_seq`.
     pub members: Vec<(UserId, Role)>,
+    /// A direct room of two of whom one blocks the other.
+    pub severed: bool,
 }
 
 /// A stretch of events to read: those with `after < seq`, from the oldest, or from the newest.
@@ -391,8 +451,39 @@ pub struct ListRead {
     pub cursor: Option<String>,
     /// At most so many.
     pub limit: usize,
-    /// Archived rooms instead of the others (nothing can be archived yet).
+    /// Archived rooms instead of the others.
     pub archived: bool,
+    /// The time, by which a room is muted or not.
+    pub now: UnixMs,
+}
+
+/// A page of the users whom one blocks, to read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlocksRead {
+    /// Who asks.
+    pub user: UserId,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Messages to look for, in rooms that the user is a member of: of persons, not deleted, and not of somebody
+/// whom the user blocks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SearchRead {
+    /// Who asks.
+    pub user: UserId,
+    /// The words ([`crate::protocol::search::Search::query`]).
+    pub query: String,
+    /// Only in this room (`forbidden` to others).
+    pub room: Option<RoomId>,
+    /// `next_before` of the page before.
+    pub before: Option<String>,
+    /// At most so many messages.
+    pub limit: usize,
+    /// At most so many bytes of text, but at least one message.
+    pub bytes_max: usize,
 }
 
 /// A page of a user's rooms.
@@ -409,8 +500,134 @@ pub struct RoomsPage {
 pub struct RoomForUser {
     /// The room with its longest-serving members.
     pub room: Room,
-    /// Read up to here, by this member.
+    /// What it is to this member.
+    pub own: OwnState,
+}
+
+/// What a room is to one of its members alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OwnState {
+    /// Read up to here.
     pub read_seq: Seq,
+    /// Messages after it, of others, not deleted, counted up to [`crate::limits::UNREAD_MAX`].
+    pub unread: u32,
+    /// Muted until then, which may have passed.
+    pub muted_until: Option<UnixMs>,
+    /// Whether it is archived.
+    pub archived: Archived,
+}
+
+/// Whether a room is archived for one of its members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Archived {
+    /// It is not.
+    #[default]
+    No,
+    /// It is, and no message of a person came since.
+    Yes,
+    /// It was, and a message of a person came since: it still is as long as it is muted.
+    WhileMuted,
+}
+
+impl Archived {
+    /// Whether it is archived at this time.
+    pub fn is_now(self, muted_until: Option<UnixMs>, now: UnixMs) -> bool {
+        match self {
+            Archived::No => false,
+            Archived::Yes => true,
+            Archived::WhileMuted => muted_until.is_some_and(|until| until > now),
+        }
+    }
+}
+
+impl OwnState {
+    /// As the member is told at this time.
+    pub fn view(&self, now: UnixMs) -> OwnView {
+        OwnView {
+            read_seq: self.read_seq,
+            unread: self.unread,
+            muted_until: self.muted_until.filter(|until| *until > now),
+            archived: self.archived.is_now(self.muted_until, now),
+        }
+    }
+}
+
+/// A change of what a room is to one of its members alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SetOwn {
+    /// Whose.
+    pub user: UserId,
+    /// The room.
+    pub room: RoomId,
+    /// What.
+    pub change: OwnChange,
+    /// The time, by which the room is muted or not.
+    pub now: UnixMs,
+}
+
+/// What a member may choose for a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OwnChange {
+    /// Muted until then; `None`: not muted. Nothing changes if it is so already. A room that came back from
+    /// the archive by a message does not return to it by being muted.
+    Mute(Option<UnixMs>),
+    /// Archived with all it has by now, or not. Nothing changes if it is so already.
+    Archive(bool),
+}
+
+/// How far a member is in a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Receipt {
+    /// The room.
+    pub room: RoomId,
+    /// The member.
+    pub user: UserId,
+    /// Read up to here; 0: nothing is said of it.
+    pub read_seq: Seq,
+    /// Received up to here; never below `read_seq`.
+    pub delivered_seq: Seq,
+}
+
+/// What became of a receipt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReceiptOutcome {
+    /// Passed over: the user is no member.
+    NotAMember,
+    /// Not written, because somebody else is writing there: to be given again.
+    Busy,
+    /// It was known.
+    Known,
+    /// It is written. The watermarks now: never above the room's newest event.
+    Advanced {
+        /// Read up to here.
+        read_seq: Seq,
+        /// Received up to here.
+        delivered_seq: Seq,
+        /// Whether what was read is what advanced, and not only what was received.
+        is_read: bool,
+    },
+}
+
+/// A page of a room's members to read for a member (`forbidden` to others).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MembersRead {
+    /// The room.
+    pub room: RoomId,
+    /// Who asks.
+    pub user: UserId,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A page of a room's members.
+#[derive(Clone, Debug)]
+pub struct MembersPage {
+    /// Longest-serving first.
+    pub members: Vec<Member>,
+    /// For the next page, if there is one.
+    pub next_cursor: Option<String>,
 }
 
 /// What a valid token says.
@@ -435,6 +652,43 @@ pub enum IdentityError {
     Expired,
     /// Keys could not be fetched: try again.
     Unavailable,
+}
+
+/// The driver's name for a request of a client without a socket.
+pub type AskId = u64;
+
+/// A request of a client without a socket: a guest, who asks one thing and is told one thing.
+#[derive(Debug)]
+pub struct Ask {
+    /// Given back with the answer.
+    pub id: AskId,
+    /// Who asks.
+    pub identity: Identity,
+    /// What: the same command that a frame would be, or why it cannot be one.
+    pub command: Result<Command, Refused>,
+}
+
+/// What a guest is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// The reply that a connection would get, with id 0: `ack` or `error`.
+    pub reply: String,
+    /// What the user may still ask; `None` if the request was not counted.
+    pub left: Option<Left>,
+}
+
+/// Where the answer to a guest goes. Called at most once, from a shard's thread, so it must not block; never
+/// called if the shard ends before.
+pub type Done = Box<dyn FnOnce(Answer) + Send>;
+
+/// A guest on the way to its shard.
+pub struct Asked {
+    /// Who asks.
+    pub identity: Identity,
+    /// What.
+    pub command: Result<Command, Refused>,
+    /// Where the answer goes.
+    pub done: Done,
 }
 
 /// The store as the shards see it. A backend runs the calls on threads of its own.

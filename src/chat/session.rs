@@ -5,11 +5,14 @@
 use super::bus::Subscribed;
 use super::map::Map;
 use super::outbox::Outbox;
-use super::port::{RoomForSignIn, RoomForUser};
-use super::rate::Rate;
+use super::port::{OwnChange, RoomForSignIn, RoomForUser};
+use super::rate::Budget;
 use super::watches::Watching;
+use crate::protocol::block::UserBlocks;
 use crate::protocol::presence::PresenceChoice;
-use crate::protocol::request::{HistoryGet, RoomGet, RoomsList};
+use crate::protocol::request::{HistoryGet, RoomGet, RoomMembersList, RoomsList};
+use crate::protocol::search::Search;
+use crate::protocol::view::Watermark;
 use crate::protocol::{CloseCode, RequestId, RoomId, Seq, UnixMs, UserId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -30,6 +33,10 @@ pub struct Session {
     pub pinged_ms: u64,
     /// When it is closed because the node stops, ms of the shard's clock.
     pub drain_at_ms: Option<u64>,
+    /// What the user has taken here and, as far as known, elsewhere.
+    pub budget: Budget,
+    /// The user has another place on this node, so what is taken here is told.
+    pub shared: bool,
 }
 
 /// How far a connection is.
@@ -71,6 +78,8 @@ pub struct Joining {
     pub early: Vec<String>,
     /// The user's version when the rooms were loaded.
     pub version: u64,
+    /// How often the user had changed their blocks by then.
+    pub block_version: u64,
     /// The user's rooms, the described ones first.
     pub rooms: Vec<RoomForSignIn>,
     /// How many of `rooms` were subscribed to, or are being.
@@ -79,6 +88,8 @@ pub struct Joining {
     pub answers: Map<RoomId, Subscribed>,
     /// Rooms of which the user became a member meanwhile.
     pub added: Vec<RoomId>,
+    /// How far members are by now of rooms that were subscribed to.
+    pub receipts: Vec<(RoomId, Watermark)>,
 }
 
 /// A connection that is ready.
@@ -91,14 +102,12 @@ pub struct Ready {
     /// The user's version that `rooms` is as of; 0 when a change may have been missed, so that
     /// the next comparison with the store reads them again.
     pub version: u64,
+    /// The changes of the user's own blocks that it was told of, or began with.
+    pub block_version: u64,
     /// Its rooms: places in the shard's table.
     pub rooms: Vec<u32>,
     /// `auth.refresh` requests whose token is being verified.
     pub refreshing: Option<Option<RequestId>>,
-    /// Commands taken.
-    pub commands: Rate,
-    /// Sends taken.
-    pub sends: Rate,
     /// Refusals for rate so far.
     pub refusals: u16,
     /// A read is under way.
@@ -117,7 +126,7 @@ pub struct Ready {
     pub watching: Option<Box<Watching>>,
 }
 
-/// A read of the store.
+/// What a connection asks of the store, one after the other.
 #[derive(Debug)]
 pub enum Read {
     /// `history.get`.
@@ -126,6 +135,14 @@ pub enum Read {
     List(RoomsList),
     /// `room.get`.
     Room(RoomGet),
+    /// `room.members.list`.
+    Members(RoomMembersList),
+    /// `room.mute` and `room.archive`.
+    SetOwn(RoomId, OwnChange),
+    /// `search`.
+    Search(Search),
+    /// `user.blocks`.
+    Blocks(UserBlocks),
     /// `presence.subscribe`: of these users, sorted, without repeats.
     Presence(Vec<UserId>),
 }
@@ -150,6 +167,8 @@ impl Session {
             sent_ms: now_ms,
             pinged_ms: 0,
             drain_at_ms: None,
+            budget: Budget::default(),
+            shared: false,
         }
     }
 

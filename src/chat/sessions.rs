@@ -5,25 +5,30 @@
 //! subscribed to anything; every connection has a reminder in the wheel until it is gone.
 //!
 //! Continued in [`super::sign_in`] (from `auth` to `ready`), [`super::memberships`] (which rooms a
-//! connection hears), [`super::commands`] (requests), [`super::replay`] (events that were missed) and
-//! [`super::watches`] (presence).
+//! connection hears), [`super::commands`] (requests), [`super::replay`] (events that were missed),
+//! [`super::watches`] (presence) and [`super::own`] (what rooms are to a user alone).
 
+use super::budgets::Ledger;
 use super::bus::{Context, MeshMessage, PageWanted};
 use super::crowd::Crowd;
 use super::fanout::LocalRoom;
 use super::frame::{Class, Frame, Stamps};
+use super::guests::{self, Guests};
 use super::map::{Map, Seeded};
 use super::outbox::Pushed::{self, Full};
+use super::own::OwnDue;
 use super::port::{Identity, IdentityError, StoreAnswer, StoreError, Ticket};
 use super::presence::Presence;
 use super::sabotage::Sabotage;
 use super::session::{Due, Session, State};
 use super::timers::Timers;
 use super::watches::Watches;
-use super::{ConnId, Effect, ShardIx, TICK_MS};
+use super::{ConnId, Effect, TICK_MS};
 use crate::limits;
 use crate::protocol::event::{Membership, Notice, PING_JSON, ServerClosing, ServerDraining};
-use crate::protocol::{CloseCode, ErrorCode, RequestId, RoomId, Seq, UnixMs, UserId, reply};
+use crate::protocol::{
+    CloseCode, ErrorCode, RequestId, RoomId, Seq, UnixMs, UserId, reply, websocket,
+};
 use slab::Slab;
 use std::collections::VecDeque;
 
@@ -40,19 +45,27 @@ pub struct Sessions {
     /// How the users are seen whose presence home this shard is.
     pub(super) presence: Presence,
     pub(super) watches: Watches,
+    /// What the users that this shard is home to have taken lately.
+    pub(super) ledger: Ledger,
+    /// Requests over HTTP of these users.
+    pub(super) guests: Guests,
+    /// Connections with something taken that the user's other places do not know yet.
+    pub(super) spenders: Vec<ConnId>,
     pub(super) calls: Map<Ticket, Call>,
     pub(super) signing_in: VecDeque<ConnId>,
     pub(super) sign_ins_under_way: usize,
     /// Memberships that another shard told of, to be read: (room, user).
     pub(super) added: Vec<(RoomId, UserId)>,
     pub(super) reading_added: bool,
+    pub(super) own_due: OwnDue,
+    pub(super) reading_own: bool,
     /// Replays that could not go on.
     pub(super) held_replays: Vec<ConnId>,
     /// Connections with reads that could not begin.
     pub(super) held_reads: Vec<ConnId>,
     timers: Timers,
     ping: Frame,
-    outbox_bytes: usize,
+    pub(super) outbox_bytes: usize,
     open: usize,
     pub(super) ready: usize,
     pub(super) versions_round_ms: u64,
@@ -69,10 +82,17 @@ pub(super) enum Call {
     Versions,
     Reconcile(Vec<UserId>),
     Read(ConnId, Option<RequestId>),
+    /// Each with the device that knows.
+    Own(Vec<(RoomId, UserId, Option<ConnId>)>),
+    SetOwn(ConnId, Option<RequestId>, RoomId),
+    /// Of guests whose account may not be there yet.
+    Guests(Vec<ConnId>),
     /// A page, which its room's home may have too.
     Page(PageWanted),
     /// Of these users.
     Shared(ConnId, Option<RequestId>, Vec<UserId>),
+    /// Of these users, whom it watches.
+    StillShared(ConnId, Vec<UserId>),
 }
 
 impl Sessions {
@@ -86,11 +106,16 @@ impl Sessions {
             crowd: Crowd::new(seed),
             presence: Presence::new(seed),
             watches: Watches::new(seed),
+            ledger: Ledger::new(seed),
+            guests: Guests::new(seed),
+            spenders: Vec::new(),
             calls: Map::with_hasher(Seeded::with_seed(seed)),
             signing_in: VecDeque::new(),
             sign_ins_under_way: 0,
             added: Vec::new(),
             reading_added: false,
+            own_due: OwnDue::new(),
+            reading_own: false,
             held_replays: Vec::new(),
             held_reads: Vec::new(),
             timers: Timers::new(now_ms),
@@ -109,6 +134,11 @@ impl Sessions {
     /// Connections that are not gone yet.
     pub fn open(&self) -> usize {
         self.open
+    }
+
+    /// Whether there is nobody who waits to be told something: neither connection nor guest.
+    pub fn is_empty(&self) -> bool {
+        self.open == 0 && self.guests.waiting() == 0
     }
 
     /// Connections that are ready.
@@ -240,7 +270,7 @@ impl Sessions {
 
     /// What one outbox may hold: the limit of a connection, or, once all of them together hold
     /// the shard's share, an equal part of it for each, so that those close who hold the most.
-    fn outbox_bytes_max(&self, ctx: &Context<'_>) -> usize {
+    pub(super) fn outbox_bytes_max(&self, ctx: &Context<'_>) -> usize {
         if self.outbox_bytes < ctx.config.outbox_shard_bytes_max {
             return ctx.config.outbox_bytes_max;
         }
@@ -250,11 +280,19 @@ impl Sessions {
 
     /// Says a JSON text that is never dropped.
     pub(super) fn say_json(&mut self, conn: ConnId, json: &str, ctx: &mut Context<'_>) -> bool {
-        self.say(conn, &Frame::text(json, Class::Durable), ctx)
+        match guests::is_guest(conn) {
+            true => self.answer(conn, json, ctx),
+            false => self.say(conn, &Frame::text(json, Class::Durable), ctx),
+        }
     }
 
     /// Passes on the reply of a home.
     pub fn reply(&mut self, conn: ConnId, bytes: Box<[u8]>, ctx: &mut Context<'_>) {
+        if guests::is_guest(conn) {
+            let json = String::from_utf8_lossy(websocket::payload(&bytes));
+            self.answer(conn, &json, ctx);
+            return;
+        }
         self.say(conn, &Frame::event(bytes, Stamps::default(), None), ctx);
     }
 
@@ -321,14 +359,6 @@ impl Sessions {
         ctx.effects.push(Effect::Close(conn, code));
     }
 
-    /// A connection of a user whose home this is was signed in on that shard.
-    pub fn came(&mut self, shard: ShardIx, user: UserId, conn: ConnId, ctx: &mut Context<'_>) {
-        let max = ctx.config.connections_per_user;
-        if let Some((shard, oldest)) = self.crowd.came(user, (shard, conn), max) {
-            ctx.tell(shard, MeshMessage::Crowded(oldest));
-        }
-    }
-
     /// The home of its user says that it has to go.
     pub fn crowded(&mut self, conn: ConnId, ctx: &mut Context<'_>) {
         if self
@@ -369,9 +399,7 @@ impl Sessions {
                     self.users.remove(&user);
                 }
             }
-            if ctx.config.connections_per_user > 0 {
-                ctx.tell(ctx.home_of_user(user), MeshMessage::Went(user, conn));
-            }
+            self.tell_went(user, conn, ctx);
         }
         rooms.extend(asked.iter().filter_map(|room| self.index.get(room)));
         for place in rooms {
@@ -521,6 +549,10 @@ impl Sessions {
             Call::Versions => self.versions_read(result, ctx),
             Call::Reconcile(users) => self.rooms_read(&users, result, ctx),
             Call::Read(conn, request) => self.read_done(conn, request, result, ctx),
+            Call::Own(asked) => self.own_read(&asked, result, ctx),
+            Call::SetOwn(conn, request, room) => self.own_set(conn, request, room, result, ctx),
+            Call::StillShared(conn, asked) => self.still_shared(conn, &asked, result, ctx),
+            Call::Guests(conns) => self.guests_signed_in(conns, result, ctx),
             Call::Page(wanted) if result.is_err() && !wanted.is_last_try => {
                 let last = PageWanted {
                     is_last_try: true,
@@ -565,8 +597,11 @@ impl Sessions {
         for conn in std::mem::take(&mut self.held_reads) {
             self.go_on_reading(conn, ctx);
         }
+        self.tick_budgets(ctx);
+        self.tick_guests(ctx);
         self.sign_in_more(ctx);
         self.read_added(ctx);
+        self.read_own(ctx);
         self.compare_with_store(ctx);
         self.tick_presence(ctx);
     }
@@ -609,6 +644,7 @@ impl Sessions {
             let conn = self.conn_at(index as u32);
             self.close(conn, CloseCode::EpochChanged, ctx);
         }
+        self.dismiss_guests(ctx);
         for (_, room) in &mut self.rooms {
             room.position = None;
         }
@@ -616,7 +652,7 @@ impl Sessions {
 }
 
 /// Appends a frame to a connection's outbox and keeps the books.
-fn append(
+pub(super) fn append(
     session: &mut Session,
     conn: ConnId,
     frame: &Frame,

@@ -13,7 +13,6 @@ use super::map::{Map, Seeded};
 use super::port::{
     Identity, IdentityError, RoomForSignIn, SignIn, StoreAnswer, StoreCall, StoreError,
 };
-use super::rate::Rate;
 use super::session::{Joining, Ready, Replay, State};
 use super::sessions::{Call, Sessions};
 use super::{ConnId, Effect};
@@ -21,6 +20,7 @@ use crate::limits;
 use crate::protocol::presence::PresenceChoice;
 use crate::protocol::reply::{self, Limits, NotRecovered, ReadyRoom};
 use crate::protocol::request::Auth;
+use crate::protocol::view::Watermark;
 use crate::protocol::{CloseCode, Epoch, ErrorCode, RequestId, RoomId, Seq, UnixMs, UserId};
 use std::collections::VecDeque;
 
@@ -61,10 +61,12 @@ impl Sessions {
             resume,
             early: Vec::new(),
             version: 0,
+            block_version: 0,
             rooms: Vec::new(),
             asked: 0,
             answers: Map::with_hasher(Seeded::with_seed(seed)),
             added: Vec::new(),
+            receipts: Vec::new(),
         }));
         ctx.effects
             .push(Effect::Verify(conn, auth.token.into_string()));
@@ -106,10 +108,8 @@ impl Sessions {
                 joining.name = identity.name;
                 joining.picture = identity.picture;
                 self.users.entry(identity.user).or_default().push(conn);
-                if ctx.config.connections_per_user > 0 {
-                    let home = ctx.home_of_user(identity.user);
-                    ctx.tell(home, MeshMessage::Came(identity.user, conn));
-                }
+                let home = ctx.home_of_user(identity.user);
+                ctx.tell(home, MeshMessage::Came(identity.user, conn));
                 self.signing_in.push_back(conn);
                 self.sign_in_more(ctx);
             }
@@ -171,6 +171,7 @@ impl Sessions {
                         continue;
                     };
                     joining.version = signed_in.version;
+                    joining.block_version = signed_in.block_version;
                     joining.rooms = signed_in.rooms;
                     self.subscribe_more(conn, ctx);
                 }
@@ -337,7 +338,7 @@ impl Sessions {
             return;
         };
         let Some(user) = joining.user else { return };
-        let mut answer = Standing::new(&joining, ctx.config.epoch.to_string());
+        let mut answer = Standing::new(&joining, ctx.config.epoch.to_string(), ctx.now.unix);
         let mut places = Vec::with_capacity(joining.rooms.len());
         for room in &joining.rooms {
             let Some(Subscribed::From { replay, .. }) = joining.answers.get(&room.room) else {
@@ -380,10 +381,9 @@ impl Sessions {
                 user,
                 expires_at: joining.expires_at,
                 version: joining.version,
+                block_version: joining.block_version,
                 rooms: places,
                 refreshing: None,
-                commands: Rate::default(),
-                sends: Rate::default(),
                 refusals: 0,
                 reading: false,
                 reads: VecDeque::new(),
@@ -442,6 +442,7 @@ fn limits_of(ctx: &Context<'_>) -> Limits {
 struct Standing<'a> {
     joining: &'a Joining,
     same_epoch: bool,
+    now: UnixMs,
     events_left: usize,
     bytes_left: usize,
     rooms: Vec<ReadyRoom>,
@@ -450,10 +451,11 @@ struct Standing<'a> {
 }
 
 impl<'a> Standing<'a> {
-    fn new(joining: &'a Joining, epoch: String) -> Standing<'a> {
+    fn new(joining: &'a Joining, epoch: String, now: UnixMs) -> Standing<'a> {
         Standing {
             joining,
             same_epoch: joining.resume_epoch.as_deref() == Some(epoch.as_str()),
+            now,
             events_left: limits::REPLAY_CONNECTION_EVENTS_MAX,
             bytes_left: limits::REPLAY_CONNECTION_BYTES_MAX,
             rooms: Vec::new(),
@@ -487,6 +489,19 @@ impl<'a> Standing<'a> {
                 cursor,
             });
         }
+        let mut watermarks = description.watermarks.clone();
+        for (_, newer) in self
+            .joining
+            .receipts
+            .iter()
+            .filter(|(id, _)| *id == room.room)
+        {
+            let is_same = |mark: &&mut Watermark| mark.user_id == newer.user_id;
+            if let Some(mark) = watermarks.iter_mut().find(is_same) {
+                mark.read_seq = mark.read_seq.max(newer.read_seq);
+                mark.delivered_seq = mark.delivered_seq.max(newer.delivered_seq);
+            }
+        }
         self.rooms.push(ReadyRoom {
             room_id: room.room,
             kind: Some(room.kind),
@@ -497,7 +512,9 @@ impl<'a> Standing<'a> {
             reason: recovered.err(),
             from_seq: recovered.ok().map(|after| after + 1),
             to_seq: recovered.ok().map(|_| last_seq),
-            watermarks: description.watermarks.clone(),
+            muted_until: description.muted_until.filter(|until| *until > self.now),
+            archived: (description.archived).is_now(description.muted_until, self.now),
+            watermarks,
         });
         replays
     }
@@ -533,6 +550,8 @@ impl<'a> Standing<'a> {
                 reason: Some(NotRecovered::NotAMember),
                 from_seq: None,
                 to_seq: None,
+                muted_until: None,
+                archived: false,
                 watermarks: Vec::new(),
             });
         }

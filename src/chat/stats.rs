@@ -72,6 +72,8 @@ stats! {
         frames_received,
         /// Commands that were refused.
         commands_refused,
+        /// Requests over HTTP that were given to the shard.
+        asks,
         /// Messages acknowledged as new.
         messages_committed,
         /// Messages acknowledged as duplicates.
@@ -98,6 +100,12 @@ stats! {
         closed_crowded,
         /// Frames dropped by their class.
         frames_dropped,
+        /// Receipts taken from clients, one for each room.
+        receipts_taken,
+        /// Receipts that advanced a watermark in the store: of those of one user and room only the newest.
+        receipts_written,
+        /// Receipts put into outboxes.
+        receipts_told,
         /// Messages given to the relay, for other nodes.
         relay_published,
         /// Messages of other nodes, by the relay.
@@ -124,6 +132,8 @@ stats! {
         commit_queue,
         /// Calls under way in the store.
         store_calls,
+        /// Requests over HTTP under way.
+        asks_waiting,
         /// Whether the relay to other nodes works: 0 or 1.
         relay_up,
         /// What is given up because there is too much to do: 0 nothing, 1 typing, 2 presence, 3 receipts too.

@@ -1,7 +1,7 @@
 //! The connections of a shard and presence: how each wants to be seen, and whom it watches.
 //!
 //! Invariants: a connection watches only users who shared a room with its user when it asked, each until
-//! [`limits::PRESENCE_WATCH_MS`] later; others are told as offline, like somebody who was never there. Nothing
+//! [`limits::PRESENCE_WATCH_MS`] later, or until one of the two blocks the other; others are told as offline, like somebody who was never there. Nothing
 //! of presence closes a connection: while one does not read, or the shard has too much to do, its changes
 //! wait, the newest of each user.
 //! A change is never told before the snapshot that it is newer than.
@@ -45,12 +45,19 @@ struct Watched {
 /// What a connection watches.
 #[derive(Debug, Default)]
 pub struct Watching {
-    /// Until when, ms.
-    users: BTreeMap<UserId, u64>,
+    users: BTreeMap<UserId, Watch>,
     /// Changes it was not told yet.
     changes: BTreeMap<UserId, UserPresence>,
     /// A request that waits for presence homes.
     asking: Option<Asking>,
+}
+
+/// One user whom a connection watches.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    until_ms: u64,
+    /// As what the connection was last told to see them.
+    told: PresenceState,
 }
 
 #[derive(Debug)]
@@ -271,7 +278,11 @@ impl Sessions {
             first = watching.users.is_empty();
             for presence in users {
                 let user = presence.user_id;
-                if watching.users.insert(user, asking.until_ms).is_none() {
+                let watch = Watch {
+                    until_ms: asking.until_ms,
+                    told: presence.state,
+                };
+                if watching.users.insert(user, watch).is_none() {
                     new.push(user);
                 }
                 watching.changes.remove(&user);
@@ -326,6 +337,40 @@ impl Sessions {
         self.go_on_reading(conn, ctx);
     }
 
+    /// Whom a connection watches.
+    pub(super) fn watched_by(&self, conn: ConnId) -> Vec<UserId> {
+        match self.get(conn).map(|session| &session.state) {
+            Some(State::Ready(ready)) => (ready.watching.iter())
+                .flat_map(|watching| watching.users.keys().copied())
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// A connection may not see these any more: it is told as if they had gone.
+    pub(super) fn unwatch(&mut self, conn: ConnId, users: &[UserId], ctx: &mut Context<'_>) {
+        let mut over = Vec::new();
+        if let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state)
+            && let Some(watching) = &mut ready.watching
+        {
+            let was_behind = !watching.changes.is_empty();
+            for user in users {
+                let Some(watch) = watching.users.remove(user) else {
+                    continue;
+                };
+                watching.changes.remove(user);
+                if watch.told != PresenceState::Offline {
+                    watching.changes.insert(*user, unknown(*user));
+                }
+                over.push(*user);
+            }
+            if !was_behind && !watching.changes.is_empty() {
+                self.watches.behind.push(conn);
+            }
+        }
+        self.watches.remove(conn, &over, ctx);
+    }
+
     /// A presence home tells of changes.
     fn presence_changed(&mut self, users: &[UserPresence]) {
         for presence in users {
@@ -369,12 +414,12 @@ impl Sessions {
             {
                 let ended = watching
                     .users
-                    .extract_if(.., |_, until_ms| *until_ms <= now_ms);
+                    .extract_if(.., |_, watch| watch.until_ms <= now_ms);
                 over.extend(ended.map(|(user, _)| user));
                 for user in &over {
                     watching.changes.remove(user);
                 }
-                match watching.users.is_empty() {
+                match watching.users.is_empty() && watching.changes.is_empty() {
                     false => self.watches.watchers.push_back(conn),
                     true if watching.asking.is_none() => ready.watching = None,
                     true => (),
@@ -404,6 +449,11 @@ impl Sessions {
                 continue;
             }
             let changes = std::mem::take(&mut watching.changes);
+            for (user, change) in &changes {
+                if let Some(watch) = watching.users.get_mut(user) {
+                    watch.told = change.state;
+                }
+            }
             let changes: Vec<UserPresence> = changes.into_values().collect();
             for users in changes.chunks(limits::USERS_PER_REQUEST_MAX) {
                 let updated = PresenceUpdated {
@@ -481,6 +531,7 @@ mod tests {
                     Effect::Store(ticket, call) => {
                         let nothing = SignedIn {
                             version: 1,
+                            block_version: 0,
                             rooms: Vec::new(),
                         };
                         let answer = match call {
@@ -489,6 +540,7 @@ mod tests {
                             }
                             StoreCall::WhoShares { others, .. } => StoreAnswer::WhoShares(others),
                             StoreCall::Heads { users, .. } => StoreAnswer::Heads {
+                                severed: Vec::new(),
                                 rooms: Vec::new(),
                                 users: users.into_iter().map(|user| (user, 1)).collect(),
                             },

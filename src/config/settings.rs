@@ -5,7 +5,7 @@
 //!
 //! Next: [`super::Config`], which gives the raw values their types.
 
-use crate::protocol::asyncapi;
+use crate::protocol::{asyncapi, openapi};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -153,14 +153,14 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer,
         default: "50",
         example: "50",
-        help: "Messages that one connection may send in 10 s.",
+        help: "Messages that one user may send in 10 s, on all connections and over HTTP.",
     },
     Setting {
         name: "commands_per_10s",
         kind: Kind::Integer,
         default: "200",
         example: "200",
-        help: "Commands that one connection may give in 10 s, sends included.",
+        help: "Commands that one user may give in 10 s, sends included.",
     },
     Setting {
         name: "batch_spacing_us",
@@ -265,6 +265,7 @@ pub fn command() -> Command {
         )
         .subcommand(Command::new("config").about("Prints an example configuration file"))
         .subcommand(Command::new("asyncapi").about("Prints the AsyncAPI document"))
+        .subcommand(Command::new("openapi").about("Prints the OpenAPI document"))
         .subcommand(
             Command::new("migrate")
                 .about("Brings the store to the newest schema, and stops; a start does it too"),
@@ -431,6 +432,7 @@ pub fn gather(
     let matches = command().try_get_matches_from(args)?;
     match matches.subcommand_name() {
         Some("config") => return Ok(Asked::Print(example())),
+        Some("openapi") => return Ok(Asked::Print(openapi::document_text())),
         Some("asyncapi") => return Ok(Asked::Print(asyncapi::document_text())),
         Some(_) | None => (),
     }

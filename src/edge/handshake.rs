@@ -190,17 +190,22 @@ fn origin_allowed(request: &Request, origins: &AllowedOrigins) -> bool {
     let Some(origin) = origin.map(str::to_ascii_lowercase) else {
         return false;
     };
-    match origins {
-        AllowedOrigins::List(list) => list.contains(&origin),
-        AllowedOrigins::SameHostOrLoopback => {
-            let Some((_scheme, authority)) = origin.split_once("://") else {
-                return false;
-            };
-            let host = request
-                .headers()
-                .get(HOST)
-                .and_then(|host| host.to_str().ok());
-            host.is_some_and(|host| host.eq_ignore_ascii_case(authority)) || is_loopback(authority)
+    let host = request.headers().get(HOST);
+    origins.allow(&origin, host.and_then(|host| host.to_str().ok()))
+}
+
+impl AllowedOrigins {
+    /// Whether pages of this origin, in lower case, may speak to a server that was called by this `Host`.
+    pub fn allow(&self, origin: &str, host: Option<&str>) -> bool {
+        match self {
+            AllowedOrigins::List(list) => list.iter().any(|allowed| allowed == origin),
+            AllowedOrigins::SameHostOrLoopback => {
+                let Some((_scheme, authority)) = origin.split_once("://") else {
+                    return false;
+                };
+                host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
+                    || is_loopback(authority)
+            }
         }
     }
 }

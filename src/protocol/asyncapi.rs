@@ -4,15 +4,17 @@
 //! Served at `/v1/asyncapi.json`, committed as docs/asyncapi.json, and what every frame of every
 //! test is validated against (tests/support/schema.rs).
 
+use super::block::{BlockSet, BlocksListed};
 use super::error::{CloseCode, ErrorCode};
 use super::event::{DURABLE_NAMES, Notice, RoomEventBody, RoomNotice};
 use super::ids::{JSON_INTEGER_MAX, RoomId, Seq};
 use super::presence::{PresenceIs, PresenceSnapshot};
 use super::reply::{
-    Changed, ErrorBody, History, MessageChanged, Ready, Refreshed, RoomCreated, RoomGot,
-    RoomsListed, Sent,
+    Changed, ErrorBody, History, MembersListed, MessageChanged, Ready, Refreshed, RoomCreated,
+    RoomGot, RoomsListed, Sent,
 };
 use super::request::Command;
+use super::search::SearchHits;
 use super::time::UnixMs;
 use crate::limits;
 use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
@@ -144,7 +146,21 @@ fn add_message(messages: &mut Map<String, Value>, key: &str, name: &str, mut pay
 }
 
 fn generator(contract: Contract) -> SchemaGenerator {
-    let mut settings = SchemaSettings::draft07()
+    generator_of(SchemaSettings::draft07(), contract)
+}
+
+/// Schemas of what is read, as OpenAPI 3.1 wants them.
+pub(super) fn requests_generator() -> SchemaGenerator {
+    generator_of(SchemaSettings::draft2020_12(), Contract::Deserialize)
+}
+
+/// Schemas of what is written, as OpenAPI 3.1 wants them.
+pub(super) fn answers_generator() -> SchemaGenerator {
+    generator_of(SchemaSettings::draft2020_12(), Contract::Serialize)
+}
+
+fn generator_of(settings: SchemaSettings, contract: Contract) -> SchemaGenerator {
+    let mut settings = settings
         .with(|settings| settings.definitions_path = "/components/schemas".into())
         .with_transform(Tidy);
     settings.contract = contract;
@@ -192,17 +208,21 @@ fn error_payload(generator: &mut SchemaGenerator) -> Value {
 }
 
 /// The schema of a reply's data, by the name that [`Command::NAMES`] gives it.
-fn reply_schema(name: &str, generator: &mut SchemaGenerator) -> Schema {
+pub(super) fn reply_schema(name: &str, generator: &mut SchemaGenerator) -> Schema {
     match name {
         "Ready" => generator.subschema_for::<Ready>(),
         "Refreshed" => generator.subschema_for::<Refreshed>(),
         "RoomsListed" => generator.subschema_for::<RoomsListed>(),
         "RoomCreated" => generator.subschema_for::<RoomCreated>(),
         "RoomGot" => generator.subschema_for::<RoomGot>(),
+        "MembersListed" => generator.subschema_for::<MembersListed>(),
         "Changed" => generator.subschema_for::<Changed>(),
         "MessageChanged" => generator.subschema_for::<MessageChanged>(),
         "Sent" => generator.subschema_for::<Sent>(),
         "History" => generator.subschema_for::<History>(),
+        "SearchHits" => generator.subschema_for::<SearchHits>(),
+        "BlockSet" => generator.subschema_for::<BlockSet>(),
+        "BlocksListed" => generator.subschema_for::<BlocksListed>(),
         "PresenceIs" => generator.subschema_for::<PresenceIs>(),
         "PresenceSnapshot" => generator.subschema_for::<PresenceSnapshot>(),
         unknown => panic!("the reply {unknown} has no schema here"),
@@ -281,7 +301,7 @@ impl Transform for Tidy {
     }
 }
 
-fn simplify(payload: &mut Value) {
+pub(super) fn simplify(payload: &mut Value) {
     if let Ok(schema) = <&mut Schema>::try_from(payload) {
         Tidy.transform(schema);
     }
@@ -295,6 +315,9 @@ fn tidy(object: &mut Map<String, Value>) {
         .is_some_and(|format| matches!(format, "uint64" | "uint"));
     if wide {
         object.insert("maximum".to_owned(), JSON_INTEGER_MAX.into());
+    }
+    if object.get("format").and_then(Value::as_str) == Some("uint32") {
+        object.insert("maximum".to_owned(), u32::MAX.into());
     }
     let rust_only = object
         .get("format")
@@ -312,13 +335,18 @@ fn tidy(object: &mut Map<String, Value>) {
 
 /// The bounds that descriptions name.
 const LIMITS_IN_TEXT: &[(&str, usize)] = &[
+    ("BLOCKS_PAGE_MAX", limits::BLOCKS_PAGE_MAX),
     ("MENTIONS_MAX", limits::MENTIONS_MAX),
     ("READY_ROOMS_MAX", limits::READY_ROOMS_MAX),
     (
         "READY_WATERMARK_MEMBERS_MAX",
         limits::READY_WATERMARK_MEMBERS_MAX,
     ),
+    ("RECEIPT_ROOMS_MAX", limits::RECEIPT_ROOMS_MAX),
     ("ROOM_MEMBERS_SHOWN_MAX", limits::ROOM_MEMBERS_SHOWN_MAX),
+    ("SEARCH_CHARS_MAX", limits::SEARCH_CHARS_MAX),
+    ("SEARCH_PAGE_MAX", limits::SEARCH_PAGE_MAX),
+    ("SEARCH_TERMS_MAX", limits::SEARCH_TERMS_MAX),
     ("UNREAD_MAX", limits::UNREAD_MAX as usize),
     ("USERS_PER_REQUEST_MAX", limits::USERS_PER_REQUEST_MAX),
 ];

@@ -4,10 +4,13 @@
 //! `room_id`. None holds anything that depends on who receives it, so one encoded frame serves
 //! everybody; the few that are meant for one connection say so in their name.
 
+use super::block::BlocksUpdated;
 use super::ids::{RoomId, Seq, UserId};
 use super::presence::PresenceUpdated;
 use super::time::UnixMs;
-use super::view::{MemberJoined, MemberLeft, MemberRoleChanged, Message, Room, RoomUpdated};
+use super::view::{
+    MemberJoined, MemberLeft, MemberRoleChanged, Message, OwnView, Room, RoomUpdated, Watermark,
+};
 use super::websocket;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -189,6 +192,12 @@ pub enum Notice {
     /// To one connection: users it asked for are seen otherwise.
     #[serde(rename = "presence.updated")]
     PresenceUpdated(PresenceUpdated),
+    /// To a user's own other connections: what a room is to the user has changed.
+    #[serde(rename = "unread.updated")]
+    UnreadUpdated(UnreadUpdated),
+    /// To the connections of one user: whom they block has changed.
+    #[serde(rename = "user.blocks.updated")]
+    BlocksUpdated(BlocksUpdated),
     /// The node stops soon.
     #[serde(rename = "server.draining")]
     ServerDraining(ServerDraining),
@@ -216,6 +225,14 @@ pub enum RoomNotice {
         /// Who.
         data: TypingUpdated,
     },
+    /// What somebody has received and read by now. Watermarks only advance: of two the greater holds.
+    #[serde(rename = "receipt.updated")]
+    ReceiptUpdated {
+        /// The room.
+        room_id: RoomId,
+        /// Whose, and how far.
+        data: Watermark,
+    },
 }
 
 impl RoomNotice {
@@ -230,6 +247,16 @@ impl RoomNotice {
 pub struct TypingUpdated {
     /// Everybody who is typing, the reader included.
     pub user_ids: Vec<UserId>,
+}
+
+/// `data` of `unread.updated`.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct UnreadUpdated {
+    /// The room.
+    pub room_id: RoomId,
+    /// What it is to the user by now.
+    #[serde(flatten)]
+    pub own: OwnView,
 }
 
 /// `data` of `room.added`.

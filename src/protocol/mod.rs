@@ -4,14 +4,18 @@
 //! type and one line in [`event`]'s table. Parsing, names, and the AsyncAPI document follow.
 
 pub mod asyncapi;
+pub mod block;
 pub mod error;
 pub mod event;
+pub mod http;
 pub mod ids;
 pub mod network;
+pub mod openapi;
 pub mod presence;
 pub mod relay;
 pub mod reply;
 pub mod request;
+pub mod search;
 pub mod text;
 pub mod time;
 pub mod view;

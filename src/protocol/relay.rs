@@ -6,10 +6,13 @@
 //!
 //! Layout, integers little-endian: version (1), kind (1), origin (8), epoch (8), room (16), then by
 //! kind. `Event`: seq (8), membership (1: 0 none, 1 joined, 2 left), user (16, of a membership), the
-//! event's JSON. `Head`: seq (8). `Added`, `Typing`: users (16 each). Presence is of no room (zeros). `Presence`: how
+//! event's JSON. `Head`: seq (8). `Added`, `Typing`: users (16 each). `Receipts`, for each: user (16), read and
+//! delivered seq (8 each), whether what the room is to the user changed (1). Presence is of no room (zeros). `Presence`: how
 //! long it holds, s (2), then for each: user (16), state (1: 0 offline, 1 away, 2 online), last seen, ms (8:
-//! 0 unknown). `PresenceAsked`: users (16 each).
+//! 0 unknown). `PresenceAsked`: users (16 each). `Block`, of no room: who (16), whom (16), 1 if blocked (1), 1 if
+//! severed (1), version (8).
 
+use super::block::BlockChange;
 use super::event::{EncodedEvent, Membership};
 use super::ids::{Epoch, RoomId, Seq, UserId};
 use super::presence::{PresenceState, UserPresence};
@@ -31,6 +34,8 @@ pub enum RelayMessage {
     Added(RoomId, Vec<UserId>),
     /// These users of the node are typing in the room, and no others of it.
     Typing(RoomId, Vec<UserId>),
+    /// Receipts of members of the room, written: at most [`crate::limits::RECEIPTS_PER_MESSAGE`].
+    Receipts(RoomId, Vec<RelayedReceipt>),
     /// How these users are seen by their connections to the sender.
     Presence {
         /// How long it holds unless it is said again, s.
@@ -40,6 +45,21 @@ pub enum RelayMessage {
     },
     /// The sender wants to know how these users are seen, and for a while how that changes.
     PresenceAsked(Vec<UserId>),
+    /// A user blocked another, or no longer does.
+    Block(BlockChange),
+}
+
+/// How far a member is in a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RelayedReceipt {
+    /// The member.
+    pub user: UserId,
+    /// Read up to here; 0: not told.
+    pub read_seq: Seq,
+    /// Received up to here; 0: not told.
+    pub delivered_seq: Seq,
+    /// What the room is to the member alone may have changed: their other devices want to know.
+    pub is_own_changed: bool,
 }
 
 /// A message with where it comes from.
@@ -59,6 +79,8 @@ const ADDED: u8 = 3;
 const TYPING: u8 = 4;
 const PRESENCE: u8 = 5;
 const PRESENCE_ASKED: u8 = 6;
+const RECEIPTS: u8 = 7;
+const BLOCK: u8 = 8;
 
 /// Where a message is of no room.
 const NO_ROOM: RoomId = RoomId(Uuid::nil());
@@ -70,8 +92,10 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
         RelayMessage::Head(room, _) => (HEAD, room),
         RelayMessage::Added(room, _) => (ADDED, room),
         RelayMessage::Typing(room, _) => (TYPING, room),
+        RelayMessage::Receipts(room, _) => (RECEIPTS, room),
         RelayMessage::Presence { .. } => (PRESENCE, &NO_ROOM),
         RelayMessage::PresenceAsked(_) => (PRESENCE_ASKED, &NO_ROOM),
+        RelayMessage::Block(_) => (BLOCK, &NO_ROOM),
     };
     let mut bytes = Vec::with_capacity(64);
     bytes.extend_from_slice(&[VERSION, kind]);
@@ -95,6 +119,14 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
             bytes.extend_from_slice(websocket::payload(&event.frame));
         }
         RelayMessage::Head(_, seq) => bytes.extend_from_slice(&seq.to_le_bytes()),
+        RelayMessage::Receipts(_, receipts) => {
+            for receipt in receipts {
+                bytes.extend_from_slice(receipt.user.0.as_bytes());
+                bytes.extend_from_slice(&receipt.read_seq.to_le_bytes());
+                bytes.extend_from_slice(&receipt.delivered_seq.to_le_bytes());
+                bytes.push(u8::from(receipt.is_own_changed));
+            }
+        }
         RelayMessage::Presence { ttl_s, users } => {
             bytes.extend_from_slice(&ttl_s.to_le_bytes());
             for presence in users {
@@ -103,6 +135,12 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
                 let seen_ms = presence.last_seen_at.map_or(0, |at| at.0);
                 bytes.extend_from_slice(&seen_ms.to_le_bytes());
             }
+        }
+        RelayMessage::Block(change) => {
+            bytes.extend_from_slice(change.by.0.as_bytes());
+            bytes.extend_from_slice(change.user.0.as_bytes());
+            bytes.extend_from_slice(&[u8::from(change.blocked), u8::from(change.severed)]);
+            bytes.extend_from_slice(&change.version.to_le_bytes());
         }
         RelayMessage::Added(_, users)
         | RelayMessage::Typing(_, users)
@@ -155,6 +193,22 @@ pub fn decode(bytes: &[u8]) -> Option<Relayed> {
                 _ => RelayMessage::Typing(room, users),
             }
         }
+        RECEIPTS => {
+            let mut receipts = Vec::with_capacity(rest.len() / 33);
+            while !rest.is_empty() {
+                receipts.push(RelayedReceipt {
+                    user: user(&mut rest)?,
+                    read_seq: Seq::from_le_bytes(take(&mut rest)?),
+                    delivered_seq: Seq::from_le_bytes(take(&mut rest)?),
+                    is_own_changed: match take::<1>(&mut rest)? {
+                        [0] => false,
+                        [1] => true,
+                        _ => return None,
+                    },
+                });
+            }
+            RelayMessage::Receipts(room, receipts)
+        }
         PRESENCE => {
             let ttl_s = u16::from_le_bytes(take(&mut rest)?);
             let mut users = Vec::with_capacity(rest.len() / 25);
@@ -170,6 +224,13 @@ pub fn decode(bytes: &[u8]) -> Option<Relayed> {
             }
             RelayMessage::PresenceAsked(users)
         }
+        BLOCK => RelayMessage::Block(BlockChange {
+            by: user(&mut rest)?,
+            user: user(&mut rest)?,
+            blocked: take::<1>(&mut rest)? == [1],
+            severed: take::<1>(&mut rest)? == [1],
+            version: u64::from_le_bytes(take(&mut rest)?),
+        }),
         _ => return None,
     };
     Some(Relayed {
@@ -227,6 +288,17 @@ mod tests {
             RelayMessage::Head(room(), 41),
             RelayMessage::Added(room(), vec![user, UserId(Uuid::from_u128(10))]),
             RelayMessage::Typing(room(), vec![user]),
+            RelayMessage::Receipts(
+                room(),
+                [(41, 42, false), (0, 7, true)]
+                    .map(|(read_seq, delivered_seq, is_own_changed)| RelayedReceipt {
+                        user,
+                        read_seq,
+                        delivered_seq,
+                        is_own_changed,
+                    })
+                    .to_vec(),
+            ),
             RelayMessage::Presence {
                 ttl_s: 60,
                 users: [
@@ -242,6 +314,13 @@ mod tests {
                 .to_vec(),
             },
             RelayMessage::PresenceAsked(vec![user]),
+            RelayMessage::Block(BlockChange {
+                by: user,
+                user: UserId(Uuid::from_u128(10)),
+                blocked: false,
+                severed: true,
+                version: 3,
+            }),
         ]
     }
 

@@ -3,7 +3,7 @@
 use super::error::ErrorCode;
 use super::ids::{ClientMsgId, Epoch, RequestId, RoomId, Seq, UserId};
 use super::time::UnixMs;
-use super::view::{ListedRoom, Message, Room, RoomKind, Watermark};
+use super::view::{ListedRoom, Member, Message, OwnView, Room, RoomKind, Watermark};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -115,9 +115,9 @@ pub struct Limits {
     pub rooms_per_user: usize,
     /// Characters of one message.
     pub text_chars: usize,
-    /// Sends of one connection in 10 s.
+    /// Sends of one user in 10 s, over all connections of a node and HTTP together.
     pub sends_per_10s: u32,
-    /// Commands of one connection in 10 s.
+    /// Commands of one user in 10 s, sends included, counted the same way.
     pub commands_per_10s: u32,
     /// Shortest time between two `typing.start`, ms.
     pub typing_interval_ms: u64,
@@ -159,6 +159,12 @@ pub struct ReadyRoom {
     /// Last event replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_seq: Option<Seq>,
+    /// The room is muted until then; `9999-12-31T23:59:59.999Z`: for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub muted_until: Option<UnixMs>,
+    /// The room is archived, until the next message of a person; while it is muted, also after it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
     /// The members' watermarks, in rooms of up to
     /// [`crate::limits::READY_WATERMARK_MEMBERS_MAX`] members.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -246,6 +252,19 @@ pub struct RoomCreated {
 pub struct RoomGot {
     /// The room.
     pub room: Room,
+    /// What it is to the user who asks.
+    #[serde(flatten)]
+    pub own: OwnView,
+}
+
+/// `data` of the ack of `room.members.list`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct MembersListed {
+    /// Longest-serving first.
+    pub members: Vec<Member>,
+    /// For the next page, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// `data` of the ack of `rooms.list`.

@@ -3,10 +3,13 @@
 //! A frame is `{"id":7,"type":"…","data":{…}}`. The envelope is read first and keeps `data` as
 //! it stands; then `data` is read once, straight into the one type that `type` names.
 
+use super::block::{UserBlock, UserBlocks};
 use super::error::ErrorCode;
 use super::ids::{ClientMsgId, JSON_INTEGER_MAX, RequestId, RoomId, Seq, UserId};
 use super::presence::{PresenceSet, PresenceSubscribe};
+use super::search::Search;
 use super::text::Text;
+use super::time::UnixMs;
 use super::view::{Mention, Role, RoomKind};
 use crate::limits;
 use schemars::JsonSchema;
@@ -50,10 +53,9 @@ impl Request {
     pub fn parse(text: &str) -> Request {
         let refused = |code, message: String| Refused { code, message };
         if !is_shallow(text) {
-            let message = "not a request: nested too deeply".to_owned();
             return Request {
                 id: None,
-                command: Err(refused(ErrorCode::BadRequest, message)),
+                command: Err(too_deep()),
             };
         }
         let envelope: Envelope<'_> = match sonic_rs::from_str(text) {
@@ -86,6 +88,13 @@ impl Request {
             id,
             command: Command::parse(&envelope.kind, data),
         }
+    }
+}
+
+fn too_deep() -> Refused {
+    Refused {
+        code: ErrorCode::BadRequest,
+        message: "not a request: nested too deeply".to_owned(),
     }
 }
 
@@ -122,14 +131,25 @@ fn first_line(error: &sonic_rs::Error) -> String {
 }
 
 macro_rules! requests {
-    ($( $(#[$doc:meta])* $name:literal => $variant:ident($data:ty) reply $reply:literal, )*) => {
+    ($( $(#[doc = $doc:literal])* $name:literal => $variant:ident($data:ty) reply $reply:literal, )*) => {
         /// What a client asks.
         #[derive(Debug)]
-        pub enum Command { $( $(#[$doc])* $variant($data), )* }
+        pub enum Command { $( $(#[doc = $doc])* $variant($data), )* }
 
         impl Command {
             /// The names of all requests and of the schema of the `data` of their replies.
             pub const NAMES: &[(&str, &str)] = &[ $( ($name, $reply), )* ];
+
+            /// Reads the data of one request, under the same rules for every way it can come.
+            ///
+            /// # Errors
+            /// Why it is none.
+            pub fn read(name: &str, data: &str) -> Result<Command, Refused> {
+                match is_shallow(data) {
+                    true => Command::parse(name, data),
+                    false => Err(too_deep()),
+                }
+            }
 
             fn parse(name: &str, data: &str) -> Result<Command, Refused> {
                 match name {
@@ -138,6 +158,14 @@ macro_rules! requests {
                         code: ErrorCode::UnknownType,
                         message: format!("unknown type {:?}", shortened(unknown)),
                     }),
+                }
+            }
+
+            /// What the request of this name does, in a sentence or two.
+            pub fn description(name: &str) -> &'static str {
+                match name {
+                    $( $name => concat!($($doc),*).trim_ascii(), )*
+                    _ => "",
                 }
             }
 
@@ -171,6 +199,12 @@ requests! {
     "room.get" => RoomGet(RoomGet) reply "RoomGot",
     /// Leaves a group.
     "room.leave" => RoomLeave(RoomLeave) reply "Changed",
+    /// What the room is to the user alone: muted until some time, for good, or not.
+    "room.mute" => RoomMute(RoomMute) reply "Changed",
+    /// What the room is to the user alone: archived, or not.
+    "room.archive" => RoomArchive(RoomArchive) reply "Changed",
+    /// A page of a room's members, the longest-serving first.
+    "room.members.list" => RoomMembersList(RoomMembersList) reply "MembersListed",
     /// Adds members to a group.
     "room.members.add" => RoomMembersAdd(RoomMembers) reply "Changed",
     /// Removes members from a group.
@@ -199,12 +233,24 @@ requests! {
     "typing.start" => TypingStart(TypingIn) reply "",
     /// The user types no more; no reply.
     "typing.stop" => TypingStop(TypingIn) reply "",
+    /// The client has received all up to here; no reply. It only ever advances.
+    "receipt.delivered" => ReceiptDelivered(ReceiptMarks) reply "",
+    /// The user has read all up to here; no reply. It only ever advances.
+    "receipt.read" => ReceiptRead(ReceiptMarks) reply "",
     /// A page of a room's messages in their current state.
     "history.get" => HistoryGet(HistoryGet) reply "History",
+    /// Messages by their words, in the rooms of the user.
+    "search" => Search(Search) reply "SearchHits",
     /// How this connection is to be seen.
     "presence.set" => PresenceSet(PresenceSet) reply "PresenceIs",
     /// How these users are seen, and for 15 minutes how that changes.
     "presence.subscribe" => PresenceSubscribe(PresenceSubscribe) reply "PresenceSnapshot",
+    /// Wants to hear nothing of a user, who is not told.
+    "user.block" => UserBlock(UserBlock) reply "BlockSet",
+    /// Wants no block of a user any more.
+    "user.unblock" => UserUnblock(UserBlock) reply "BlockSet",
+    /// Whom one blocks.
+    "user.blocks" => UserBlocks(UserBlocks) reply "BlocksListed",
 }
 
 fn read<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, Refused> {
@@ -313,6 +359,55 @@ pub struct RoomGet {
 pub struct RoomLeave {
     /// The room.
     pub room_id: RoomId,
+}
+
+/// A room to mute.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomMute {
+    /// The room.
+    pub room_id: RoomId,
+    /// Until when; absent: for good; null, or a time that has passed: not muted any more.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "Option<UnixMs>")]
+    pub until: Option<Option<UnixMs>>,
+}
+
+/// A value that is there, be it null.
+fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// A room to archive.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomArchive {
+    /// The room.
+    pub room_id: RoomId,
+    /// Absent: true.
+    #[serde(default)]
+    pub archived: Option<bool>,
+}
+
+/// A page of a room's members.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct RoomMembersList {
+    /// The room.
+    pub room_id: RoomId,
+    /// `next_cursor` of the page before.
+    #[serde(default)]
+    pub cursor: Option<Text>,
+    /// At most so many.
+    #[serde(default)]
+    pub limit: Option<u32>,
+}
+
+/// How far the user, or the client, is in rooms.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ReceiptMarks {
+    /// Up to which `seq`, by room: at most [`crate::limits::RECEIPT_ROOMS_MAX`] rooms. A `seq` that the room
+    /// does not have yet counts as its newest; rooms that the user is not a member of are passed over.
+    pub rooms: BTreeMap<RoomId, Seq>,
 }
 
 /// Members to add or to remove.

@@ -6,7 +6,7 @@ use std::{fmt, ops::Deref};
 
 /// A string from a client: it holds no U+0000, which some stores cannot keep and which would
 /// spoil the batch it travels in. Parsing refuses it, which makes the request `bad_request`.
-#[derive(Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(transparent)]
 pub struct Text(String);
 
@@ -20,6 +20,19 @@ impl Text {
     /// The string itself.
     pub fn into_string(self) -> String {
         self.0
+    }
+}
+
+impl JsonSchema for Text {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Text".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "pattern": "^[^\\u0000]*$",
+            "description": "A string without U+0000.",
+        })
     }
 }
 

@@ -281,22 +281,36 @@ pub struct Room {
     pub pins: Option<Vec<Pin>>,
 }
 
+/// What a room is to one of its members alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct OwnView {
+    /// Read up to here, by this user.
+    pub read_seq: Seq,
+    /// Messages after it, of others, not deleted, counted up to [`crate::limits::UNREAD_MAX`].
+    pub unread: u32,
+    /// The room is muted until then; `9999-12-31T23:59:59.999Z`: for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub muted_until: Option<UnixMs>,
+    /// The room is archived, until the next message of a person; while it is muted, also after it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
+}
+
 /// A room in the list of a user.
 #[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
 pub struct ListedRoom {
     /// The room, with a preview of its members.
     #[serde(flatten)]
     pub room: Room,
-    /// Read up to here, by the user who asks.
-    pub read_seq: Seq,
-    /// Messages after it, of others, not deleted, counted up to [`crate::limits::UNREAD_MAX`].
-    pub unread: u32,
+    /// What it is to the user who asks.
+    #[serde(flatten)]
+    pub own: OwnView,
     /// The newest message; null in an empty room.
     pub last_message: Option<Message>,
 }
 
 /// A member's watermarks, as `ready` brings them for small rooms.
-#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct Watermark {
     /// The member.
     pub user_id: UserId,

@@ -12,21 +12,23 @@
     clippy::disallowed_macros
 )]
 
+pub mod asks;
 pub mod bell;
 pub mod clock;
 pub mod mesh;
 pub mod perform;
 mod run;
 
-use crate::chat::port::{Identify, Relay, RelaySink, Store};
+use crate::chat::port::{Asked, Identify, Relay, RelaySink, Store};
 use crate::chat::stats::Stats;
-use crate::chat::{CoreConfig, ShardCore, ShardIx};
+use crate::chat::{CoreConfig, ShardCore, ShardIx, home_of_user};
 use crate::edge::handshake::AllowedOrigins;
 use crate::edge::peers::{PeerLimits, Peers};
 use crate::edge::stats::DriverStats;
 use crate::edge::{Chat, Edge, EdgeConfig, Handoff, LOCKED_BYTES_MAX};
 use crate::limits;
 use crate::sys::{self, Limit, ListenOptions};
+use asks::AskQueue;
 use bell::Bell;
 use clock::Clock;
 use crossbeam_queue::ArrayQueue;
@@ -179,6 +181,8 @@ struct Control {
     stop: AtomicBool,
     /// Connections that were the control plane's, each with what was read of it.
     joining: ArrayQueue<(TcpStream, Vec<u8>)>,
+    /// Requests over HTTP.
+    asks: AskQueue,
     /// Zero, or one more than the ms over which to drain.
     drain: AtomicU64,
     snapshot: Mutex<Snapshot>,
@@ -189,6 +193,7 @@ impl Default for Control {
         Control {
             stop: AtomicBool::default(),
             joining: ArrayQueue::new(JOINING_MAX),
+            asks: AskQueue::default(),
             drain: AtomicU64::default(),
             snapshot: Mutex::default(),
         }
@@ -205,7 +210,10 @@ impl Control {
     }
 
     fn is_new(&self, drain_began: bool) -> bool {
-        self.is_stopped() || !self.joining.is_empty() || (!drain_began && self.drain().is_some())
+        self.is_stopped()
+            || !self.joining.is_empty()
+            || !self.asks.is_empty()
+            || (!drain_began && self.drain().is_some())
     }
 }
 
@@ -527,6 +535,19 @@ impl Handle {
             .joining
             .push((stream, read))
             .map_err(|(stream, _)| stream)?;
+        bell.ring();
+        Ok(())
+    }
+
+    /// Gives a request over HTTP to the shard that its user belongs to.
+    ///
+    /// # Errors
+    /// Gives it back when too many wait there.
+    pub fn ask(&self, asked: Asked) -> Result<(), Asked> {
+        let shards = self.0.0.len() as ShardIx;
+        let home = home_of_user(asked.identity.user, shards);
+        let (control, bell) = &self.0.0[usize::from(home)];
+        control.asks.push(asked)?;
         bell.ring();
         Ok(())
     }

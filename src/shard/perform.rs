@@ -4,6 +4,7 @@
 //! store is answered, at the latest by a refusal here; the core never has more calls under way
 //! than fit into the queue of answers.
 
+use super::asks::{AskQueue, Waiting};
 use super::bell::Bell;
 use crate::chat::port::{
     Identify, Relay, RelayNews, RelaySink, ReplySink, Store, StoreCall, StoreError, StoreReply,
@@ -102,6 +103,7 @@ pub struct Performer {
     replies: Arc<Replies>,
     sink: Arc<dyn ReplySink>,
     calls: usize,
+    waiting: Waiting,
 }
 
 impl std::fmt::Debug for Performer {
@@ -130,6 +132,7 @@ impl Performer {
             replies,
             sink,
             calls: 0,
+            waiting: Waiting::default(),
         }
     }
 
@@ -151,6 +154,11 @@ impl Performer {
             }
         }
         NEWS_PER_TURN
+    }
+
+    /// Gives the core the requests over HTTP; returns how many there were.
+    pub fn take_asks(&mut self, queue: &AskQueue, chat: &mut Chat) -> usize {
+        self.waiting.take(queue, chat)
     }
 
     /// Gives the core the answers of the store; returns how many there were.
@@ -188,6 +196,7 @@ impl Performer {
                             relay.submit(call);
                         }
                     }
+                    Effect::Answer(id, answer) => self.waiting.answer(id, answer),
                     Effect::Flush(conn) => edge.want_flush(conn),
                     Effect::Close(conn, code) => edge.close(chat, conn, code),
                     Effect::Drained => drained = true,

@@ -84,6 +84,7 @@ impl Shard {
             let turn = self.turn();
             self.wait(&turn, &ring).await?;
         }
+        self.control.asks.clear();
         self.publish();
         Ok(())
     }
@@ -99,6 +100,7 @@ impl Shard {
         self.begin_drain();
         let mut inputs = self.take_events();
         inputs += self.take_joining();
+        inputs += self.performer.take_asks(&self.control.asks, &mut self.chat);
         inputs += self.take_mesh();
         inputs += self.performer.take_replies(&mut self.chat);
         inputs += self.performer.take_news(&mut self.chat);

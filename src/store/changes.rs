@@ -15,9 +15,11 @@ use crate::protocol::{ErrorCode, RoomId, Seq, UnixMs, UserId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The same words whatever the reason: whether there is such a room is told to its members only.
+/// The same words whatever the reason: whether there is such a room is told to its members only, and
+/// whether there is a block to nobody.
 pub(super) fn not_a_member() -> Refusal {
-    refusal(ErrorCode::Forbidden, "not a member of this room")
+    let message = "not a member of this room, or not allowed to write in it";
+    refusal(ErrorCode::Forbidden, message)
 }
 
 /// There is nothing of this `seq`, or an event that is no message.

@@ -170,6 +170,18 @@ pub(super) fn parse_cursor(cursor: &str) -> Option<Place> {
     Some((Reverse(UnixMs(ts)), RoomId(room)))
 }
 
+/// Where a page of members ends: by how long they serve, then by id.
+pub(super) fn member_cursor(joined_seq: Seq, user: UserId) -> String {
+    format!("{joined_seq:x}-{}", user.0.simple())
+}
+
+/// The inverse of [`member_cursor`]; `None` for what it did not make.
+pub(super) fn parse_member_cursor(cursor: &str) -> Option<(Seq, UserId)> {
+    let (joined_seq, user) = cursor.split_once('-')?;
+    let joined_seq = Seq::from_str_radix(joined_seq, 16).ok()?;
+    Some((joined_seq, UserId(Uuid::try_parse(user).ok()?)))
+}
+
 /// A page from the middle outwards, one older and one newer in turn, so that it stays without a gap
 /// and its middle in the middle when the limit, the bytes or one side end early. Each side nearest
 /// first, with whether it was cut by its own bytes. Returns the page, by `seq`, and whether something

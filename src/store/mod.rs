@@ -10,7 +10,9 @@
     clippy::disallowed_macros
 )]
 
+mod blocks;
 mod changes;
 mod common;
 pub mod postgres;
+mod search;
 pub mod sqlite;

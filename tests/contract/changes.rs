@@ -216,6 +216,7 @@ fn reactions_are_counted_once_per_user_and_emoji() {
             cursor: None,
             limit: 1,
             archived: false,
+            now: UnixMs(START_MS),
         }));
         let StoreAnswer::ListRooms(Ok(listed)) = listed else {
             panic!("not a list");

@@ -2,6 +2,7 @@
 
 use crate::postgres_server as postgres;
 use caffis_chat::chat::port::*;
+use caffis_chat::protocol::block::BlockChange;
 use caffis_chat::protocol::view::{All, Mention, Message, Role, RoomKind};
 use caffis_chat::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use caffis_chat::store::postgres::{PostgresOptions, PostgresStore};
@@ -222,6 +223,17 @@ impl Backend {
         let messages = self.history(room, n, HistoryPage::Newest);
         let message = messages.into_iter().find(|message| message.seq == seq);
         message.expect("a message")
+    }
+
+    /// One outcome per receipt.
+    pub fn receipts(&self, receipts: Vec<Receipt>) -> Vec<ReceiptOutcome> {
+        let count = receipts.len();
+        let StoreAnswer::WriteReceipts(outcomes) = self.call(StoreCall::WriteReceipts(receipts))
+        else {
+            panic!("not the answer to receipts");
+        };
+        assert_eq!(outcomes.len(), count, "one outcome per receipt");
+        outcomes
     }
 
     pub fn open_room(&self, room: RoomId) -> Option<OpenedRoom> {
@@ -481,6 +493,34 @@ pub fn leave(room: RoomId, actor: u128) -> Op {
         actor: user(actor),
         room,
         kind: OpKind::Leave,
+    }
+}
+
+/// A block, by the room of the two.
+pub fn block(actor: u128, whom: u128) -> Op {
+    set_block(actor, whom, true)
+}
+
+pub fn unblock(actor: u128, whom: u128) -> Op {
+    set_block(actor, whom, false)
+}
+
+fn set_block(actor: u128, whom: u128, blocked: bool) -> Op {
+    Op {
+        actor: user(actor),
+        room: RoomId::direct(user(actor), user(whom)),
+        kind: OpKind::SetBlock {
+            user: user(whom),
+            blocked,
+        },
+    }
+}
+
+/// How a block is, and whether it was otherwise.
+pub fn block_of(done: &OpDone) -> (BlockChange, bool) {
+    match &done.reply {
+        OpReply::Block { block, changed } => (*block, *changed),
+        _ => panic!("not the reply to a block"),
     }
 }
 

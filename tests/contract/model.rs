@@ -3,6 +3,7 @@
 use crate::harness::*;
 use caffis_chat::chat::port::*;
 use caffis_chat::limits;
+use caffis_chat::protocol::block::BlockChange;
 use caffis_chat::protocol::event::{
     MessageDeleted, MessagePinned, MessageUnpinned, ReactionUpdated, RoomEvent, RoomEventBody,
 };
@@ -16,6 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Model {
     pub rooms: BTreeMap<RoomId, ModelRoom>,
     pub names: BTreeMap<UserId, String>,
+    /// Who blocks whom.
+    pub blocks: BTreeSet<(UserId, UserId)>,
+    /// How often each changed their blocks.
+    block_versions: BTreeMap<UserId, u64>,
 }
 
 pub struct ModelRoom {
@@ -28,6 +33,10 @@ pub struct ModelRoom {
     members: BTreeMap<UserId, ModelMember>,
     former: Vec<UserId>,
     read: BTreeMap<UserId, Seq>,
+    delivered: BTreeMap<UserId, Seq>,
+    muted_until: BTreeMap<UserId, UnixMs>,
+    /// As of which event.
+    archived: BTreeMap<UserId, Seq>,
     /// All messages in their current state.
     messages: BTreeMap<Seq, Message>,
     /// What each message of a person was sent as.
@@ -67,7 +76,43 @@ impl Model {
             OpKind::SetRole { users, role } => self.set_role(now, op, users, *role),
             OpKind::UpdateRoom { title } => self.update(now, op, title),
             OpKind::Leave => self.remove(now, op, &[op.actor]),
+            OpKind::SetBlock { user, blocked } => self.set_block(op.actor, *user, *blocked),
         }
+    }
+
+    fn set_block(&mut self, by: UserId, user: UserId, blocked: bool) -> Outcome {
+        if !self.names.contains_key(&user) {
+            return Err(ErrorCode::NotFound);
+        }
+        let changed = match blocked {
+            true => self.blocks.insert((by, user)),
+            false => self.blocks.remove(&(by, user)),
+        };
+        let version = self.block_versions.entry(by).or_default();
+        *version += u64::from(changed);
+        let block = BlockChange {
+            by,
+            user,
+            blocked,
+            version: *version,
+            severed: self.severed(by, &[user]),
+        };
+        Ok((OpReply::Block { block, changed }, Vec::new()))
+    }
+
+    fn severed(&self, user: UserId, others: &[UserId]) -> bool {
+        let between = |a, b| self.blocks.contains(&(a, b)) || self.blocks.contains(&(b, a));
+        others.iter().any(|other| between(user, *other))
+    }
+
+    /// Whether this is the direct room of two of whom one blocks the other.
+    pub fn is_severed(&self, room: RoomId) -> bool {
+        let found = self.rooms.get(&room);
+        let direct = found.filter(|room| room.kind == RoomKind::Direct);
+        direct.is_some_and(|room| {
+            let users: Vec<UserId> = room.members.keys().copied().collect();
+            self.severed(users[0], &users[1..])
+        })
     }
 
     fn create(
@@ -104,6 +149,9 @@ impl Model {
         if !others.iter().all(|user| self.names.contains_key(user)) {
             return Err(ErrorCode::NotFound);
         }
+        if self.severed(op.actor, others) {
+            return Err(ErrorCode::Forbidden);
+        }
         let mut room = ModelRoom {
             kind,
             title: title.clone(),
@@ -114,6 +162,9 @@ impl Model {
             members: BTreeMap::new(),
             former: Vec::new(),
             read: BTreeMap::new(),
+            delivered: BTreeMap::new(),
+            muted_until: BTreeMap::new(),
+            archived: BTreeMap::new(),
             messages: BTreeMap::new(),
             bodies: BTreeMap::new(),
             reactions: BTreeSet::new(),
@@ -126,6 +177,7 @@ impl Model {
             let joined_seq = 1;
             room.members.insert(*user, ModelMember { role, joined_seq });
             room.read.insert(*user, 1);
+            room.delivered.insert(*user, 1);
         }
         self.rooms.insert(op.room, room);
         let mut view = self.view(op.room, limits::ROOM_MEMBERS_SHOWN_MAX);
@@ -153,6 +205,12 @@ impl Model {
         reply_to_seq: Option<Seq>,
         mentions: &[Mention],
     ) -> Outcome {
+        let is_severed = self.is_severed(op.room);
+        let named = mentions.iter().filter_map(|mention| match mention {
+            Mention::User(user) => Some(*user),
+            Mention::All(_) => None,
+        });
+        let names_severed = self.severed(op.actor, &named.collect::<Vec<_>>());
         let room = self.rooms.get_mut(&op.room).ok_or(ErrorCode::Forbidden)?;
         let sent = |seq, ts, duplicate| {
             OpReply::Sent(Sent {
@@ -173,7 +231,7 @@ impl Model {
                 };
             }
         }
-        if !room.members.contains_key(&op.actor) {
+        if !room.members.contains_key(&op.actor) || is_severed {
             return Err(ErrorCode::Forbidden);
         }
         if reply_to_seq.is_some_and(|seq| !room.messages.contains_key(&seq)) {
@@ -190,8 +248,12 @@ impl Model {
                 Mention::All(_) | Mention::User(_) => (),
             }
         }
+        if names_severed {
+            return Err(ErrorCode::Forbidden);
+        }
         let next = room.events.len() as u64 + 1;
         room.read.insert(op.actor, next);
+        room.delivered.insert(op.actor, next);
         room.bodies.insert(next, op.kind.clone());
         let event = self.event(now, op, |ts| RoomEventBody::MessageCreated {
             message: Box::new(Message {
@@ -207,6 +269,7 @@ impl Model {
     }
 
     fn change(&mut self, now: UnixMs, op: &Op, seq: Seq, change: &MessageChange) -> Outcome {
+        let is_severed = self.is_severed(op.room);
         let room = self.rooms.get_mut(&op.room).ok_or(ErrorCode::Forbidden)?;
         let member = room.members.get(&op.actor).ok_or(ErrorCode::Forbidden)?;
         let role = member.role;
@@ -259,6 +322,13 @@ impl Model {
             && expected_revision.is_some_and(|expected| expected != message.revision)
         {
             return Err(ErrorCode::RevisionConflict);
+        }
+        let says_something = matches!(
+            change,
+            MessageChange::Edit { .. } | MessageChange::AddReaction { .. } | MessageChange::Pin
+        );
+        if is_severed && says_something {
+            return Err(ErrorCode::Forbidden);
         }
         if *change == MessageChange::Report {
             return Ok((reply(&message, true), Vec::new()));
@@ -352,6 +422,9 @@ impl Model {
         if !joining.iter().all(|user| self.names.contains_key(user)) {
             return Err(ErrorCode::NotFound);
         }
+        if self.severed(op.actor, &joining) {
+            return Err(ErrorCode::Forbidden);
+        }
         let mut events = Vec::new();
         for user_id in joining {
             let name = self.names[&user_id].clone();
@@ -369,6 +442,7 @@ impl Model {
             room.members
                 .insert(user_id, ModelMember { role, joined_seq });
             room.read.insert(user_id, joined_seq);
+            room.delivered.insert(user_id, joined_seq);
             events.push(event);
         }
         Ok((
@@ -543,7 +617,7 @@ impl Model {
             name: self.names[&user_id].clone(),
             role: room.members[&user_id].role,
             read_seq: room.read[&user_id],
-            delivered_seq: room.read[&user_id],
+            delivered_seq: room.delivered[&user_id],
         };
         Room {
             room_id,
@@ -572,6 +646,78 @@ impl Model {
     pub fn read_seq(&self, room: RoomId, user: UserId) -> Option<Seq> {
         let room = self.rooms.get(&room)?;
         room.members.contains_key(&user).then(|| room.read[&user])
+    }
+
+    pub fn receipt(&mut self, receipt: &Receipt) -> ReceiptOutcome {
+        let room = self.rooms.get_mut(&receipt.room);
+        let Some(room) = room.filter(|room| room.members.contains_key(&receipt.user)) else {
+            return ReceiptOutcome::NotAMember;
+        };
+        let last_seq = room.events.len() as Seq;
+        let before = (room.read[&receipt.user], room.delivered[&receipt.user]);
+        let read_seq = before.0.max(receipt.read_seq.min(last_seq));
+        let delivered_seq = before
+            .1
+            .max(receipt.delivered_seq.min(last_seq))
+            .max(read_seq);
+        room.read.insert(receipt.user, read_seq);
+        room.delivered.insert(receipt.user, delivered_seq);
+        match (read_seq, delivered_seq) == before {
+            true => ReceiptOutcome::Known,
+            false => ReceiptOutcome::Advanced {
+                read_seq,
+                delivered_seq,
+                is_read: read_seq > before.0,
+            },
+        }
+    }
+
+    pub fn set_own(&mut self, set: &SetOwn) -> Result<bool, ErrorCode> {
+        let before = self
+            .own_view(set.room, set.user, set.now)
+            .ok_or(ErrorCode::Forbidden)?;
+        let room = self.rooms.get_mut(&set.room).expect("looked up above");
+        match set.change {
+            OwnChange::Mute(until) => {
+                if room.muted_until.get(&set.user).copied() == until {
+                    return Ok(false);
+                }
+                match until {
+                    Some(until) => room.muted_until.insert(set.user, until),
+                    None => room.muted_until.remove(&set.user),
+                };
+                if !before.archived {
+                    room.archived.remove(&set.user);
+                }
+            }
+            OwnChange::Archive(archive) if archive == before.archived => return Ok(false),
+            OwnChange::Archive(true) => {
+                room.archived.insert(set.user, room.events.len() as Seq);
+            }
+            OwnChange::Archive(false) => {
+                room.archived.remove(&set.user);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What a room is to this user alone, if a member.
+    pub fn own_view(&self, id: RoomId, user: UserId, now: UnixMs) -> Option<OwnView> {
+        let read_seq = self.read_seq(id, user)?;
+        let room = &self.rooms[&id];
+        let muted_until = room.muted_until.get(&user).copied();
+        let muted_until = muted_until.filter(|until| *until > now);
+        let spoken = |since: Seq| {
+            let mut messages = room.messages.values();
+            messages.any(|it| it.seq > since && it.kind == MessageKind::Text)
+        };
+        let archived = room.archived.get(&user);
+        Some(OwnView {
+            read_seq,
+            unread: self.unread(id, user),
+            muted_until,
+            archived: archived.is_some_and(|since| muted_until.is_some() || !spoken(*since)),
+        })
     }
 
     pub fn roles(&self, room: RoomId) -> Vec<(UserId, Role)> {

@@ -3,7 +3,9 @@
 
 use crate::harness::*;
 use crate::postgres_server::{PostgresServer, shared};
-use caffis_chat::chat::port::{Op, Store, StoreAnswer, StoreCall, StoreError};
+use caffis_chat::chat::port::{
+    Op, Receipt, ReceiptOutcome, Store, StoreAnswer, StoreCall, StoreError,
+};
 use caffis_chat::protocol::{ErrorCode, RoomId, Seq};
 use caffis_chat::store::postgres::{OpenError, PostgresOptions, PostgresStore, migrate};
 use std::path::PathBuf;
@@ -198,6 +200,41 @@ fn a_member_removed_while_his_send_waits_sends_nothing() {
     let refusal = sending.join().expect("a send").remove(0);
     assert_eq!(refusal.expect_err("refused").code, ErrorCode::Forbidden);
     assert_eq!(backend.last_seq(room), 2);
+}
+
+#[test]
+fn receipts_wait_for_nobody_neither_a_rooms_lock_nor_a_send_of_the_member() {
+    let (backend, _) = two_nodes();
+    backend.users(3);
+    let room = group_id(1, 1);
+    backend.done(create_group(1, 1, [2, 3]));
+    backend.done(send(room, 1, 1, "hello"));
+    let sql = format!(
+        "SELECT FROM chat_rooms WHERE room_id = '{room}' FOR NO KEY UPDATE;
+         UPDATE message_read_status SET read_seq = 2 WHERE room_id = '{room}' AND user_id = '{}'",
+        user(2)
+    );
+    let held = Held::begin(backend.database(), &sql);
+    let given: Vec<Receipt> = [2, 3]
+        .map(|n| Receipt {
+            room,
+            user: user(n),
+            read_seq: 2,
+            delivered_seq: 2,
+        })
+        .to_vec();
+    let advanced = |is_read| ReceiptOutcome::Advanced {
+        read_seq: 2,
+        delivered_seq: 2,
+        is_read,
+    };
+    let outcomes = backend.receipts(given.clone());
+    assert_eq!(outcomes, [ReceiptOutcome::Busy, advanced(true)]);
+    held.end("COMMIT");
+    // Only what was delivered is new by now.
+    let outcomes = backend.receipts(given);
+    assert_eq!(outcomes, [advanced(false), ReceiptOutcome::Known]);
+    assert_eq!(deadlocks(backend.database()), "0");
 }
 
 #[test]
@@ -443,7 +480,7 @@ fn nodes_that_start_together_migrate_once() {
         let epochs: Vec<_> = epochs.collect();
         assert!(epochs.iter().all(|epoch| *epoch == epochs[0]));
         let versions = server.sql(&database, "SELECT count(*) FROM schema_migrations");
-        assert_eq!(versions, "3");
+        assert_eq!(versions, "6");
     }
 }
 
@@ -634,4 +671,96 @@ fn a_storm_of_known_users_is_one_statement_a_call() {
     assert_eq!(executed("WITH resume") - before.1, calls as usize);
     // Connections that were made ready meanwhile, and nothing else.
     assert!(executed("") - before.0 <= 200);
+}
+
+#[test]
+fn of_a_block_and_a_send_that_wait_for_each_other_the_first_to_get_the_room_decides() {
+    let (backend, second) = two_nodes();
+    backend.users(2);
+    backend.done(create_direct(1, 2));
+    let room = RoomId::direct(user(1), user(2));
+    let lock = format!("SELECT FROM chat_rooms WHERE room_id = '{room}' FOR NO KEY UPDATE");
+    let waiting = |store: &Arc<dyn Store>, op: Op, waiters: usize| {
+        let store = Arc::clone(store);
+        let caller = std::thread::spawn(move || commit(&store, vec![op]).remove(0));
+        wait_for_waiters(backend.database(), waiters);
+        caller
+    };
+    let (first, mut id) = (Arc::clone(backend.store()), 0);
+    for mentions in [false, true] {
+        let mut op = || {
+            id += 1;
+            match mentions {
+                false => send(room, 2, id, "now"),
+                true => mentioning(room, 2, id, "now", [1]),
+            }
+        };
+        let held = Held::begin(backend.database(), &lock);
+        let blocking = waiting(&second, block(1, 2), 1);
+        let sending = waiting(&first, op(), 2);
+        held.end("COMMIT");
+        assert!(blocking.join().expect("a block").is_ok());
+        let refusal = sending.join().expect("a send").expect_err("refused");
+        assert_eq!(refusal.code, ErrorCode::Forbidden);
+        let held = Held::begin(backend.database(), &lock);
+        let unblocking = waiting(&second, unblock(1, 2), 1);
+        let sending = waiting(&first, op(), 2);
+        let blocking = waiting(&second, block(2, 1), 3);
+        held.end("COMMIT");
+        assert!(unblocking.join().expect("a block").is_ok());
+        assert!(sending.join().expect("a send").is_ok());
+        assert!(blocking.join().expect("a block").is_ok());
+        backend.done(unblock(2, 1));
+    }
+}
+
+#[test]
+fn a_pair_has_one_room_or_a_block_whatever_two_nodes_do_at_once() {
+    let (backend, second) = two_nodes();
+    let rounds = 40u128;
+    backend.users(2 * rounds);
+    let (mut opened, mut refused) = (0, 0);
+    for round in 0..rounds {
+        let (a, b) = (2 * round + 1, 2 * round + 2);
+        let room = RoomId::direct(user(a), user(b));
+        let with_block = round % 2 == 1;
+        let mut ops = vec![create_direct(a, b), create_direct(b, a)];
+        if with_block {
+            ops.push(block(b, a));
+            // Where the locks of the users are met the other way round.
+            ops.push(block(a, b));
+        }
+        let barrier = Arc::new(Barrier::new(ops.len()));
+        let callers: Vec<_> = ops
+            .into_iter()
+            .enumerate()
+            .map(|(n, op)| {
+                let store = [backend.store(), &second][n % 2];
+                let (store, barrier) = (Arc::clone(store), Arc::clone(&barrier));
+                std::thread::spawn(move || {
+                    barrier.wait();
+                    commit(&store, vec![op]).remove(0)
+                })
+            })
+            .collect();
+        let mut made = 0;
+        for (n, caller) in callers.into_iter().enumerate() {
+            match caller.join().expect("a caller") {
+                Ok(done) if n < 2 => made += usize::from(created(&done).1),
+                Ok(done) => assert!(block_of(&done).1),
+                Err(refusal) => {
+                    assert_eq!(refusal.code, ErrorCode::Forbidden);
+                    assert!(with_block && n < 2);
+                    refused += 1;
+                }
+            }
+        }
+        let found = backend.open_room(room);
+        assert_eq!(found.is_some(), made == 1);
+        assert!(made == 1 || with_block && made == 0);
+        assert!(found.is_none_or(|found| found.severed == with_block));
+        opened += made;
+    }
+    assert!(opened >= rounds as usize / 2, "{opened} and {refused}");
+    assert_eq!(deadlocks(backend.database()), "0");
 }

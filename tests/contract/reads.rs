@@ -6,7 +6,7 @@ use caffis_chat::chat::port::{EventsRead, HistoryPage, HistoryRead, ListRead, Si
 use caffis_chat::chat::port::{RoomsPage, StoreAnswer};
 use caffis_chat::limits;
 use caffis_chat::protocol::event::RoomEventBody;
-use caffis_chat::protocol::{ErrorCode, RoomId, Seq, UserId};
+use caffis_chat::protocol::{ErrorCode, RoomId, Seq, UnixMs, UserId};
 
 fn seqs(backend: &Backend, read: EventsRead) -> Vec<Seq> {
     let page = backend.events(read);
@@ -274,6 +274,7 @@ fn rooms_are_listed_by_activity_page_by_page() {
                 cursor,
                 limit: 10,
                 archived: false,
+                now: UnixMs(START_MS),
             };
             let page = list(&backend, read).expect("a page");
             pages += 1;
@@ -287,7 +288,7 @@ fn rooms_are_listed_by_activity_page_by_page() {
         let rooms: Vec<RoomId> = found.iter().map(|listed| listed.room.room_id).collect();
         assert!(rooms.iter().eq(expected.iter().map(|(_, room)| room)));
         let newest = &found[0];
-        assert_eq!((newest.unread, newest.read_seq), (1, 1));
+        assert_eq!((newest.own.unread, newest.own.read_seq), (1, 1));
         let last = newest.last_message.as_ref().expect("a message");
         assert_eq!(last.text.as_deref(), Some("the newest"));
         assert_eq!(
@@ -303,7 +304,7 @@ fn rooms_are_listed_by_activity_page_by_page() {
 }
 
 #[test]
-fn a_list_knows_its_own_cursors_only_and_has_no_archive() {
+fn a_list_knows_its_own_cursors_only() {
     for backend in Backend::all() {
         backend.users(1);
         backend.done(create_group(1, 1, []));
@@ -312,6 +313,7 @@ fn a_list_knows_its_own_cursors_only_and_has_no_archive() {
             cursor: cursor.map(str::to_owned),
             limit: 10,
             archived,
+            now: UnixMs(START_MS),
         };
         for cursor in ["", "-", "x", "1-2", "ffffffffffffffffff-00", "\u{0}", "1-é"] {
             let refused = list(&backend, read(Some(cursor), false)).expect_err("refused");

@@ -26,7 +26,7 @@ fn a_group_opens_with_its_creator_as_owner_and_everybody_has_read_its_first_even
             assert_eq!(backend.role(room.room_id, n), Some(role));
             let seen = backend.get_room(room.room_id, n).expect("a member");
             assert_eq!(seen.room, *room);
-            assert_eq!(seen.read_seq, 1);
+            assert_eq!(seen.own.read_seq, 1);
             for member in seen.room.members {
                 assert_eq!((member.read_seq, member.delivered_seq), (1, 1));
             }
@@ -292,11 +292,11 @@ fn a_new_member_has_read_up_to_the_join_and_one_who_returns_too() {
         backend.done(send(room, 1, 1, "before"));
         let joined = changed(&backend.done(add(room, 1, [2])));
         assert_eq!(joined, Some(3));
-        assert_eq!(backend.get_room(room, 2).expect("a member").read_seq, 3);
+        assert_eq!(backend.get_room(room, 2).expect("a member").own.read_seq, 3);
         backend.done(leave(room, 2));
         backend.done(send(room, 1, 2, "meanwhile"));
         backend.done(add(room, 1, [2]));
-        assert_eq!(backend.get_room(room, 2).expect("a member").read_seq, 6);
+        assert_eq!(backend.get_room(room, 2).expect("a member").own.read_seq, 6);
         backend.done(send(room, 1, 3, "after"));
         let rooms = backend.sign_in(2).rooms;
         assert_eq!(rooms[0].described.as_ref().map(|room| room.unread), Some(1));
@@ -465,7 +465,7 @@ fn a_large_room_works_like_a_small_one() {
         }
         let seen = backend.get_room(room, 777).expect("a member");
         assert_eq!((seen.room.last_seq, seen.room.member_count), (1_501, 1_000));
-        assert_eq!(seen.read_seq, 501 + 777);
+        assert_eq!(seen.own.read_seq, 501 + 777);
         assert_eq!(seen.room.members.len(), limits::ROOM_MEMBERS_SHOWN_MAX);
         let opened = backend.open_room(room).expect("a room");
         let mut members: Vec<_> = opened.members.iter().map(|(user, _)| *user).collect();
@@ -504,15 +504,18 @@ fn the_watermarks_of_thousands_of_sends_are_all_kept() {
             for (n, answer) in (1..=1_000u64).step_by(97).zip(answers) {
                 let found = answer.expect("a member");
                 if u128::from(n) <= senders {
-                    assert_eq!(found.read_seq, first + n, "user {n} in round {round}");
+                    assert_eq!(found.own.read_seq, first + n, "user {n} in round {round}");
                 } else {
-                    assert!(found.read_seq > 1 && found.read_seq <= first, "user {n}");
+                    assert!(
+                        found.own.read_seq > 1 && found.own.read_seq <= first,
+                        "user {n}"
+                    );
                 }
                 assert_eq!(found.room.last_seq, last_seq);
                 for member in &found.room.members {
                     assert_eq!(member.read_seq, member.delivered_seq);
                     let own = member.user_id == user(n as u128);
-                    assert!(!own || member.read_seq == found.read_seq);
+                    assert!(!own || member.read_seq == found.own.read_seq);
                 }
             }
         }

@@ -11,6 +11,8 @@
 
 #[path = "../support/line.rs"]
 mod line;
+#[path = "../support/openapi.rs"]
+mod openapi;
 #[path = "../support/postgres.rs"]
 mod postgres;
 #[path = "../support/redis.rs"]
@@ -21,6 +23,7 @@ mod support;
 
 mod bad_frames;
 mod bad_requests;
+mod blocks;
 mod changes;
 mod crash;
 mod crowds;
@@ -33,8 +36,11 @@ mod members;
 mod messages;
 mod presence;
 mod rates;
+mod receipts;
+mod rest;
 mod resume;
 mod rooms;
+mod search;
 mod session;
 mod slow;
 mod store_full;

@@ -64,8 +64,8 @@ fn commands_above_the_limit_are_refused_too() {
         .filter(|reply| reply["type"] == "error")
         .count();
     assert!((20..=40).contains(&refused), "{refused}");
-    // Of one connection: another one of the same user has its own.
-    server.connect(&client.user).round_trip();
+    // Of one user: another one has their own.
+    server.connect(&User::new("Ada")).round_trip();
 }
 
 #[test]

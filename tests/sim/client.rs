@@ -2,6 +2,7 @@
 //! it is sent against what it was promised.
 
 use crate::node::At;
+use crate::receipts::Receipts;
 use caffis_chat::chat::ConnId;
 use caffis_chat::protocol::{RoomId, Seq, UserId};
 use serde_json::{Value, json};
@@ -285,6 +286,7 @@ pub struct Client {
     pub epoch: String,
     /// The store has lost some of its history since then.
     pub may_be_ahead: bool,
+    pub receipts: Receipts,
     next_request: u64,
     pub closes: BTreeMap<u16, u32>,
 }
@@ -302,6 +304,7 @@ impl Client {
             last_host: 0,
             epoch: String::new(),
             may_be_ahead: false,
+            receipts: Receipts::default(),
             next_request: 1,
             closes: BTreeMap::new(),
         }
@@ -315,6 +318,22 @@ impl Client {
             wire.to_server
                 .push(json!({"id": id, "type": kind, "data": data}).to_string());
         }
+    }
+
+    /// Says something to which there is no reply.
+    pub fn tell(&mut self, kind: &str, data: &Value) {
+        if let Some(wire) = &mut self.wire {
+            wire.to_server
+                .push(json!({"type": kind, "data": data}).to_string());
+        }
+    }
+
+    /// Sends a message, until it is acknowledged.
+    pub fn say(&mut self, room: RoomId, id: Uuid) {
+        let text = "everybody reads this".to_owned();
+        let pending = Pending { room, id, text };
+        self.send(&pending);
+        self.pending.push(pending);
     }
 
     /// The first frame of a connection.
@@ -396,6 +415,17 @@ impl Client {
                     .map(drop)
                     .ok_or(format!("room.removed for {room}, which is not had"))
             }
+            "receipt.updated" => {
+                let room = room_of(&frame["room_id"])?;
+                if !self.rooms.contains_key(&room) {
+                    return Err(format!("a receipt of a room that is not had: {frame}"));
+                }
+                self.receipts.updated(self.user, room, &frame["data"])
+            }
+            "unread.updated" => {
+                let room = room_of(&frame["data"]["room_id"])?;
+                self.receipts.own_updated(room, &frame["data"])
+            }
             "server.draining" | "server.closing" => Ok(()),
             _ => self.on_event(&frame, truth),
         }
@@ -410,6 +440,10 @@ impl Client {
         let epoch = data["epoch"].as_str().unwrap_or_default().to_owned();
         let same_epoch = epoch == self.epoch;
         self.epoch = epoch;
+        self.receipts.new_connection();
+        if !same_epoch || self.may_be_ahead {
+            self.receipts.forget();
+        }
         let mut member_of = BTreeSet::new();
         let mut catch_up = Vec::new();
         for room in data["rooms"].as_array().into_iter().flatten() {
@@ -419,6 +453,8 @@ impl Client {
                 continue;
             }
             member_of.insert(id);
+            let is_same = same_epoch && !self.may_be_ahead;
+            self.receipts.ready(id, room, is_same)?;
             let known = self.rooms.contains_key(&id);
             let view = self.rooms.entry(id).or_default();
             view.catching_up = None;
@@ -501,6 +537,7 @@ impl Client {
             Asked::History(room) => {
                 for message in data["messages"].as_array().into_iter().flatten() {
                     truth.message(room, message)?;
+                    self.receipts.spoke(room, message);
                     if let Some(view) = self.rooms.get_mut(&room) {
                         view.show(message);
                     }
@@ -604,6 +641,7 @@ impl Client {
             .as_u64()
             .ok_or(format!("not an event: {frame}"))?;
         truth.event(room, seq, frame)?;
+        self.receipts.spoke(room, &frame["data"]["message"]);
         truth.crossed += u64::from(truth.is_from_elsewhere(room, seq, self.last_host));
         let user = self.user;
         let Some(view) = self.rooms.get_mut(&room) else {

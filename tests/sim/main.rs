@@ -9,6 +9,7 @@ mod client;
 mod network;
 mod node;
 mod people;
+mod receipts;
 mod relay;
 mod report;
 mod rng;
@@ -105,6 +106,8 @@ fn seeds_are_clean() {
             ("moves", total.moves),
             ("late writes", total.late_writes),
             ("crossed", total.crossed),
+            ("receipts told", total.receipts_told),
+            ("unread told", total.unread_told),
             ("changed", total.changed),
             ("added across", total.added_across),
             ("relay sent", total.relay_sent),

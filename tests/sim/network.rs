@@ -127,6 +127,7 @@ impl World {
             let client = &mut self.clients[place];
             let acked_before = self.truth.acked.len();
             client.frame(&text, &mut self.truth)?;
+            self.check_receipt(&text)?;
             if self.truth.acked.len() > acked_before {
                 self.check_newest_ack(place, &text)?;
             }

@@ -81,6 +81,11 @@ impl World {
             };
             self.clients[place].request(kind, data);
         } else if self.rng.permille(150) {
+            self.give_receipt(place, room);
+        } else if self.rng.permille(10) {
+            let kind = ["room.mute", "room.archive"][self.rng.below(2)];
+            self.clients[place].request(kind, json!({ "room_id": room }));
+        } else if self.rng.permille(150) {
             self.change_a_message(place, room);
         } else if self.rng.permille(50) && !self.clients[place].done.is_empty() {
             // A retry of what was acknowledged long ago.

@@ -42,6 +42,10 @@ report! {
     crossed,
     /// The same of `room.added`.
     added_across,
+    /// Receipts of others that clients were told.
+    receipts_told,
+    /// Times that a client was told what another device of its user had read.
+    unread_told,
     /// Messages of the relay, for each node that follows.
     relay_sent,
     relay_lost,

@@ -157,7 +157,7 @@ impl World {
         rooms
     }
 
-    fn last_seqs(&mut self) -> BTreeMap<RoomId, Seq> {
+    pub fn last_seqs(&mut self) -> BTreeMap<RoomId, Seq> {
         let rooms = self.known_rooms();
         match self.store.read(
             self.unix(),

@@ -5,7 +5,7 @@
 //! Simulated: time, sockets, the mesh's rings, the queue in front of the store, the relay, faults.
 //!
 //! Continued in [`crate::node`], [`crate::store`], [`crate::relay`], [`crate::network`],
-//! [`crate::people`] and [`crate::verdict`].
+//! [`crate::people`], [`crate::receipts`] and [`crate::verdict`].
 
 use crate::client::{Client, Truth};
 use crate::node::Host;
@@ -196,6 +196,7 @@ impl World {
         if quiet == 0 {
             return Err(format!("does not settle: {}", self.unsettled()));
         }
+        self.read_everything()?;
         self.compare()?;
         for host in 0..self.hosts.len() {
             self.count_node(host);
@@ -209,6 +210,9 @@ impl World {
         self.report.events = self.truth.events.len() as u64;
         self.report.crossed = self.truth.crossed;
         self.report.added_across = self.truth.added_across;
+        let receipts = self.clients.iter().map(|client| &client.receipts);
+        self.report.receipts_told = receipts.clone().map(|it| it.receipts).sum();
+        self.report.unread_told = receipts.map(|it| it.unread).sum();
         Ok(())
     }
 
@@ -218,7 +222,7 @@ impl World {
     }
 
     /// One thing happens, on each node.
-    fn step(&mut self) -> Result<(), String> {
+    pub fn step(&mut self) -> Result<(), String> {
         self.report.steps += 1;
         self.now_us += match self.rng.below(100) {
             0..2 if !self.calm => self.rng.below(5_000_000) as u64,

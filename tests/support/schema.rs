@@ -132,7 +132,7 @@ fn compile() -> BTreeMap<String, Validator> {
 }
 
 /// Refuses unknown fields in every object that names its fields.
-fn close(schema: &mut Value, definitions: &Value) {
+pub fn close(schema: &mut Value, definitions: &Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(|item| close(item, definitions)),
         Value::Object(object) => {
@@ -159,11 +159,13 @@ fn is_properties(value: &Value) -> bool {
     })
 }
 
-/// An object that has the fields of another one and its own (`allOf` and `properties`): becomes
+/// An object that has the fields of another one and its own (`allOf` or `$ref`, and `properties`): becomes
 /// one object, because each half alone would refuse the fields of the other.
 fn inline_base(object: &mut Map<String, Value>, definitions: &Value) {
-    let Some(Value::Array(bases)) = object.remove("allOf") else {
-        return;
+    let bases = match (object.remove("allOf"), object.remove("$ref")) {
+        (Some(Value::Array(bases)), None) => bases,
+        (None, Some(base)) => vec![serde_json::json!({"$ref": base})],
+        _ => return,
     };
     for base in bases {
         let path = base["$ref"].as_str().expect("a base is a reference");

@@ -5,7 +5,7 @@
 // connection ends are forgotten, and chat.ts asks again after `ready`.
 //
 // Next: chat.ts.
-import type { Data, Frame, Request } from "./protocol";
+import { UNANSWERED, type Data, type Frame, type Request } from "./protocol";
 
 export interface Connection {
   phase: "waiting" | "opening" | "ready" | "stopped";
@@ -53,6 +53,8 @@ function open(state: Connection, now: number): Step {
 }
 
 function ask(state: Connection, request: Request): Step {
+  // The first of its kind has an id, so that a server that does not know it says so; then none is needed.
+  if (UNANSWERED.has(request.type) && [...state.inFlight.values()].some(({ type }) => type === request.type)) return [state, [{ do: "send", request }]];
   const inFlight = new Map(state.inFlight).set(state.nextId, request);
   return [{ ...state, nextId: state.nextId + 1, inFlight }, [{ do: "send", request, id: state.nextId }]];
 }

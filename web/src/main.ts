@@ -1,18 +1,19 @@
 // Gives the pure parts a clock, a socket, storage and the page. Nothing is decided here.
 import * as chats from "./chat";
 import { idle, step, type Connection, type Effect, type Happening } from "./connection";
-import { uuid7, type Frame, type Request } from "./protocol";
+import { uuid7, type Change, type Frame, type Request } from "./protocol";
 import { mount } from "./ui";
 import { view } from "./view";
 
 interface Token { token: string; user_id: string }
-interface Login extends Token { name: string; device_id: string; outbox: chats.Unsent[] }
+interface Login extends Token { name: string; device_id: string; presence?: string }
 const LOGIN_MS_MAX = 10_000;
 const RETRY_MS = 1_000;
 const DRAW_AFTER_MS = 16;
 const TIMER_MS_MAX = 60_000;
+const PULSE_MS = 1_000;
 
-// Of this tab alone, so that two tabs can be two people, and a reload neither signs out nor forgets a send.
+// Of this tab alone, so that two tabs can be two people, and a reload does not sign out.
 let login = JSON.parse(sessionStorage.getItem("login") ?? "null") as Login | null;
 let chat = chats.empty("", []);
 let connection: Connection = idle;
@@ -87,7 +88,8 @@ function close(): void {
 
 function enter(as: Login | null): void {
   close();
-  [login, connection, chat] = [as, idle, chats.empty(as?.user_id ?? "", as?.outbox ?? [])];
+  [login, connection, chat] = [as, idle, chats.empty(as?.user_id ?? "", as ? kept(as.user_id) : [])];
+  chat.state = as?.presence ?? chat.state;
   if (login) feed({ on: "time" });
   changed();
 }
@@ -97,38 +99,125 @@ const failed = (error: Error): void => {
   changed();
 };
 
+const now = () => Date.now();
+/** Ids in the order in which they were made, also within one millisecond. */
+let lastIdMs = 0;
+const id = () => uuid7((lastIdMs = Math.max(now(), lastIdMs + 1)));
+const named = (all: string[]) => Promise.all(all.map((name) => ask(name).then(({ user_id }) => user_id)));
+/** What was done, and the requests that follow from it. */
+const did = (all: Request[]): void => (requests(all), changed());
+/** What is asked once, and not again by itself after a reconnect. */
+const wish = (all: Request[]): void => {
+  if (all.length && connection.phase !== "ready") return failed(new Error("Not connected: please try again in a moment"));
+  did(all);
+};
+const message = (seq: number) => ({ room_id: chat.open, message_seq: seq });
+const change = (one: Change): void => did(chats.changeMessage(chat, one));
+
 const draw = mount({
-  leave: () => enter(null),
-  login: (name) => void ask(name).then((told) => enter({ name, device_id: uuid7(Date.now()), outbox: [], ...told }), failed),
-  talk: (name) => void ask(name).then(({ user_id }) => {
-    const data = { kind: "direct" as const, member_ids: [user_id], client_room_id: uuid7(Date.now()) };
-    requests([{ type: "room.create", data }]);
-  }, failed),
-  open: (room_id) => (requests(chats.open(chat, room_id)), changed()),
-  send: (text) => {
-    const all = chats.send(chat, text, uuid7(Date.now()), new Date().toISOString());
-    keep(); // before the request, and before anything can go wrong
-    requests(all);
+  leave: () => {
+    if (login) for (const { client_msg_id } of chat.outbox) localStorage.removeItem(place(login.user_id, client_msg_id));
+    enter(null);
+  },
+  login: (name) => void ask(name).then((told) => enter({ name, device_id: id(), ...told }), failed),
+  state: (state) => {
+    chat.state = state;
+    if (login) login.presence = state;
     changed();
   },
+  talk: (name) => void named([name]).then((member_ids) => wish([{ type: "room.create", data: { kind: "direct", member_ids, client_room_id: id() } }]), failed),
+  group: (title, names) => void named(names).then((all) => {
+    const member_ids = all.filter((id) => id !== chat.me);
+    wish([{ type: "room.create", data: { kind: "group", member_ids, ...(title && { title }), client_room_id: id() } }]);
+  }, failed),
+  open: (room_id) => did([...chats.typing(chat, false, now()), ...chats.open(chat, room_id)]),
+  send: (draft) => {
+    const all = chats.send(chat, draft, id(), new Date().toISOString());
+    keep(); // before the request, and before anything can go wrong
+    did(all);
+  },
+  edit: (seq, text) => {
+    const { revision } = chat.rooms.get(chat.open)?.messages.get(seq) ?? {};
+    change({ type: "message.edit", data: { ...message(seq), text, ...(revision !== undefined && { expected_revision: revision }) } });
+  },
+  react: (seq, emoji, add) => change({ type: add ? "reaction.add" : "reaction.remove", data: { ...message(seq), emoji } }),
+  remove: (seq) => change({ type: "message.delete", data: message(seq) }),
+  pin: (seq, is) => change({ type: is ? "message.pin" : "message.unpin", data: message(seq) }),
+  report: (seq) => change({ type: "message.report", data: message(seq) }),
+  retry: (unsent) => did(chats.retry(chat, unsent)),
+  discard: (unsent) => (chats.discard(chat, unsent), changed()),
+  retryOp: (op, isWanted) => did(chats.retryOp(chat, op, isWanted)),
   older: () => requests(chats.older(chat)),
+  newer: () => requests(chats.newer(chat)),
+  newest: () => {
+    const held = chat.rooms.get(chat.open);
+    if (held) chats.newest(held);
+    did(chats.older(chat, true));
+  },
+  jump: (seq) => did(chats.jump(chat, chat.open, seq)),
+  jumped: () => (chat.jump = undefined),
+  seen: (seq) => {
+    const { unread, seen } = chat.rooms.get(chat.open) ?? {};
+    chats.read(chat, seq);
+    if (chat.rooms.get(chat.open)?.seen !== seen || chat.rooms.get(chat.open)?.unread !== unread) changed();
+  },
+  typing: (is) => requests(chats.typing(chat, is, now())),
+  search: (query, here) => wish(chats.search(chat, query, here && chat.open ? chat.open : undefined)),
+  searchOn: () => did(chats.searchOn(chat)),
+  visit: (room_id, seq) => did(chats.visit(chat, room_id, seq)),
+  room: (room_id, { type, data }) => wish([{ type, data: { ...data, room_id } } as Request]),
+  invite: (names) => void named(names).then((user_ids) => wish([{ type: "room.members.add", data: { room_id: chat.open, user_ids } }]), failed),
+  morePeople: () => {
+    const cursor = chat.rooms.get(chat.open)?.membersCursor;
+    wish([{ type: "room.members.list", data: { room_id: chat.open, ...(cursor && { cursor }) } }]);
+  },
+  block: (user_id, is) => wish([{ type: is ? "user.block" : "user.unblock", data: { user_id } }]),
+  away: () => requests(chats.archived(chat)),
+  hush: () => ((chat.notice = ""), changed()),
 });
 
 /** Draws once per burst, by a timer: animation frames stop in a hidden tab while messages do not. */
 function changed(): void {
   drawing ||= window.setTimeout(() => {
     drawing = 0;
-    if (!document.hidden) chats.read(chat);
+    chat.looking = !document.hidden;
     keep();
     draw(view(login?.name ?? "", chat, connection));
   }, DRAW_AFTER_MS);
 }
 
-function keep(): void {
-  if (login) login.outbox = chat.outbox;
-  sessionStorage.setItem("login", JSON.stringify(login));
+// What is not stored yet outlives the page and the tab: one entry each, so that two tabs of one user do not
+// overwrite each other's. Both may send it, which its id makes one message.
+const place = (user_id: string, client_msg_id: string) => `unsent ${user_id} ${client_msg_id}`;
+const stored = new Map<string, string>();
+
+function kept(user_id: string): chats.Unsent[] {
+  stored.clear();
+  for (const key of Object.keys(localStorage)) if (key.startsWith(place(user_id, ""))) stored.set(key, localStorage.getItem(key) ?? "");
+  // The ids are of the time at which they were made.
+  return [...stored].sort(([one], [other]) => (one < other ? -1 : 1)).map(([, text]) => JSON.parse(text) as chats.Unsent);
 }
 
+function keep(): void {
+  sessionStorage.setItem("login", JSON.stringify(login));
+  if (!login) return;
+  const wanted = new Map(chat.outbox.map(({ sending: _, ...unsent }) => [place(chat.me, unsent.client_msg_id), JSON.stringify(unsent)]));
+  for (const key of [...stored.keys()]) if (!wanted.has(key)) stored.delete(key), localStorage.removeItem(key);
+  for (const [key, text] of wanted) {
+    if (stored.get(key) === text) continue;
+    stored.set(key, text);
+    // Where nothing can be kept it is sent all the same.
+    try { localStorage.setItem(key, text); } catch { chat.notice = "This browser keeps nothing: do not leave before all is sent."; }
+  }
+}
+
+setInterval(() => {
+  if (connection.phase !== "ready") return;
+  const due = chats.pulse(chat, now());
+  if (due.length) did(due);
+}, PULSE_MS);
+// "Last seen" grows old by itself.
+setInterval(changed, TIMER_MS_MAX);
 document.onvisibilitychange = changed;
 window.ononline = () => feed({ on: "wake" });
 enter(login);

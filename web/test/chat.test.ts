@@ -1,41 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as chats from "../src/chat";
-import type { Chat } from "../src/chat";
 import { idle } from "../src/connection";
-import type { Data, Frame, Message, Request, Room } from "../src/protocol";
+import type { Request } from "../src/protocol";
 import { view } from "../src/view";
-
-const AT = "2030-01-01T12:00:00.000Z";
-const members = [{ user_id: "ada", name: "Ada" }, { user_id: "bob", name: "Bob" }];
-const room = (more: Partial<Room> = {}): Room => ({ room_id: "r", kind: "direct", last_seq: 10, members, ...more });
-const message = (seq: number, more: Partial<Message> = {}): Message =>
-  ({ seq, changed_seq: seq, kind: "text", sender_id: "bob", text: `m${seq}`, created_at: AT, ...more });
-const created = (seq: number, more: Partial<Message> = {}): Frame =>
-  ({ type: "message.created", room_id: "r", seq, ts: AT, data: { message: message(seq, more) } });
-const history = (where: object): Request => ({ type: "history.get", data: { room_id: "r", limit: chats.PAGE_MESSAGES, ...where } });
-const answer = (chat: Chat, request: Request, data: Data): Request[] => chats.reply(chat, request, { type: "ack", data });
-const sends = (all: Request[]) => all.flatMap((one) => (one.type === "message.send" ? [one.data.client_msg_id] : []));
-const of = (all: Request[], type: string) => all.filter((one) => one.type === type);
-const texts = (chat: Chat) => view("Ada", chat, idle).lines.map((line) => line.text);
-const position = (chat: Chat) => chats.resume(chat)?.rooms["r"];
-const send = (chat: Chat, id: string) => chats.send(chat, id, id, AT);
-const acked = (chat: Chat, id: string, seq: number) =>
-  answer(chat, { type: "message.send", data: { room_id: "r", client_msg_id: id, kind: "text", text: id } }, { seq });
-
-/** Ada, in room r with Bob, at position 10 with messages 9 and 10 on the page. */
-function talking(): Chat {
-  const chat = chats.empty("ada", []);
-  chats.ready(chat, { epoch: "e1", rooms: [room({ recovered: false, reason: "not_requested" })] });
-  assert.deepEqual(chats.open(chat, "r"), [history({ before_seq: 11 })]);
-  answer(chat, history({ before_seq: 11 }), { messages: [message(9), message(10)], has_more: true, last_seq: 10 });
-  return chat;
-}
+import { AT, acked, answer, created, history, lines, message, of, position, room, send, sends, talking, texts } from "./support";
 
 test("a room that was not held is taken from its last_seq, and nothing is caught up", () => {
   const chat = chats.empty("ada", []);
   const requests = chats.ready(chat, { epoch: "e1", rooms: [room({ recovered: false, reason: "not_requested" })] });
-  assert.deepEqual(requests, [{ type: "rooms.list", data: {} }]);
+  assert.deepEqual(of(requests, "history.get"), []);
+  assert.deepEqual(of(requests, "rooms.list").length, 1);
   assert.deepEqual(chats.resume(chat), { epoch: "e1", rooms: { r: 10 } });
 });
 
@@ -49,13 +24,13 @@ test("events move the position one by one, and old ones are ignored", () => {
 test("an own send stands once: pending, then acked, then as its event", () => {
   const chat = talking();
   assert.deepEqual(sends(send(chat, "a")), ["a"]);
-  const mark = () => view("Ada", chat, idle).lines.at(-1)?.mark;
-  assert.equal(mark(), "sending …");
+  const state = () => lines(chat).at(-1)?.state;
+  assert.equal(state(), "sending");
   acked(chat, "a", 11);
-  assert.equal(mark(), "✓");
+  assert.equal(state(), "sent");
   chats.event(chat, created(11, { sender_id: "ada", client_msg_id: "a", text: "a" }));
   assert.deepEqual(texts(chat), ["m9", "m10", "a"]);
-  assert.equal(mark(), " ✓");
+  assert.equal(state(), "sent");
 });
 
 test("an own send stands once when the event is before the ack, too", () => {
@@ -98,7 +73,7 @@ test("a refusal for good is shown and not retried, and the next one goes", () =>
   const request: Request = { type: "message.send", data: { room_id: "r", client_msg_id: "a", kind: "text", text: "a" } };
   const error = { code: "forbidden", message: "not a member", temporary: false };
   assert.deepEqual(sends(chats.reply(chat, request, { type: "error", error })), ["b"]);
-  assert.equal(view("Ada", chat, idle).lines.at(-2)?.mark, "not sent: not a member");
+  assert.equal(lines(chat).at(-2)?.error, "Not sent: not a member");
   assert.deepEqual(sends(chats.ready(chat, { epoch: "e1", rooms: [room({ recovered: true })] })), ["b"]);
 });
 
@@ -110,10 +85,10 @@ test("what could not be recovered is pulled page by page; live events wait for t
   assert.equal(position(chat), 10);
   const first = answer(chat, history({ after_seq: 10 }), { messages: [message(11)], has_more: true, next_after_seq: 400, last_seq: 501 });
   assert.deepEqual(first, [history({ after_seq: 400 })]);
-  assert.equal(position(chat), 400);
+  assert.equal(position(chat), 10, "what changed before 400 and again after it is still to come");
   chats.event(chat, created(502));
   const last = answer(chat, history({ after_seq: 400 }), { messages: [message(450), message(501)], has_more: false, next_after_seq: 501, last_seq: 501 });
-  assert.deepEqual(last, []);
+  assert.deepEqual(of(last, "history.get"), []);
   assert.equal(position(chat), 502);
   assert.deepEqual(texts(chat), ["m9", "m10", "m11", "m450", "m501", "m502"]);
 });
@@ -135,6 +110,8 @@ test("a hole in the events, and room.gap, are caught up once", () => {
   assert.deepEqual(chats.event(chat, created(14)), []);
   assert.deepEqual(chats.event(chat, { type: "room.gap", room_id: "r", data: { last_seq: 14 } }), []);
   answer(chat, history({ after_seq: 10 }), { messages: [11, 12, 13].map((seq) => message(seq)), has_more: false, next_after_seq: 13, last_seq: 13 });
+  assert.equal(position(chat), 10, "the gap was up to 14");
+  answer(chat, history({ after_seq: 13 }), { messages: [message(14)], has_more: false, next_after_seq: 14, last_seq: 14 });
   assert.equal(position(chat), 14);
   assert.deepEqual(texts(chat), ["m9", "m10", "m11", "m12", "m13", "m14"]);
   assert.deepEqual(chats.event(chat, { type: "room.gap", room_id: "r", data: { last_seq: 20 } }), [history({ after_seq: 14 })]);
@@ -200,27 +177,34 @@ test("the answer to room.create opens the room and does not turn its position ba
   chats.event(chat, { type: "room.added", room_id: "r", data: { room: room({ last_seq: 1 }), last_seq: 1 } });
   chats.event(chat, created(2));
   const request: Request = { type: "room.create", data: { kind: "direct", member_ids: ["bob"], client_room_id: "c" } };
-  assert.deepEqual(answer(chat, request, { room: room({ last_seq: 1 }) }), []);
+  assert.deepEqual(of(answer(chat, request, { room: room({ last_seq: 1 }) }), "history.get"), []);
   assert.equal(chat.open, "r");
   assert.equal(position(chat), 2);
 });
 
 test("unread counts others' messages, live and caught up, until they are seen", () => {
   const chat = talking();
+  chat.looking = false;
   const unread = () => view("Ada", chat, idle).rooms[0]?.unread;
-  chats.event(chat, created(11));
-  chats.event(chat, created(12, { sender_id: "ada" }));
+  chats.event(chat, created(11, { sender_id: "ada" }));
+  assert.equal(unread(), 0, "who answers has read");
+  chats.event(chat, created(12));
   assert.equal(unread(), 1);
-  chats.ready(chat, { epoch: "e1", rooms: [room({ last_seq: 15, unread: 9, recovered: false, reason: "too_much" })] });
+  chats.ready(chat, { epoch: "e1", rooms: [room({ last_seq: 15, read_seq: 11, unread: 3, recovered: false, reason: "too_much" })] });
   answer(chat, history({ after_seq: 12 }), { messages: [message(9, { changed_seq: 14 }), message(13), message(15)], has_more: false, next_after_seq: 15, last_seq: 15 });
   assert.equal(unread(), 3, "each once; an old one that changed is not new");
-  chats.read(chat);
+  chats.read(chat, 15);
+  assert.equal(unread(), 3, "the page is hidden");
+  chat.looking = true;
+  chats.read(chat, 13);
+  assert.equal(unread(), 1);
+  chats.read(chat, 15);
   assert.equal(unread(), 0);
 });
 
 test("members who come and go are told in small lines, live and from history alike", () => {
   const chat = talking();
-  const joined = { user_id: "cy", name: "Cy", role: "member", actor_id: "bob" };
+  const joined = { user_id: "cy", name: "Cy", role: "member" as const, actor_id: "bob" };
   chats.event(chat, { type: "member.joined", room_id: "r", seq: 11, ts: AT, data: joined });
   chats.event(chat, { type: "member.left", room_id: "r", seq: 12, ts: AT, data: { user_id: "cy", actor_id: "cy" } });
   assert.deepEqual(texts(chat).slice(2), ["Bob added Cy", "Cy left"]);

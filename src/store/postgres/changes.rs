@@ -9,6 +9,7 @@ use crate::limits;
 use crate::protocol::reply::MessageChanged;
 use crate::protocol::view::{Mention, Role, RoomKind};
 use crate::protocol::{Seq, UnixMs};
+use crate::store::blocks;
 use crate::store::changes::{self, KeptChange, KeptReaction, event_name};
 use crate::store::common::{from_json, int, to_json};
 use serde_json::{Value, json};
@@ -54,6 +55,7 @@ pub(super) fn change_json(seq: Seq, change: &MessageChange) -> String {
     };
     asked["seq"] = int(seq).into();
     asked["type"] = event_name(change).into();
+    asked["severed"] = access::may_change_severed(change).into();
     asked["own"] = ranks(Action::of(change, true));
     asked["other"] = ranks(Action::of(change, false));
     asked.to_string()
@@ -78,6 +80,10 @@ pub(super) fn title_json(title: Option<&str>) -> String {
 pub(super) fn decode(op: &Op, row: &Row, code: i32) -> Result<OpOutcome, Failure> {
     let (seq, change) = match (&op.kind, code) {
         (_, 24) => return Ok(Err(changes::not_all())),
+        (OpKind::SetBlock { user, blocked }, 27) => {
+            return super::blocks::decode(op.actor, *user, *blocked, row);
+        }
+        (_, 28) => return Ok(Err(blocks::too_many())),
         (_, 26) => return Ok(Err(changes::no_member())),
         (_, 25) => return Ok(Err(changes::mentions_a_stranger())),
         (OpKind::ChangeMessage { seq, change }, _) => (*seq, change),

@@ -17,6 +17,7 @@ use crate::protocol::event::{RoomEvent, RoomEventBody};
 use crate::protocol::reply::Sent;
 use crate::protocol::view::{RoomKind, SystemEvent};
 use crate::protocol::{ClientMsgId, ErrorCode, RoomId, UnixMs, UserId};
+use crate::store::blocks;
 use crate::store::changes::not_a_member;
 use crate::store::common::{
     from_json, int, is_well_formed, refuse, room_hash, send_hash, sent, system_body, text_message,
@@ -118,6 +119,10 @@ async fn once(
             // Parsing refuses it, so this is our own fault; the database takes no such text.
             tracing::error!(room = %op.room, "a text with U+0000 came to the store");
             outcomes.push(Some(refuse(ErrorCode::Internal, "the write failed")));
+        } else if let OpKind::SetBlock { user, .. } = &op.kind
+            && !blocks::is_well_formed(op.room, op.actor, *user)
+        {
+            outcomes.push(Some(Err(blocks::malformed())));
         } else {
             outcomes.push(None);
             places.push(place);
@@ -155,6 +160,7 @@ fn has_zero(op: &Op) -> bool {
         | OpKind::AddMembers { .. }
         | OpKind::RemoveMembers { .. }
         | OpKind::SetRole { .. }
+        | OpKind::SetBlock { .. }
         | OpKind::Leave => false,
     }
 }
@@ -249,6 +255,11 @@ impl<'a> Arrays<'a> {
             OpKind::Leave => {
                 self.name(op.actor, &[op.actor]);
                 4
+            }
+            OpKind::SetBlock { user, blocked } => {
+                self.name(op.actor, &[*user]);
+                body = Some(Cow::Owned(limits::BLOCKS_MAX.to_string()));
+                11 + i32::from(!blocked)
             }
         };
         if kind != 0 {

@@ -10,19 +10,21 @@
 //! its answer can be taken for no other's. An answer is told only with the epoch it was read in.
 
 use super::commit::{COMMIT, commit};
+use super::index::ToIndex;
 use super::options::{
     BACKOFF_MAX, BACKOFF_MIN, CONNECT_MAX, GROUP_OPS_MAX, KNOWN_USERS_MAX, LANES, PostgresOptions,
-    READERS, Target,
+    READERS, SEARCHERS, Target,
 };
 use super::read::{READS, Read, answer};
 use super::rooms::{KNOW, know};
 use super::row::Failure;
+use super::search::SEARCHES;
 use super::session::Session;
 use super::threads::{Call, Pending, Shared};
 use crate::chat::port::{Op, SignIn, StoreAnswer, StoreCall, StoreError};
 use crate::protocol::{Epoch, UnixMs};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,6 +41,11 @@ pub(super) struct Io {
     shared: Arc<Shared>,
     lanes: Vec<Queue<Batch>>,
     reads: Queue<ReadCall>,
+    /// Apart from the other reads, none of which may wait for one of these.
+    searches: Queue<ReadCall>,
+    /// What the index of messages does not have yet, each once; who adds to it looks into `noted`.
+    pub unindexed: Queue<ToIndex>,
+    noted: RefCell<BTreeSet<ToIndex>>,
     changes: Queue<Change>,
     /// Which lane a caller is in, and with how many batches.
     callers: RefCell<BTreeMap<usize, (usize, usize)>>,
@@ -47,7 +54,7 @@ pub(super) struct Io {
 }
 
 /// What waits for one kind of task.
-struct Queue<T> {
+pub(super) struct Queue<T> {
     items: RefCell<VecDeque<T>>,
     wake: Notify,
 }
@@ -125,6 +132,9 @@ impl Io {
             shared,
             lanes: (0..LANES).map(|_| Queue::new()).collect(),
             reads: Queue::new(),
+            searches: Queue::new(),
+            unindexed: Queue::new(),
+            noted: RefCell::default(),
             changes: Queue::new(),
             callers: RefCell::default(),
             answered: Notify::new(),
@@ -143,16 +153,36 @@ impl Io {
                     ops,
                 });
             }
-            Call::Read(pending, call) => self.reads.push(ReadCall {
-                pending,
-                call,
-                is_written: false,
-                is_repeated: false,
-            }),
+            Call::Read(pending, call) => {
+                let queue = match call {
+                    StoreCall::Search(_) => &self.searches,
+                    _ => &self.reads,
+                };
+                queue.push(ReadCall {
+                    pending,
+                    call,
+                    is_written: false,
+                    is_repeated: false,
+                });
+            }
             Call::RenewEpoch(pending, last) => {
                 self.changes.push(Change::RenewEpoch(pending, last));
             }
         }
+    }
+
+    /// Notes what is to be indexed.
+    pub fn to_index(&self, what: ToIndex) {
+        if self.noted.borrow_mut().insert(what) {
+            self.unindexed.push(what);
+        }
+    }
+
+    /// What is to be indexed next.
+    pub fn take_to_index(&self) -> Option<ToIndex> {
+        let next = self.unindexed.pop()?;
+        self.noted.borrow_mut().remove(&next);
+        Some(next)
     }
 
     /// The lane of a caller, who has one batch more in it.
@@ -200,8 +230,10 @@ impl Io {
                 self.done(batch, Err(overdue()));
             }
         }
-        while let Some(read) = self.reads.pop_if(|read| read.pending.due <= now) {
-            self.answer(read.pending, Err(overdue()));
+        for reads in [&self.reads, &self.searches] {
+            while let Some(read) = reads.pop_if(|read| read.pending.due <= now) {
+                self.answer(read.pending, Err(overdue()));
+            }
         }
         while let Some(change) = self.changes.pop_if(|change| change.pending().due <= now) {
             let (Change::Know(pending, _) | Change::RenewEpoch(pending, _)) = change;
@@ -246,10 +278,21 @@ pub(super) fn start(io: &Rc<Io>) {
             let mut link = Link::new(&io, READS);
             loop {
                 link.ready(&io.reads).await;
-                read_one(&mut link).await;
+                read_one(&mut link, &io.reads).await;
             }
         });
     }
+    for _ in 0..SEARCHERS {
+        let io = Rc::clone(io);
+        tokio::task::spawn_local(async move {
+            let mut link = Link::new(&io, SEARCHES);
+            loop {
+                link.ready(&io.searches).await;
+                read_one(&mut link, &io.searches).await;
+            }
+        });
+    }
+    tokio::task::spawn_local(super::index::run(Rc::clone(io)));
     {
         let io = Rc::clone(io);
         tokio::task::spawn_local(async move {
@@ -295,6 +338,13 @@ async fn commit_group(link: &mut Link, lane: usize) {
             io.checked(session, outcomes)
         })
         .await;
+    if let Ok(outcomes) = &result {
+        for (op, outcome) in ops.iter().zip(outcomes) {
+            if outcome.as_ref().is_ok_and(|done| !done.events.is_empty()) {
+                io.to_index(ToIndex::Room(op.room));
+            }
+        }
+    }
     drop(ops);
     let mut outcomes = result.map(Vec::into_iter);
     for batch in group {
@@ -307,9 +357,9 @@ async fn commit_group(link: &mut Link, lane: usize) {
     }
 }
 
-async fn read_one(link: &mut Link) {
+async fn read_one(link: &mut Link, queue: &Queue<ReadCall>) {
     let io = Rc::clone(&link.io);
-    let Some(mut read) = io.reads.pop() else {
+    let Some(mut read) = queue.pop() else {
         return;
     };
     let result = link
@@ -336,8 +386,8 @@ async fn read_one(link: &mut Link) {
         // A read changes nothing: where only the connection broke it is asked again.
         Err(_) if link.is_broken() && !read.is_repeated && read.pending.due > Instant::now() => {
             read.is_repeated = true;
-            io.reads.items.borrow_mut().push_front(read);
-            io.reads.wake.notify_one();
+            queue.items.borrow_mut().push_front(read);
+            queue.wake.notify_one();
         }
         Err(error) => io.answer(read.pending, Err(error)),
     }
@@ -431,7 +481,7 @@ async fn renew_epoch(io: &Io, session: &Session, last: Epoch) -> Result<(), Stor
 }
 
 /// The connection of one task, made again whenever it is lost.
-struct Link {
+pub(super) struct Link {
     io: Rc<Io>,
     statements: &'static [&'static str],
     session: Option<Session>,
@@ -440,7 +490,7 @@ struct Link {
 }
 
 impl Link {
-    fn new(io: &Rc<Io>, statements: &'static [&'static str]) -> Link {
+    pub fn new(io: &Rc<Io>, statements: &'static [&'static str]) -> Link {
         Link {
             io: Rc::clone(io),
             statements,
@@ -455,7 +505,7 @@ impl Link {
     }
 
     /// Waits until there is a connection, and something to do with it.
-    async fn ready<T>(&mut self, queue: &Queue<T>) {
+    pub async fn ready<T>(&mut self, queue: &Queue<T>) {
         loop {
             let epoch = self.io.shared.epoch();
             let session = self.session.take();
@@ -512,7 +562,7 @@ impl Link {
     }
 
     /// Works with the connection until this is due. What is given up ends the connection.
-    async fn run<T>(
+    pub async fn run<T>(
         &mut self,
         due: Instant,
         work: impl AsyncFnOnce(&Session) -> Result<T, StoreError>,

@@ -13,15 +13,19 @@
 //! `history`, `rooms` (reads), on the rows of `row`, over a `session` that `options` and `tls` describe
 //! and `schema` keeps at the newest version.
 
+mod blocks;
 mod changes;
 mod commit;
 mod history;
+mod index;
 mod lanes;
 mod options;
+mod own;
 mod read;
 mod rooms;
 mod row;
 mod schema;
+mod search;
 mod session;
 mod threads;
 mod tls;

@@ -15,6 +15,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub(super) const LANES: usize = 4;
 /// Connections that read. One long page then holds up a quarter of what is asked meanwhile.
 pub(super) const READERS: usize = 4;
+/// Connections that search. A search takes as long as a statement may, and holds up only other searches.
+pub(super) const SEARCHERS: usize = 2;
 /// Reads, sign-ins included, that may wait or be under way. Above it: `overloaded`.
 pub(super) const CALLS_MAX: usize = 2 * limits::STORE_CALLS_MAX;
 /// Writes that may wait or be under way. At 100 µs for a write in a batch these are 0.8 s, well below

@@ -1,6 +1,8 @@
 //! Reads of rooms: for their home shard and for those who look at one. Each call is one statement, so
 //! it sees one snapshot and costs one round trip.
 
+use super::own;
+use super::rooms::unread;
 use super::row::{
     Failure, event_json, get, message, message_columns, role, room_id, room_kind, room_view, uint,
     user_id,
@@ -11,14 +13,14 @@ use crate::chat::port::{
 };
 use crate::limits;
 use crate::protocol::event::RoomEvent;
-use crate::protocol::{ErrorCode, RoomId, Seq, UnixMs, UserId};
+use crate::protocol::{ErrorCode, RoomId, UnixMs, UserId};
 use crate::store::changes::KeptChange;
 use crate::store::common::{event_of, int, refuse};
 use std::collections::BTreeMap;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-/// All statements that read.
+/// All statements that read, and those that write and may be repeated as if they did not.
 pub(super) const READS: &[&str] = &[
     super::rooms::SIGN_IN,
     super::rooms::LIST,
@@ -31,6 +33,11 @@ pub(super) const READS: &[&str] = &[
     EVENTS_NEWEST,
     GET_ROOMS,
     WHO_SHARES,
+    own::WRITE_RECEIPTS,
+    own::SET_OWN,
+    own::OWN_STATES,
+    own::LIST_MEMBERS,
+    super::blocks::LIST,
 ];
 
 /// What became of a read.
@@ -40,7 +47,7 @@ pub(super) enum Read {
     MustWrite,
 }
 
-/// Answers a call that writes nothing. `is_written`: the users of a sign-in are known.
+/// Answers a call that writes nothing, or nothing that may not be written twice. `is_written`: the users of a sign-in are known.
 pub(super) async fn answer(
     session: &Session,
     call: &StoreCall,
@@ -65,9 +72,21 @@ pub(super) async fn answer(
         StoreCall::GetRooms(questions) => {
             StoreAnswer::GetRooms(get_rooms(session, questions).await?)
         }
+        StoreCall::ListMembers(read) => {
+            StoreAnswer::ListMembers(own::list_members(session, read).await?)
+        }
+        StoreCall::WriteReceipts(receipts) => {
+            StoreAnswer::WriteReceipts(own::write_receipts(session, receipts).await?)
+        }
+        StoreCall::SetOwn(set) => StoreAnswer::SetOwn(own::set_own(session, set).await?),
+        StoreCall::OwnStates(questions) => {
+            StoreAnswer::OwnStates(own::own_states(session, questions).await?)
+        }
         StoreCall::WhoShares { user, others } => {
             StoreAnswer::WhoShares(who_shares(session, *user, others).await?)
         }
+        StoreCall::Search(read) => StoreAnswer::Search(super::search::search(session, read).await?),
+        StoreCall::Blocks(read) => StoreAnswer::Blocks(super::blocks::list(session, read).await?),
         StoreCall::Commit(_) | StoreCall::RenewEpoch(_) => {
             return Err(Failure::Data("not a read".to_owned()));
         }
@@ -75,9 +94,9 @@ pub(super) async fn answer(
 }
 
 /// With the epoch, so that one that was renewed on another node is noticed here too.
-const HEADS: &str = "SELECT 0, room_id, last_seq FROM chat_rooms WHERE room_id = ANY ($1)
-     UNION ALL SELECT 1, user_id, version FROM chat_users WHERE user_id = ANY ($2)
-     UNION ALL SELECT 2, NULL, epoch FROM meta";
+const HEADS: &str = "SELECT 0, room_id, last_seq, severed FROM chat_rooms WHERE room_id = ANY ($1)
+     UNION ALL SELECT 1, user_id, version, false FROM chat_users WHERE user_id = ANY ($2)
+     UNION ALL SELECT 2, NULL, epoch, false FROM meta";
 
 async fn heads(
     session: &Session,
@@ -86,17 +105,27 @@ async fn heads(
 ) -> Result<StoreAnswer, Failure> {
     let asked_rooms: Vec<Uuid> = rooms.iter().map(|room| room.0).collect();
     let asked_users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    let (mut rooms, mut users) = (Vec::new(), Vec::new());
+    let (mut rooms, mut users, mut severed) = (Vec::new(), Vec::new(), Vec::new());
     for row in session.query(HEADS, &[&asked_rooms, &asked_users]).await? {
         match get::<i32>(&row, 0)? {
-            0 => rooms.push((room_id(&row, 1)?, uint(&row, 2)?)),
+            0 => {
+                let room = room_id(&row, 1)?;
+                rooms.push((room, uint(&row, 2)?));
+                if get(&row, 3)? {
+                    severed.push(room);
+                }
+            }
             1 => users.push((user_id(&row, 1)?, uint(&row, 2)?)),
             _ => {
                 session.epoch_is(get(&row, 2)?);
             }
         }
     }
-    Ok(StoreAnswer::Heads { rooms, users })
+    Ok(StoreAnswer::Heads {
+        rooms,
+        users,
+        severed,
+    })
 }
 
 const WHO_SHARES: &str = "SELECT a.user_id FROM unnest($2::uuid[]) AS a (user_id)
@@ -104,9 +133,10 @@ const WHO_SHARES: &str = "SELECT a.user_id FROM unnest($2::uuid[]) AS a (user_id
          SELECT 1 FROM room_participants o
          JOIN room_participants p
              ON p.room_id = o.room_id AND p.user_id = $1 AND p.left_seq IS NULL
-         WHERE o.user_id = a.user_id AND o.left_seq IS NULL)";
+         WHERE o.user_id = a.user_id AND o.left_seq IS NULL)
+     AND NOT chat_severed($1, ARRAY[a.user_id])";
 
-/// Those of `others` who are in a room with this user.
+/// Those of `others` who are in a room with this user, without a block between the two.
 async fn who_shares(
     session: &Session,
     user: UserId,
@@ -117,7 +147,7 @@ async fn who_shares(
     rows.iter().map(|row| user_id(row, 0)).collect()
 }
 
-const OPEN_ROOMS: &str = "SELECT r.room_id, r.kind, r.last_seq, p.user_id, p.role
+const OPEN_ROOMS: &str = "SELECT r.room_id, r.kind, r.last_seq, p.user_id, p.role, r.severed
      FROM unnest($1::uuid[]) AS a (room_id)
      JOIN chat_rooms r ON r.room_id = a.room_id
      LEFT JOIN room_participants p ON p.room_id = r.room_id AND p.left_seq IS NULL";
@@ -136,6 +166,7 @@ async fn open_rooms(
             last_seq,
             kind,
             members: Vec::new(),
+            severed: get(&row, 5)?,
         });
         if let Some(user) = get::<Option<Uuid>>(&row, 3)? {
             opened.members.push((UserId(user), role(&row, 4)?));
@@ -242,13 +273,21 @@ fn event(room: RoomId, row: &Row) -> Result<RoomEvent, Failure> {
     change.event(room).map_err(Failure::Data)
 }
 
-const GET_ROOMS: &str = "SELECT a.room_id, p.user_id IS NOT NULL, coalesce(s.read_seq, 0),
-         CASE WHEN p.user_id IS NOT NULL THEN chat_whole_room(a.room_id, $3) END
+const GET_ROOMS: &str = concat!(
+    "SELECT a.room_id, p.user_id IS NOT NULL,
+         CASE WHEN p.user_id IS NOT NULL THEN chat_whole_room(a.room_id, $3) END,
+         coalesce(s.read_seq, 0),
+         CASE WHEN p.user_id IS NOT NULL AND coalesce(s.read_seq, 0) < r.last_seq THEN ",
+    unread!("a.room_id", "coalesce(s.read_seq, 0)", "a.user_id", "$4"),
+    " ELSE 0 END, s.muted_until, CASE WHEN s.archived_seq IS NULL THEN 0
+         ELSE chat_archived(a.room_id, s.archived_seq) END
      FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS a (room_id, user_id, n)
+     LEFT JOIN chat_rooms r ON r.room_id = a.room_id
      LEFT JOIN room_participants p
          ON p.room_id = a.room_id AND p.user_id = a.user_id AND p.left_seq IS NULL
      LEFT JOIN message_read_status s ON s.room_id = a.room_id AND s.user_id = a.user_id
-     ORDER BY a.n";
+     ORDER BY a.n"
+);
 
 async fn get_rooms(
     session: &Session,
@@ -257,16 +296,17 @@ async fn get_rooms(
     let rooms: Vec<Uuid> = questions.iter().map(|(room, _)| room.0).collect();
     let users: Vec<Uuid> = questions.iter().map(|(_, user)| user.0).collect();
     let shown_max = limits::ROOM_MEMBERS_SHOWN_MAX as i64;
+    let unread_max = i64::from(limits::UNREAD_MAX);
     let rows = session
-        .query(GET_ROOMS, &[&rooms, &users, &shown_max])
+        .query(GET_ROOMS, &[&rooms, &users, &shown_max, &unread_max])
         .await?;
     let answer = |row| {
         if !get::<bool>(row, 1)? {
             return Ok(refuse(ErrorCode::Forbidden, "not a member of this room"));
         }
-        let read_seq: Seq = uint(row, 2)?;
-        let room = room_view(room_id(row, 0)?, get(row, 3)?)?;
-        Ok(Ok(RoomForUser { room, read_seq }))
+        let room = room_view(room_id(row, 0)?, get(row, 2)?)?;
+        let own = own::own_state(row, 3)?;
+        Ok(Ok(RoomForUser { room, own }))
     };
     rows.iter().map(answer).collect()
 }

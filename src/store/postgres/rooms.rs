@@ -1,9 +1,10 @@
 //! The rooms of a user: for signing in, and as a list. Many users sign in by one statement.
 
 use super::options::LISTED_MEMBERS_MAX;
+use super::own::own_state;
 use super::row::{
-    Failure, get, message_columns, message_for_user, own_reactions, room_id, room_kind, room_view,
-    uint, watermarks,
+    Failure, archived, get, message_columns, message_for_user, own_reactions, room_id, room_kind,
+    room_view, uint, watermarks,
 };
 use super::session::Session;
 use crate::chat::port::{
@@ -35,6 +36,8 @@ macro_rules! unread {
     };
 }
 
+pub(super) use unread;
+
 /// Per user, in their order: what is known of them, and a row for each of their rooms. `$1`–`$4`: user,
 /// name, picture, rooms to describe; `$5` and `$6`: rooms of `resume`, and whose; `$7`: rooms per user;
 /// `$8`: members up to which watermarks are told; `$9`: unread counted up to.
@@ -44,7 +47,7 @@ pub(super) const SIGN_IN: &str = concat!(
          FROM unnest($5::integer[], $6::uuid[]) WITH ORDINALITY AS r (n, room_id, place)
          GROUP BY r.n, r.room_id
      ), asked AS MATERIALIZED (
-         SELECT a.*, u.version, u.user_id IS NULL
+         SELECT a.*, u.version, u.block_version, u.user_id IS NULL
              OR a.name IS NOT NULL AND a.name <> u.name
              OR a.picture IS NOT NULL AND a.picture IS DISTINCT FROM u.picture AS must_write
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[])
@@ -52,7 +55,7 @@ pub(super) const SIGN_IN: &str = concat!(
          LEFT JOIN chat_users u ON u.user_id = a.user_id
      ), rooms AS MATERIALIZED (
          SELECT a.n, a.user_id, a.describe_max, r.room_id, r.kind, r.last_seq, r.last_ts,
-             r.member_count, coalesce(s.read_seq, 0) AS read_seq,
+             r.member_count, coalesce(s.read_seq, 0) AS read_seq, s.muted_until, s.archived_seq,
              row_number() OVER (
                  PARTITION BY a.n ORDER BY z.place NULLS LAST, r.last_ts DESC, r.room_id) AS place
          FROM asked a
@@ -73,7 +76,9 @@ pub(super) const SIGN_IN: &str = concat!(
                      ORDER BY p.joined_seq, p.user_id)
              FROM room_participants p
              LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
-             WHERE p.room_id = r.room_id AND p.left_seq IS NULL) END AS watermarks
+             WHERE p.room_id = r.room_id AND p.left_seq IS NULL) END AS watermarks,
+         r.muted_until, CASE WHEN r.place <= r.describe_max AND r.archived_seq IS NOT NULL
+             THEN chat_archived(r.room_id, r.archived_seq) ELSE 0 END AS archived, a.block_version
      FROM asked a LEFT JOIN rooms r ON r.n = a.n
      ORDER BY a.n"
 );
@@ -120,7 +125,7 @@ pub(super) async fn sign_in(
             ],
         )
         .await?;
-    let mut versions: Vec<Option<u64>> = vec![None; users.len()];
+    let mut versions: Vec<Option<(u64, u64)>> = vec![None; users.len()];
     let mut rooms: Vec<Vec<Found>> = users.iter().map(|_| Vec::new()).collect();
     for row in &rows {
         if !is_written && get::<bool>(row, 1)? {
@@ -130,7 +135,7 @@ pub(super) async fn sign_in(
         let (Some(version), Some(rooms)) = (versions.get_mut(at), rooms.get_mut(at)) else {
             return Err(Failure::Data("an answer to nobody".to_owned()));
         };
-        *version = Some(uint(row, 2)?);
+        *version = Some((uint(row, 2)?, uint(row, 14)?));
         if get::<Option<Uuid>>(row, 3)?.is_none() {
             continue;
         }
@@ -138,6 +143,8 @@ pub(super) async fn sign_in(
             let marks: Option<&[u8]> = get(row, 11)?;
             Some(RoomDescription {
                 unread: u32::try_from(uint(row, 10)?).unwrap_or(limits::UNREAD_MAX),
+                muted_until: get::<Option<i64>>(row, 12)?.map(|it| UnixMs(it.unsigned_abs())),
+                archived: archived(get(row, 13)?)?,
                 watermarks: watermarks(marks.unwrap_or_default())?,
             })
         } else {
@@ -157,7 +164,7 @@ pub(super) async fn sign_in(
     }
     let mut signed_in = Vec::with_capacity(users.len());
     for (version, mut rooms) in versions.into_iter().zip(rooms) {
-        let Some(version) = version else {
+        let Some((version, block_version)) = version else {
             return Err(Failure::Data("a user is gone".to_owned()));
         };
         // The described ones in their order, then the rest by activity.
@@ -166,7 +173,11 @@ pub(super) async fn sign_in(
             None => (i64::MAX, Reverse(found.last_ts), found.room.room),
         });
         let rooms = rooms.into_iter().map(|found| found.room).collect();
-        signed_in.push(SignedIn { version, rooms });
+        signed_in.push(SignedIn {
+            version,
+            block_version,
+            rooms,
+        });
     }
     Ok(Some(signed_in))
 }
@@ -206,22 +217,27 @@ pub(super) async fn know<'a>(
 }
 
 /// A page of a user's rooms. `$1`: user; `$2` and `$3`: after this time and room; `$4`: at most;
-/// `$5`: members shown; `$6`: unread counted up to.
+/// `$5`: members shown; `$6`: unread counted up to; `$7`: archived ones, or the others; `$8`: the time.
 pub(super) const LIST: &str = concat!(
-    "SELECT r.room_id, r.last_ts, r.read_seq, chat_room_view(r.room_id, $5),
+    "SELECT r.room_id, r.last_ts, chat_room_view(r.room_id, $5), r.read_seq,
          CASE WHEN r.read_seq < r.last_seq THEN ",
     unread!("r.room_id", "r.read_seq", "$1", "$6"),
-    " ELSE 0 END, ",
+    " ELSE 0 END, r.muted_until, r.archived, ",
     own_reactions!("$1"),
     ", ",
     message_columns!(),
     " FROM (
-         SELECT r.room_id, r.last_ts, r.last_seq, coalesce(s.read_seq, 0) AS read_seq
+         SELECT r.room_id, r.last_ts, r.last_seq, coalesce(s.read_seq, 0) AS read_seq, s.muted_until,
+             CASE WHEN s.archived_seq IS NULL THEN 0
+                 ELSE chat_archived(r.room_id, s.archived_seq) END AS archived
          FROM room_participants p
          JOIN chat_rooms r ON r.room_id = p.room_id
          LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
          WHERE p.user_id = $1 AND p.left_seq IS NULL
              AND (r.last_ts < $2 OR r.last_ts = $2 AND r.room_id > $3)
+             AND $7 = CASE WHEN s.archived_seq IS NULL THEN false
+                 WHEN coalesce(s.muted_until > $8, false) THEN true
+                 ELSE chat_archived(r.room_id, s.archived_seq) = 1 END
          ORDER BY r.last_ts DESC, r.room_id LIMIT $4
      ) r
      LEFT JOIN LATERAL (
@@ -247,9 +263,6 @@ pub(super) async fn list(
         rooms: Vec::new(),
         next_cursor: None,
     };
-    if read.archived {
-        return Ok(Ok(page));
-    }
     let rows = session
         .query(
             LIST,
@@ -260,6 +273,8 @@ pub(super) async fn list(
                 &int((read.limit as u64).saturating_add(1)),
                 &(LISTED_MEMBERS_MAX as i64),
                 &i64::from(limits::UNREAD_MAX),
+                &read.archived,
+                &int(read.now.0),
             ],
         )
         .await?;
@@ -267,14 +282,13 @@ pub(super) async fn list(
     for row in rows.iter().take(read.limit) {
         let room = room_id(row, 0)?;
         last = Some((Reverse(UnixMs(uint(row, 1)?)), room));
-        let last_message = match get::<Option<i64>>(row, 6)? {
-            Some(_) => Some(message_for_user(row, 5)?),
+        let last_message = match get::<Option<i64>>(row, 8)? {
+            Some(_) => Some(message_for_user(row, 7)?),
             None => None,
         };
         page.rooms.push(ListedRoom {
-            room: room_view(room, get(row, 3)?)?,
-            read_seq: uint(row, 2)?,
-            unread: u32::try_from(uint(row, 4)?).unwrap_or(limits::UNREAD_MAX),
+            room: room_view(room, get(row, 2)?)?,
+            own: own_state(row, 3)?.view(read.now),
             last_message,
         });
     }

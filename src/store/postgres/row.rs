@@ -1,6 +1,6 @@
 //! Rows as values, and failures as what follows from them.
 
-use crate::chat::port::StoreError;
+use crate::chat::port::{Archived, StoreError};
 use crate::protocol::view::{
     Member, Mention, Message, MessageKind, Pin, Reaction, Role, Room, RoomKind, Watermark,
 };
@@ -129,6 +129,16 @@ pub(super) fn room_kind(row: &Row, column: usize) -> Result<RoomKind, Failure> {
 /// The role of a member.
 pub(super) fn role(row: &Row, column: usize) -> Result<Role, Failure> {
     named(row, column, Role::from_name)
+}
+
+/// Whether a room is archived, as `chat_archived` says it.
+pub(super) fn archived(code: i32) -> Result<Archived, Failure> {
+    match code {
+        0 => Ok(Archived::No),
+        1 => Ok(Archived::Yes),
+        2 => Ok(Archived::WhileMuted),
+        _ => Err(Failure::Data("not archived and not otherwise".to_owned())),
+    }
 }
 
 fn named<T>(row: &Row, column: usize, from_name: impl Fn(&str) -> Option<T>) -> Result<T, Failure> {

@@ -16,6 +16,9 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0001_core.sql"),
     include_str!("../../../migrations/postgres/0002_commit.sql"),
     include_str!("../../../migrations/postgres/0003_changes.sql"),
+    include_str!("../../../migrations/postgres/0004_own_state.sql"),
+    include_str!("../../../migrations/postgres/0005_blocks.sql"),
+    include_str!("../../../migrations/postgres/0006_search.sql"),
 ];
 
 /// The least version that a program must know to work on a database that has all of [`MIGRATIONS`]. Raised

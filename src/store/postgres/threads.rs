@@ -276,7 +276,13 @@ impl Store for PostgresStore {
             | StoreCall::History(_)
             | StoreCall::ListRooms(_)
             | StoreCall::GetRooms(_)
+            | StoreCall::ListMembers(_)
+            | StoreCall::WriteReceipts(_)
+            | StoreCall::SetOwn(_)
+            | StoreCall::OwnStates(_)
             | StoreCall::WhoShares { .. }
+            | StoreCall::Blocks(_)
+            | StoreCall::Search(_)
             | StoreCall::RenewEpoch(_) => {
                 pending.reads = 1;
                 (&self.shared.reads, 1, CALLS_MAX)

@@ -8,9 +8,13 @@
 use super::marks::{Marks, MarksWriter};
 use super::options::{DbOptions, OpenError};
 use super::row::{Failure, refuse};
+use super::search_index::{self, Unindexed};
 use super::write::Batch;
-use super::{read, rooms, schema};
-use crate::chat::port::{Op, OpOutcome, SignIn, StoreAnswer, StoreCall, StoreError};
+use super::{own, read, rooms, schema};
+use crate::chat::port::{
+    Op, OpOutcome, Receipt, ReceiptOutcome, Refusal, SetOwn, SignIn, StoreAnswer, StoreCall,
+    StoreError,
+};
 use crate::chat::sabotage::Sabotage;
 use crate::protocol::{Epoch, ErrorCode, RoomId, UnixMs};
 use rusqlite::Connection;
@@ -30,6 +34,8 @@ pub struct Db {
     hash_key: [u8; 32],
     reused: BTreeSet<RoomId>,
     marks_writer: MarksWriter,
+    /// What the index of messages does not have yet.
+    unindexed: Unindexed,
     /// For reads on this connection; a cell, because they change nothing that can be seen.
     marks: RefCell<Marks>,
     /// Whether a panic in a write is a failure of this write (in the server) or goes on (in a
@@ -66,6 +72,7 @@ impl Db {
             hash_key: meta.hash_key,
             reused: BTreeSet::new(),
             marks_writer,
+            unindexed: Unindexed::default(),
             marks: RefCell::default(),
             catches_panics: false,
         })
@@ -111,14 +118,88 @@ impl Db {
                 self.renew_epoch(*last)?;
                 Ok(StoreAnswer::RenewEpoch)
             }
+            StoreCall::WriteReceipts(receipts) => self
+                .write_receipts(receipts)
+                .map(StoreAnswer::WriteReceipts),
+            StoreCall::SetOwn(set) => self.set_own(set).map(StoreAnswer::SetOwn),
+            StoreCall::Search(_) => {
+                // Nobody else brings the index up to date here.
+                while self.index()? {}
+                self.read(call)
+            }
             StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
             | StoreCall::Events(_)
             | StoreCall::History(_)
             | StoreCall::ListRooms(_)
             | StoreCall::GetRooms(_)
-            | StoreCall::WhoShares { .. } => self.read(call),
+            | StoreCall::ListMembers(_)
+            | StoreCall::OwnStates(_)
+            | StoreCall::WhoShares { .. }
+            | StoreCall::Blocks(_) => self.read(call),
         }
+    }
+
+    /// Writes a batch of receipts.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: they may stand all the same.
+    pub fn write_receipts(
+        &mut self,
+        receipts: &[Receipt],
+    ) -> Result<Vec<ReceiptOutcome>, StoreError> {
+        self.transact_own(|connection, marks| own::write_receipts(connection, marks, receipts))
+    }
+
+    /// Changes what a room is to one of its members.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
+    pub fn set_own(&mut self, set: &SetOwn) -> Result<Result<bool, Refusal>, StoreError> {
+        self.transact_own(|connection, marks| own::set_own(connection, marks, set))
+    }
+
+    /// A transaction beside those of the rooms' events.
+    fn transact_own<T>(
+        &mut self,
+        work: impl Fn(&Connection, &Marks) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        let (connection, marks) = (&self.connection, self.marks.get_mut());
+        let mut transact = || {
+            connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            marks.refresh(connection)?;
+            let done = work(connection, marks)?;
+            connection.prepare_cached("COMMIT")?.execute([])?;
+            Ok(done)
+        };
+        let result = match self.catches_panics {
+            true => catch_unwind(AssertUnwindSafe(&mut transact))
+                .unwrap_or_else(|_| Err(Failure::Data("a write panicked".to_owned()))),
+            false => transact(),
+        };
+        result.map_err(|failure: Failure| {
+            self.recover(&failure);
+            tracing::error!(error = ?failure, "a write failed");
+            failure.into()
+        })
+    }
+
+    /// Brings the index of messages nearer to what there is, by a transaction of its own that ends
+    /// soon. Whether there is more to do.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: it is done later.
+    pub fn index(&mut self) -> Result<bool, StoreError> {
+        let done = search_index::step(&self.connection, &mut self.unindexed);
+        done.map_err(|failure| {
+            self.recover(&failure);
+            failure.into()
+        })
+    }
+
+    /// Whether there is anything that the index does not have.
+    pub fn is_indexed(&self) -> bool {
+        self.unindexed.is_empty()
     }
 
     /// Gives the history another epoch, if it still has this one.
@@ -277,6 +358,11 @@ impl Db {
         self.marks_writer = self.marks_writer.after_failure(marks);
         connection.prepare_cached("COMMIT")?.execute([])?;
         self.marks_writer = marks;
+        for (op, outcome) in ops.iter().zip(&outcomes) {
+            if outcome.as_ref().is_ok_and(|done| !done.events.is_empty()) {
+                self.unindexed.add(op.room);
+            }
+        }
         Ok(outcomes)
     }
 
@@ -294,6 +380,7 @@ impl Db {
             match schema::open_writer(Some(path), &self.options) {
                 Ok((connection, meta)) => {
                     self.connection = connection;
+                    self.marks = RefCell::default();
                     self.epoch = meta.epoch;
                     if let Ok(marks) = MarksWriter::new(&self.connection) {
                         self.marks_writer = marks.after_failure(self.marks_writer);

@@ -43,7 +43,7 @@ const NEWER: &str = concat!(
 
 /// Messages created or changed after a `seq`, by their last change: two stretches, each in order by
 /// an index of its own, merged.
-const CHANGED: &str = concat!(
+pub(super) const CHANGED: &str = concat!(
     "SELECT ",
     message_columns!(),
     " FROM messages WHERE room_id = ?1 AND seq > ?2 AND changed_seq = seq

@@ -3,6 +3,7 @@
 //! Invariants: the `version` of every user whose rooms change rises in the same transaction; every
 //! joining and leaving is one event with a `seq` of its own; a group with members has one owner.
 
+use super::blocks;
 use super::marks;
 use super::read::{room_as_opened, whole_room};
 use super::row::{Failure, int, refuse, user_id};
@@ -68,6 +69,9 @@ impl Batch<'_> {
                 });
             }
         }
+        if blocks::is_severed(self.connection, actor, others)? {
+            return Ok(forbidden());
+        }
         let view = Room {
             room_id: room,
             kind,
@@ -99,6 +103,7 @@ impl Batch<'_> {
                 kind,
                 last_seq: 0,
                 last_ts: self.now,
+                severed: false,
                 member_count: 0,
                 members_changed: true,
                 reuse: false,
@@ -184,6 +189,10 @@ impl Batch<'_> {
         let full = |(_, _, room_count): &(_, _, usize)| *room_count >= limits::ROOMS_PER_USER_MAX;
         if joining.iter().any(full) {
             return Ok(refuse(ErrorCode::TooLarge, "a user is in too many rooms"));
+        }
+        let others: Vec<UserId> = joining.iter().map(|(user, ..)| *user).collect();
+        if blocks::is_severed(self.connection, actor, &others)? {
+            return Ok(forbidden());
         }
         let mut events = Vec::with_capacity(joining.len());
         for (user, name, _) in joining {

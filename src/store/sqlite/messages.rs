@@ -33,7 +33,7 @@ impl Batch<'_> {
         seq: Seq,
         change: &MessageChange,
     ) -> Result<OpOutcome, Failure> {
-        let Some(kind) = self.head(room)?.map(|head| head.kind) else {
+        let Some((kind, severed)) = self.head(room)?.map(|head| (head.kind, head.severed)) else {
             return Ok(Err(changes::not_a_member()));
         };
         let Some(role) = self.seat(room, actor)?.role else {
@@ -51,6 +51,9 @@ impl Batch<'_> {
             Decision::Nothing => {
                 let unchanged = changed(room, &old, false);
                 return Ok(Ok(changes::done(unchanged, None)));
+            }
+            Decision::Make(_) if severed && !access::may_change_severed(change) => {
+                return Ok(Err(changes::not_allowed()));
             }
             Decision::Make(kept) => kept,
         };

@@ -13,16 +13,20 @@
 //! `read`, `history`, `rooms` (reads), on the rows of `row` and the tables of `schema`.
 
 mod backup;
+mod blocks;
 mod db;
 mod history;
 mod marks;
 mod members;
 mod messages;
 mod options;
+mod own;
 mod read;
 mod rooms;
 mod row;
 mod schema;
+mod search;
+mod search_index;
 mod threads;
 mod write;
 

@@ -25,7 +25,7 @@ pub(super) const READERS: usize = 2;
 /// Longest wait for a lock of the database, ms. Only a checkpoint or a recovery ever holds one.
 pub(super) const BUSY_MS_MAX: u64 = 2_000;
 /// Statements kept prepared per connection: more than there are in this module.
-pub(super) const STATEMENTS_MAX: usize = 64;
+pub(super) const STATEMENTS_MAX: usize = 128;
 /// Members shown per room in a list of rooms.
 pub(super) const LISTED_MEMBERS_MAX: usize = limits::READY_WATERMARK_MEMBERS_MAX;
 
@@ -33,6 +33,13 @@ pub(super) const LISTED_MEMBERS_MAX: usize = limits::READY_WATERMARK_MEMBERS_MAX
 const _: () = assert!(limits::BATCH_OPS_MAX <= GROUP_OPS_MAX);
 const _: () = assert!(QUEUED_OPS_MAX >= limits::COMMIT_QUEUE_MAX);
 const _: () = assert!(limits::SIGN_IN_USERS_MAX <= GROUP_OPS_MAX);
+
+/// Messages are indexed so long after the first that is not, together with those that came meanwhile.
+pub(super) const INDEX_EVERY: time::Duration = time::Duration::from_millis(250);
+/// Between two steps while there is more to index.
+pub(super) const INDEX_MORE: time::Duration = time::Duration::from_millis(10);
+/// So late a step is made before the next group even while writes wait, and after a failure.
+pub(super) const INDEX_LATE_MAX: time::Duration = time::Duration::from_millis(500);
 
 /// How a [`super::Db`] is opened.
 #[derive(Clone, Debug, Default)]

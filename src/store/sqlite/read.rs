@@ -50,7 +50,10 @@ pub(super) fn answer(
 ) -> Result<Option<StoreAnswer>, Failure> {
     let _snapshot = Snapshot::begin(connection)?;
     let answer = match call {
-        StoreCall::Commit(_) | StoreCall::RenewEpoch(_) => return Ok(None),
+        StoreCall::Commit(_)
+        | StoreCall::WriteReceipts(_)
+        | StoreCall::SetOwn(_)
+        | StoreCall::RenewEpoch(_) => return Ok(None),
         StoreCall::SignIn(users) => {
             for sign_in in users {
                 if !is_written && super::rooms::must_write(connection, sign_in)? {
@@ -77,6 +80,7 @@ pub(super) fn answer(
                 found
             },
             users: versions(connection, users)?,
+            severed: super::blocks::severed_rooms(connection, rooms)?,
         },
         StoreCall::Events(read) => StoreAnswer::Events(events(connection, read)?),
         StoreCall::History(read) => {
@@ -93,9 +97,22 @@ pub(super) fn answer(
                 .map(|(room, user)| room_for_user(connection, marks, *room, *user));
             StoreAnswer::GetRooms(rooms.collect::<Result<_, Failure>>()?)
         }
+        StoreCall::ListMembers(read) => {
+            marks.refresh(connection)?;
+            StoreAnswer::ListMembers(super::own::list_members(connection, marks, read)?)
+        }
+        StoreCall::OwnStates(questions) => {
+            marks.refresh(connection)?;
+            let states = questions
+                .iter()
+                .map(|(room, user)| super::own::own_state(connection, marks, *room, *user));
+            StoreAnswer::OwnStates(states.collect::<Result<_, Failure>>()?)
+        }
         StoreCall::WhoShares { user, others } => {
             StoreAnswer::WhoShares(who_shares(connection, *user, others)?)
         }
+        StoreCall::Search(read) => StoreAnswer::Search(super::search::search(connection, read)?),
+        StoreCall::Blocks(read) => StoreAnswer::Blocks(super::blocks::list(connection, read)?),
     };
     Ok(Some(answer))
 }
@@ -113,7 +130,7 @@ fn versions(connection: &Connection, users: &[UserId]) -> Result<Vec<(UserId, u6
     Ok(found)
 }
 
-/// Those of `others` who are in a room with this user. The user's rooms are read once; each other one's up
+/// Those of `others` who are in a room with this user, without a block between the two. The user's rooms are read once; each other one's up
 /// to the first in common.
 fn who_shares(
     connection: &Connection,
@@ -134,7 +151,9 @@ fn who_shares(
         let mut rows = statement.query([other.0.as_bytes()])?;
         while let Some(row) = rows.next()? {
             if own.contains(&room_id(row, 0)?) {
-                found.push(*other);
+                if !super::blocks::is_severed(connection, user, &[*other])? {
+                    found.push(*other);
+                }
                 break;
             }
         }
@@ -144,13 +163,14 @@ fn who_shares(
 
 fn open_room(connection: &Connection, room: RoomId) -> Result<Option<OpenedRoom>, Failure> {
     let mut statement = connection
-        .prepare_cached("SELECT kind, member_count FROM chat_rooms WHERE room_id = ?1")?;
+        .prepare_cached("SELECT kind, member_count, severed FROM chat_rooms WHERE room_id = ?1")?;
     let mut rows = statement.query([room.0.as_bytes()])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
     let mut opened = OpenedRoom {
         kind: room_kind(row, 0)?,
+        severed: row.get(2)?,
         last_seq: newest(connection, room)?.0,
         members: Vec::with_capacity((uint(row, 1)? as usize).min(limits::MEMBERS_MAX)),
     };
@@ -258,38 +278,20 @@ pub(super) fn is_member(
         .exists([room.0.as_bytes(), user.0.as_bytes()])?)
 }
 
-fn read_seq(
-    connection: &Connection,
-    marks: &Marks,
-    room: RoomId,
-    user: UserId,
-) -> Result<Seq, Failure> {
-    let mut statement = connection.prepare_cached(
-        "SELECT read_seq FROM message_read_status WHERE room_id = ?1 AND user_id = ?2",
-    )?;
-    let mut rows = statement.query([room.0.as_bytes(), user.0.as_bytes()])?;
-    let kept = match rows.next()? {
-        Some(row) => uint(row, 0)?,
-        None => 0,
-    };
-    Ok(marks.mark(room, user, kept))
-}
-
 fn room_for_user(
     connection: &Connection,
     marks: &Marks,
     room: RoomId,
     user: UserId,
 ) -> Result<Result<RoomForUser, Refusal>, Failure> {
-    if !is_member(connection, room, user)? {
+    let Some(own) = super::own::own_state(connection, marks, room, user)? else {
         return Ok(super::row::refuse(
             ErrorCode::Forbidden,
             "not a member of this room",
         ));
-    }
-    let read_seq = read_seq(connection, marks, room, user)?;
+    };
     match whole_room(connection, marks, room)? {
-        Some(room) => Ok(Ok(RoomForUser { room, read_seq })),
+        Some(room) => Ok(Ok(RoomForUser { room, own })),
         None => Err(Failure::Data("a room is gone".to_owned())),
     }
 }
@@ -351,38 +353,47 @@ pub(super) fn room_view(
         members: Vec::new(),
         pins: None,
     };
-    each_member(connection, marks, room, members_max, |member| {
+    each_member(connection, marks, room, None, members_max, |_, member| {
         view.members.push(member);
     })?;
     Ok(Some(view))
 }
 
-/// The members of a room, longest-serving first.
+/// The members of a room after this place, longest-serving first, each with the event by which they joined.
 pub(super) fn each_member(
     connection: &Connection,
     marks: &Marks,
     room: RoomId,
+    after: Option<(Seq, UserId)>,
     members_max: usize,
-    mut each: impl FnMut(Member),
+    mut each: impl FnMut(Seq, Member),
 ) -> Result<(), Failure> {
+    let (after_seq, after_user) = after.unwrap_or((0, UserId(uuid::Uuid::nil())));
     let mut statement = connection.prepare_cached(
-        "SELECT p.user_id, u.name, p.role, coalesce(s.read_seq, 0), coalesce(s.delivered_seq, 0)
+        "SELECT p.user_id, u.name, p.role, coalesce(s.read_seq, 0), coalesce(s.delivered_seq, 0),
+             p.joined_seq
          FROM room_participants p
          CROSS JOIN chat_users u ON u.user_id = p.user_id
          LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
-         WHERE p.room_id = ?1 AND p.left_seq IS NULL
+         WHERE p.room_id = ?1 AND p.left_seq IS NULL AND (p.joined_seq, p.user_id) > (?3, ?4)
          ORDER BY p.joined_seq, p.user_id LIMIT ?2",
     )?;
-    let mut rows = statement.query(params![room.0.as_bytes(), int(members_max as u64)])?;
+    let mut rows = statement.query(params![
+        room.0.as_bytes(),
+        int(members_max as u64),
+        int(after_seq),
+        after_user.0.as_bytes()
+    ])?;
     while let Some(row) = rows.next()? {
         let user_id = user_id(row, 0)?;
-        each(Member {
+        let member = Member {
             user_id,
             name: row.get(1)?,
             role: role(row, 2)?,
             read_seq: marks.mark(room, user_id, uint(row, 3)?),
             delivered_seq: marks.mark(room, user_id, uint(row, 4)?),
-        });
+        };
+        each(uint(row, 5)?, member);
     }
     Ok(())
 }

@@ -3,10 +3,11 @@
 use super::history::own_reactions;
 use super::marks::Marks;
 use super::options::LISTED_MEMBERS_MAX;
+use super::own::archived;
 use super::read::{each_member, newest, room_view};
 use super::row::{Failure, int, message, message_columns, refuse, room_id, room_kind, uint};
 use crate::chat::port::{
-    ListRead, Refusal, RoomDescription, RoomForSignIn, RoomsPage, SignIn, SignedIn,
+    ListRead, OwnState, Refusal, RoomDescription, RoomForSignIn, RoomsPage, SignIn, SignedIn,
 };
 use crate::limits;
 use crate::protocol::view::{ListedRoom, Message, RoomKind, Watermark};
@@ -56,11 +57,11 @@ pub(super) fn sign_in(
     marks: &Marks,
     sign_in: &SignIn,
 ) -> Result<SignedIn, Failure> {
-    let mut statement =
-        connection.prepare_cached("SELECT version FROM chat_users WHERE user_id = ?1")?;
+    let mut statement = connection
+        .prepare_cached("SELECT version, block_version FROM chat_users WHERE user_id = ?1")?;
     let mut rows = statement.query([sign_in.user.0.as_bytes()])?;
-    let version = match rows.next()? {
-        Some(row) => uint(row, 0)?,
+    let (version, block_version) = match rows.next()? {
+        Some(row) => (uint(row, 0)?, uint(row, 1)?),
         None => return Err(Failure::Data("a user is gone".to_owned())),
     };
     let by_activity = rooms_by_activity(connection, marks, sign_in.user)?;
@@ -98,7 +99,11 @@ pub(super) fn sign_in(
             described,
         });
     }
-    Ok(SignedIn { version, rooms })
+    Ok(SignedIn {
+        version,
+        block_version,
+        rooms,
+    })
 }
 
 /// A room of a user, as they are sorted by.
@@ -109,6 +114,8 @@ struct UserRoom {
     last_ts: UnixMs,
     member_count: usize,
     read_seq: Seq,
+    muted_until: Option<UnixMs>,
+    archived_seq: Option<Seq>,
 }
 
 /// All rooms of a user, last activity first. Sorted here: an index by activity would have to be
@@ -119,7 +126,8 @@ fn rooms_by_activity(
     user: UserId,
 ) -> Result<Vec<UserRoom>, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT r.room_id, r.kind, r.member_count, coalesce(s.read_seq, 0)
+        "SELECT r.room_id, r.kind, r.member_count, coalesce(s.read_seq, 0), s.muted_until,
+             s.archived_seq
          FROM room_participants p
          CROSS JOIN chat_rooms r ON r.room_id = p.room_id
          LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
@@ -140,6 +148,10 @@ fn rooms_by_activity(
             last_ts,
             member_count: uint(row, 2)? as usize,
             read_seq: marks.mark(room, user, uint(row, 3)?),
+            muted_until: row
+                .get::<_, Option<i64>>(4)?
+                .map(|it| UnixMs(it.unsigned_abs())),
+            archived_seq: row.get::<_, Option<i64>>(5)?.map(i64::unsigned_abs),
         });
     }
     found.sort_unstable_by_key(UserRoom::place);
@@ -161,22 +173,38 @@ fn describe(
     let mut watermarks = Vec::new();
     if room.member_count <= limits::READY_WATERMARK_MEMBERS_MAX {
         watermarks.reserve_exact(room.member_count);
-        each_member(connection, marks, room.room, room.member_count, |member| {
-            watermarks.push(Watermark {
-                user_id: member.user_id,
-                read_seq: member.read_seq,
-                delivered_seq: member.delivered_seq,
-            });
-        })?;
+        each_member(
+            connection,
+            marks,
+            room.room,
+            None,
+            room.member_count,
+            |_, member| {
+                watermarks.push(Watermark {
+                    user_id: member.user_id,
+                    read_seq: member.read_seq,
+                    delivered_seq: member.delivered_seq,
+                });
+            },
+        )?;
     }
     Ok(RoomDescription {
-        unread: unread(connection, user, room)?,
+        unread: unread(connection, user, room.room, room.read_seq, room.last_seq)?,
+        muted_until: room.muted_until,
+        archived: archived(connection, room.room, room.archived_seq)?,
         watermarks,
     })
 }
 
-fn unread(connection: &Connection, user: UserId, room: &UserRoom) -> Result<u32, Failure> {
-    if room.read_seq >= room.last_seq {
+/// Messages after a watermark, of others, not deleted.
+pub(super) fn unread(
+    connection: &Connection,
+    user: UserId,
+    room: RoomId,
+    read_seq: Seq,
+    last_seq: Seq,
+) -> Result<u32, Failure> {
+    if read_seq >= last_seq {
         return Ok(0);
     }
     Ok(connection
@@ -189,8 +217,8 @@ fn unread(connection: &Connection, user: UserId, room: &UserRoom) -> Result<u32,
         )?
         .query_row(
             params![
-                room.room.0.as_bytes(),
-                int(room.read_seq),
+                room.0.as_bytes(),
+                int(read_seq),
                 user.0.as_bytes(),
                 limits::UNREAD_MAX
             ],
@@ -213,27 +241,41 @@ pub(super) fn list(
         rooms: Vec::new(),
         next_cursor: None,
     };
-    if read.archived {
-        return Ok(Ok(page));
-    }
     let rooms = rooms_by_activity(connection, marks, read.user)?;
     let begin = after.map_or(0, |after| {
         rooms.partition_point(|room| room.place() <= after)
     });
-    let end = begin.saturating_add(read.limit).min(rooms.len());
-    for room in &rooms[begin..end] {
+    let mut last: Option<&UserRoom> = None;
+    for room in &rooms[begin..] {
+        let archived = archived(connection, room.room, room.archived_seq)?;
+        if archived.is_now(room.muted_until, read.now) != read.archived {
+            continue;
+        }
+        if page.rooms.len() >= read.limit {
+            page.next_cursor = last.map(|last| cursor(&last.place()));
+            break;
+        }
+        last = Some(room);
+        let own = OwnState {
+            read_seq: room.read_seq,
+            unread: unread(
+                connection,
+                read.user,
+                room.room,
+                room.read_seq,
+                room.last_seq,
+            )?,
+            muted_until: room.muted_until,
+            archived,
+        };
         let Some(view) = room_view(connection, marks, room.room, LISTED_MEMBERS_MAX)? else {
             return Err(Failure::Data("a room is gone".to_owned()));
         };
         page.rooms.push(ListedRoom {
             room: view,
-            read_seq: room.read_seq,
-            unread: unread(connection, read.user, room)?,
+            own: own.view(read.now),
             last_message: last_message(connection, room.room, read.user)?,
         });
-    }
-    if end < rooms.len() && end > begin {
-        page.next_cursor = Some(cursor(&rooms[end - 1].place()));
     }
     Ok(Ok(page))
 }

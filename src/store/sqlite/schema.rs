@@ -12,7 +12,12 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Migrations, by version, from 1 without a gap.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_core.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_core.sql"),
+    include_str!("../../../migrations/sqlite/0002_own_state.sql"),
+    include_str!("../../../migrations/sqlite/0003_blocks.sql"),
+    include_str!("../../../migrations/sqlite/0004_search.sql"),
+];
 
 /// `application_id` of our databases: "CafC".
 const APPLICATION_ID: i64 = 0x4361_6643;

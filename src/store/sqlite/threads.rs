@@ -15,15 +15,16 @@
 use super::db::Db;
 use super::marks::Marks;
 use super::options::{
-    CALLS_MAX, GROUP_CALLS_MAX, GROUP_OPS_MAX, OpenError, QUEUED_OPS_MAX, READERS,
-    SIGN_INS_WRITING_MAX, SqliteOptions,
+    CALLS_MAX, GROUP_CALLS_MAX, GROUP_OPS_MAX, INDEX_EVERY, INDEX_LATE_MAX, INDEX_MORE, OpenError,
+    QUEUED_OPS_MAX, READERS, SIGN_INS_WRITING_MAX, SqliteOptions,
 };
 use super::{read, schema};
 use crate::chat::port::{
-    Op, OpOutcome, ReplySink, SignIn, Store, StoreAnswer, StoreCall, StoreError, StoreReply, Ticket,
+    Op, OpOutcome, Receipt, ReplySink, SetOwn, SignIn, Store, StoreAnswer, StoreCall, StoreError,
+    StoreReply, Ticket,
 };
 use crate::protocol::{Epoch, UnixMs};
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use rusqlite::Connection;
 use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// Name of the database in the data folder.
 pub(super) const DATABASE_FILE: &str = "chat.db";
@@ -103,6 +105,7 @@ impl SqliteStore {
         }
         let writer = Writer {
             db,
+            index_at: Instant::now(),
             clock: options.clock,
             epoch: Arc::clone(&epoch),
             calls: writes_rx,
@@ -168,6 +171,18 @@ impl Store for SqliteStore {
                     write.into_pending().answer(Err(error));
                 }
             }
+            StoreCall::WriteReceipts(receipts) => {
+                let sent = give(&self.writes, Write::Receipts(pending, receipts));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
+            StoreCall::SetOwn(set) => {
+                let sent = give(&self.writes, Write::SetOwn(pending, set));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
             StoreCall::SignIn(_)
             | StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
@@ -175,7 +190,11 @@ impl Store for SqliteStore {
             | StoreCall::History(_)
             | StoreCall::ListRooms(_)
             | StoreCall::GetRooms(_)
-            | StoreCall::WhoShares { .. } => {
+            | StoreCall::ListMembers(_)
+            | StoreCall::OwnStates(_)
+            | StoreCall::WhoShares { .. }
+            | StoreCall::Blocks(_)
+            | StoreCall::Search(_) => {
                 if let Err((read, error)) = give(&self.reads, Read { pending, call }) {
                     read.pending.answer(Err(error));
                 }
@@ -273,6 +292,9 @@ impl Drop for Pending {
 enum Write {
     Commit(Pending, Vec<Op>),
     SignIn(Pending, Vec<SignIn>),
+    /// In a transaction of its own, after that of the group.
+    Receipts(Pending, Vec<Receipt>),
+    SetOwn(Pending, SetOwn),
     /// Done alone, in its turn.
     RenewEpoch(Pending, Epoch),
 }
@@ -282,6 +304,8 @@ impl Write {
         match self {
             Write::Commit(_, ops) => ops.len(),
             Write::SignIn(_, users) => users.len(),
+            Write::Receipts(_, receipts) => receipts.len(),
+            Write::SetOwn(..) => 1,
             Write::RenewEpoch(..) => GROUP_OPS_MAX,
         }
     }
@@ -290,6 +314,8 @@ impl Write {
         match self {
             Write::Commit(pending, _)
             | Write::SignIn(pending, _)
+            | Write::Receipts(pending, _)
+            | Write::SetOwn(pending, _)
             | Write::RenewEpoch(pending, _) => pending,
         }
     }
@@ -297,6 +323,8 @@ impl Write {
 
 struct Writer {
     db: Db,
+    /// When the index of messages is brought up to date next, if there is anything to do.
+    index_at: Instant,
     clock: Arc<dyn Fn() -> UnixMs + Send + Sync>,
     epoch: Arc<AtomicU64>,
     calls: Receiver<Write>,
@@ -306,10 +334,47 @@ struct Writer {
 }
 
 impl Writer {
+    /// The next call. While there is none, and now and then while there are many, the index of messages
+    /// is brought up to date.
+    fn receive(&mut self) -> Option<Write> {
+        loop {
+            if self.db.is_indexed() {
+                return self.calls.recv().ok();
+            }
+            match self.calls.recv_deadline(self.index_at) {
+                Ok(call) if self.index_at + INDEX_LATE_MAX > Instant::now() => return Some(call),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                call => {
+                    self.index();
+                    if let Ok(call) = call {
+                        return Some(call);
+                    }
+                }
+            }
+        }
+    }
+
+    fn index(&mut self) {
+        let result = catch_unwind(AssertUnwindSafe(|| self.db.index()));
+        let wait = match result {
+            Ok(Ok(true)) => INDEX_MORE,
+            Ok(Ok(false)) => INDEX_EVERY,
+            Ok(Err(error)) => {
+                tracing::warn!(?error, "messages were not indexed");
+                INDEX_LATE_MAX
+            }
+            Err(_) => {
+                tracing::error!("indexing messages panicked");
+                INDEX_LATE_MAX
+            }
+        };
+        self.index_at = Instant::now() + wait;
+    }
+
     fn run(mut self) {
         // Taken from the queue, but too much for the group that was being made.
         let mut next: Option<Write> = None;
-        while let Some(first) = next.take().or_else(|| self.calls.recv().ok()) {
+        while let Some(first) = next.take().or_else(|| self.receive()) {
             let mut ops = first.ops();
             let mut group = vec![first];
             while group.len() < GROUP_CALLS_MAX && ops < GROUP_OPS_MAX {
@@ -340,10 +405,18 @@ impl Writer {
                 Write::Commit(_, more) => ops.extend(more),
                 Write::SignIn(_, more) => users.extend(more),
                 Write::RenewEpoch(_, last) => renewed = Some(self.db.renew_epoch(*last)),
+                Write::Receipts(..) | Write::SetOwn(..) => (),
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
-        let result = self.db.write((self.clock)(), &users, &ops);
+        let was_indexed = self.db.is_indexed();
+        let result = match users.is_empty() && ops.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.db.write((self.clock)(), &users, &ops),
+        };
+        if was_indexed && !ops.is_empty() {
+            self.index_at = Instant::now() + INDEX_EVERY;
+        }
         self.epoch.store(self.db.epoch().0, Ordering::Release);
         let mut outcomes = result.map(Vec::into_iter);
         for write in group {
@@ -368,6 +441,13 @@ impl Writer {
                     }
                     Err(error) => pending.answer(Err(error.clone())),
                 },
+                Write::Receipts(pending, receipts) => {
+                    let written = self.db.write_receipts(&receipts);
+                    pending.answer(written.map(StoreAnswer::WriteReceipts));
+                }
+                Write::SetOwn(pending, set) => {
+                    pending.answer(self.db.set_own(&set).map(StoreAnswer::SetOwn));
+                }
                 Write::RenewEpoch(pending, _) => {
                     let renewed = renewed.take().unwrap_or(Err(StoreError::Overloaded));
                     pending.answer(renewed.map(|()| StoreAnswer::RenewEpoch));

@@ -8,6 +8,7 @@
 //! is kept here until [`Batch::finish`], so that a hundred sends of an author write it once. The
 //! room's row is not written: its newest event is its newest message.
 
+use super::blocks;
 use super::marks::{Marks, MarksWriter};
 use super::read::newest;
 use super::row::{Failure, int, refuse, role, room_kind, uint};
@@ -46,6 +47,8 @@ pub(super) struct Head {
     pub kind: RoomKind,
     pub last_seq: Seq,
     pub last_ts: UnixMs,
+    /// A direct room of two of whom one blocks the other.
+    pub severed: bool,
     pub member_count: usize,
     /// `member_count` is not yet written to the room's row.
     pub members_changed: bool,
@@ -132,6 +135,9 @@ impl<'a> Batch<'a> {
             OpKind::SetRole { users, role } => self.set_role(op.room, op.actor, users, *role),
             OpKind::UpdateRoom { title } => self.update_room(op.room, op.actor, title.as_deref()),
             OpKind::Leave => self.leave(op.room, op.actor),
+            OpKind::SetBlock { user, blocked } => {
+                self.set_block(op.room, op.actor, *user, *blocked)
+            }
         }
     }
 
@@ -149,16 +155,17 @@ impl<'a> Batch<'a> {
         } = body;
         assert!(!text.as_bytes().contains(&0), "parsing refuses U+0000");
         let body_hash = send_hash(self.hash_key, text, reply_to_seq, mentions);
-        let is_member = self.head(room)?.is_some() && self.seat(room, sender)?.role.is_some();
+        let is_open = self.head(room)?.is_some_and(|head| !head.severed);
+        let may_send = is_open && self.seat(room, sender)?.role.is_some();
         let answers_something = match reply_to_seq {
-            Some(seq) => is_member && self.has_message(room, seq)?,
+            Some(seq) => may_send && self.has_message(room, seq)?,
             None => true,
         };
-        let wrong_mention = match is_member && answers_something {
+        let wrong_mention = match may_send && answers_something {
             true => self.wrong_mention(room, sender, mentions)?,
             false => None,
         };
-        if is_member && answers_something && wrong_mention.is_none() {
+        if may_send && answers_something && wrong_mention.is_none() {
             // The unique index recognises a retry, which costs a first send nothing. The retry of
             // one that would be refused by now is looked up below.
             let (seq, ts) = self.next(room)?;
@@ -209,7 +216,7 @@ impl<'a> Batch<'a> {
                 ErrorCode::IdempotencyConflict,
                 "this client_msg_id was used for another message",
             )),
-            (None, _) if !is_member => Ok(Err(changes::not_a_member())),
+            (None, _) if !may_send => Ok(Err(changes::not_a_member())),
             (None, _) if !answers_something => Ok(refuse(
                 ErrorCode::NotFound,
                 "reply_to_seq names no message of this room",
@@ -314,7 +321,15 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        Ok(None)
+        let named = mentions.iter().filter_map(|mention| match mention {
+            Mention::User(user) => Some(*user),
+            Mention::All(_) => None,
+        });
+        let named: Vec<UserId> = named.collect();
+        match blocks::is_severed(self.connection, sender, &named)? {
+            true => Ok(Some(changes::not_a_member())),
+            false => Ok(None),
+        }
     }
 
     /// Where it is the fault to be caught that a restart gives the last `seq` once more: removes
@@ -352,7 +367,7 @@ impl<'a> Batch<'a> {
             Entry::Occupied(entry) => Ok(Some(entry.into_mut())),
             Entry::Vacant(entry) => {
                 let mut statement = self.connection.prepare_cached(
-                    "SELECT kind, member_count FROM chat_rooms WHERE room_id = ?1",
+                    "SELECT kind, member_count, severed FROM chat_rooms WHERE room_id = ?1",
                 )?;
                 let mut rows = statement.query([room.0.as_bytes()])?;
                 let Some(row) = rows.next()? else {
@@ -363,6 +378,7 @@ impl<'a> Batch<'a> {
                     kind: room_kind(row, 0)?,
                     last_seq,
                     last_ts,
+                    severed: row.get(2)?,
                     member_count: uint(row, 1)? as usize,
                     members_changed: false,
                     reuse: self.sabotage.is(Sabotage::SeqReused) && !self.reused.contains(&room),

@@ -4,6 +4,7 @@ pub mod client;
 pub mod follower;
 pub mod metrics;
 pub mod pair;
+pub mod rest;
 pub mod server;
 pub mod socket;
 pub mod token;

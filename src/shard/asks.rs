@@ -1,0 +1,83 @@
+//! Requests over HTTP on their way into a shard and back.
+//!
+//! Invariants: the queue in front of a shard is bounded, and full means "refuse"; the core answers each ask
+//! once, so the table of those who wait is bounded by what the core takes.
+
+use crate::chat::Input;
+use crate::chat::port::{Answer, Ask, AskId, Asked, Done};
+use crate::edge::Chat;
+use crate::limits;
+use crossbeam_queue::ArrayQueue;
+use std::collections::HashMap;
+
+/// Requests over HTTP that wait to be given to the core.
+pub struct AskQueue(ArrayQueue<Asked>);
+
+impl Default for AskQueue {
+    fn default() -> AskQueue {
+        AskQueue(ArrayQueue::new(limits::ASKS_MAX))
+    }
+}
+
+impl std::fmt::Debug for AskQueue {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_tuple("AskQueue")
+            .field(&self.0.len())
+            .finish()
+    }
+}
+
+impl AskQueue {
+    /// Takes one, from any thread.
+    ///
+    /// # Errors
+    /// Gives it back when too many wait.
+    pub fn push(&self, asked: Asked) -> Result<(), Asked> {
+        self.0.push(asked)
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Ends those that wait, unanswered.
+    pub fn clear(&self) {
+        while self.0.pop().is_some() {}
+    }
+}
+
+/// Those who wait for an answer of this shard's core.
+#[derive(Default)]
+pub struct Waiting {
+    next: AskId,
+    done: HashMap<AskId, Done>,
+}
+
+impl Waiting {
+    /// Gives the core what has come; returns how many there were.
+    pub fn take(&mut self, queue: &AskQueue, chat: &mut Chat) -> usize {
+        for taken in 0..limits::ASKS_MAX {
+            let Some(asked) = queue.0.pop() else {
+                return taken;
+            };
+            let id = self.next;
+            self.next += 1;
+            self.done.insert(id, asked.done);
+            chat.tell(Input::Ask(Box::new(Ask {
+                id,
+                identity: asked.identity,
+                command: asked.command,
+            })));
+        }
+        limits::ASKS_MAX
+    }
+
+    /// Passes on an answer.
+    pub fn answer(&mut self, id: AskId, answer: Answer) {
+        if let Some(done) = self.done.remove(&id) {
+            done(answer);
+        }
+    }
+}
