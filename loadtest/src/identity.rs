@@ -109,10 +109,13 @@ impl MessageIds {
     }
 }
 
-/// The text of a message: its due time and number, then awkward characters, then filler, in all
-/// `payload_bytes` bytes (more if the front alone is longer).
-pub fn text(number: MessageNumber, due_us: u64, payload_bytes: usize) -> String {
+/// The text of a message: its due time and number, for an edited one its revision, then awkward
+/// characters, then filler, in all `payload_bytes` bytes (more if the front alone is longer).
+pub fn text(number: MessageNumber, revision: u32, due_us: u64, payload_bytes: usize) -> String {
     let mut text = format!("due={due_us} n={} ", number.0);
+    if revision > 1 {
+        text.push_str(&format!("r={revision} "));
+    }
     if text.len() + AWKWARD.len() <= payload_bytes {
         text.push_str(AWKWARD);
     }
@@ -157,12 +160,12 @@ mod tests {
     #[test]
     fn texts_have_the_asked_size_and_survive_json() {
         for payload_bytes in [64, 100, 150, 4000] {
-            let text = text(MessageNumber(3), 1_800_000_000_123_456, payload_bytes);
+            let text = text(MessageNumber(3), 1, 1_800_000_000_123_456, payload_bytes);
             assert_eq!(text.len(), payload_bytes);
             let json = format!("\"{}\"", json_escaped(&text));
             assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         }
-        assert!(text(MessageNumber(3), 1_800_000_000_123_456, 0).starts_with("due="));
+        assert!(text(MessageNumber(3), 1, 1_800_000_000_123_456, 0).starts_with("due="));
     }
 
     #[test]

@@ -16,6 +16,10 @@ pub struct Slot(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageNumber(pub u32);
 
+/// A change of a message that this run asked for, numbered in the order of due times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChangeNumber(pub u32);
+
 /// A node of the cluster, by its place in the list of addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIndex(pub u32);
@@ -39,6 +43,12 @@ impl Slot {
 }
 
 impl MessageNumber {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl ChangeNumber {
     pub fn index(self) -> usize {
         self.0 as usize
     }

@@ -15,6 +15,7 @@ pub mod janitor;
 pub mod layout;
 pub mod limits;
 pub mod measure;
+pub mod mix;
 pub mod progress;
 pub mod proxy;
 pub mod random;

@@ -31,6 +31,19 @@ pub const UNACKED_PER_CLIENT_MAX: usize = 64;
 /// Temporary errors in a row after which a send is given up (and found by the checker).
 /// A minute without a database, asked again every 100 ms, is 600.
 pub const SEND_ATTEMPTS_MAX: u16 = 2_000;
+/// The server counts unread messages up to this.
+pub const UNREAD_MAX: u64 = 100;
+/// Questions without an answer at the end, when everything is asked once more.
+pub const INSPECTION_IN_FLIGHT_MAX: usize = 64;
+/// All of them are answered within this, or that is a finding.
+pub const INSPECTION_LIMIT: Duration = Duration::from_secs(60);
+/// What was said of receipts is stored within this when nothing else happens: they are written every
+/// second, and again if the store was away.
+pub const RECEIPTS_LIMIT: Duration = Duration::from_secs(10);
+/// Who does not say again that they are typing is forgotten after this.
+pub const TYPING_ENDS_AFTER: Duration = Duration::from_secs(6);
+/// Who is typing is told once a second, and this process may be late.
+pub const TYPING_SLACK: Duration = Duration::from_secs(5);
 /// Connections that read the history at the end, at one time.
 pub const READERS_MAX: usize = 128;
 /// Members of one room that share the reading of its history.

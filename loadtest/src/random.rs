@@ -61,6 +61,11 @@ pub fn fingerprint(bytes: &[u8]) -> u64 {
     mix(fold(hash ^ u64::from_le_bytes(word)))
 }
 
+/// A number for a pair, to be summed over a set of pairs.
+pub fn pair_mark(one: u64, other: u64) -> u64 {
+    mix(mix(one.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ other)
+}
+
 fn fold(value: u64) -> u64 {
     let product = u128::from(value) * 0xf39c_c060_5ced_c835;
     (product as u64) ^ ((product >> 64) as u64) ^ value.rotate_left(23)

@@ -76,6 +76,8 @@ pub struct Stats {
     pub gaps_told: u64,
     pub errors: BTreeMap<String, u64>,
     pub closes: BTreeMap<String, u64>,
+    /// Of these, connections that had been ready.
+    pub broken: BTreeMap<String, u64>,
     /// Due times of the measured window.
     pub window_us: Option<(u64, u64)>,
     pub ack: Latency,

@@ -5,12 +5,13 @@
 //! belongs; the rest is parsed only when somebody needs it. A request's `id` says what it was, so
 //! that no table of outstanding requests is kept.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::ids::{MessageNumber, RoomIndex};
+use crate::ids::{ChangeNumber, MessageNumber, RoomIndex};
 
 /// What a request's `id` says. Below 2^53 for all numbers of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,17 +21,24 @@ pub enum RequestId {
     History(RoomIndex),
     RoomCreate(RoomIndex),
     MembersAdd(RoomIndex),
+    /// A change of a message.
+    Change(ChangeNumber),
+    /// A read or a choice of the mixed load, by its number there.
+    Ask(u32),
 }
 
 impl RequestId {
     pub fn number(self) -> u64 {
-        match self {
-            Self::Auth => 1,
-            Self::Send(number) => u64::from(number.0) << 3 | 2,
-            Self::History(room) => u64::from(room.0) << 3 | 3,
-            Self::RoomCreate(room) => u64::from(room.0) << 3 | 4,
-            Self::MembersAdd(room) => u64::from(room.0) << 3 | 5,
-        }
+        let (argument, kind) = match self {
+            Self::Auth => (0, 1),
+            Self::Send(number) => (number.0, 2),
+            Self::History(room) => (room.0, 3),
+            Self::RoomCreate(room) => (room.0, 4),
+            Self::MembersAdd(room) => (room.0, 5),
+            Self::Change(number) => (number.0, 6),
+            Self::Ask(number) => (number, 7),
+        };
+        u64::from(argument) << 3 | kind
     }
 
     pub fn from_number(number: u64) -> Option<Self> {
@@ -41,6 +49,8 @@ impl RequestId {
             3 => Some(Self::History(RoomIndex(argument))),
             4 => Some(Self::RoomCreate(RoomIndex(argument))),
             5 => Some(Self::MembersAdd(RoomIndex(argument))),
+            6 => Some(Self::Change(ChangeNumber(argument))),
+            7 => Some(Self::Ask(argument)),
             _ => None,
         }
     }
@@ -227,6 +237,18 @@ pub struct ReadyRoom {
     pub from_seq: Option<u64>,
     pub to_seq: Option<u64>,
     pub reason: Option<String>,
+    pub read_seq: Option<u64>,
+    pub unread: Option<u64>,
+    #[serde(default)]
+    pub watermarks: Vec<Watermark>,
+}
+
+/// How far a member is, in `ready`, in a room, and as `data` of `receipt.updated`.
+#[derive(Clone, Copy, Deserialize)]
+pub struct Watermark {
+    pub user_id: Uuid,
+    pub read_seq: u64,
+    pub delivered_seq: u64,
 }
 
 #[derive(Deserialize)]
@@ -277,6 +299,93 @@ pub struct Message {
     #[serde(default)]
     pub kind: String,
     pub text: Option<String>,
+    pub reply_to_seq: Option<u64>,
+    #[serde(default)]
+    pub mentions: Vec<String>,
+    #[serde(default)]
+    pub reactions: BTreeMap<String, Reaction>,
+    pub changed_seq: Option<u64>,
+    pub revision: Option<u32>,
+    pub deleted_at: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct Reaction {
+    pub count: u64,
+    pub mine: Option<bool>,
+}
+
+/// An event that changes a message; which of the fields there are depends on its `type`.
+#[derive(Deserialize)]
+pub struct Changed {
+    #[serde(default)]
+    pub ts: String,
+    pub data: ChangedData,
+}
+
+#[derive(Deserialize)]
+pub struct ChangedData {
+    pub message_seq: u64,
+    pub message: Option<Message>,
+    pub actor_id: Option<Uuid>,
+    pub user_id: Option<Uuid>,
+    pub emoji: Option<String>,
+    pub added: Option<bool>,
+    pub count: Option<u64>,
+}
+
+/// The ack of a change of a message.
+#[derive(Deserialize)]
+pub struct ChangeAck {
+    pub room_id: Uuid,
+    pub message_seq: u64,
+    pub changed: bool,
+    pub seq: u64,
+    pub revision: u32,
+}
+
+#[derive(Deserialize)]
+pub struct RoomsListed {
+    pub rooms: Vec<ListedRoom>,
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct ListedRoom {
+    pub room_id: Uuid,
+    pub last_seq: u64,
+    pub read_seq: u64,
+    pub unread: u64,
+}
+
+#[derive(Deserialize)]
+pub struct RoomGot {
+    pub room: GotRoom,
+    pub read_seq: Option<u64>,
+    pub unread: Option<u64>,
+}
+
+#[derive(Deserialize)]
+pub struct GotRoom {
+    pub room_id: Uuid,
+    pub last_seq: u64,
+    pub members: Vec<Watermark>,
+}
+
+#[derive(Deserialize)]
+pub struct UserIds {
+    pub user_ids: Vec<Uuid>,
+}
+
+#[derive(Deserialize)]
+pub struct Users {
+    pub users: Vec<UserPresence>,
+}
+
+#[derive(Deserialize)]
+pub struct UserPresence {
+    pub user_id: Uuid,
+    pub state: String,
 }
 
 #[derive(Deserialize)]
@@ -339,11 +448,33 @@ pub fn message_send(
     room_id: Uuid,
     client_msg_id: Uuid,
     text: &str,
+    reply_to_seq: u64,
+    mention: Option<Uuid>,
 ) -> String {
     let id = RequestId::Send(number).number();
-    format!(
-        r#"{{"id":{id},"type":"message.send","data":{{"room_id":"{room_id}","client_msg_id":"{client_msg_id}","kind":"text","text":"{text}"}}}}"#
-    )
+    let mut frame = format!(
+        r#"{{"id":{id},"type":"message.send","data":{{"room_id":"{room_id}","client_msg_id":"{client_msg_id}","kind":"text","text":"{text}""#
+    );
+    if reply_to_seq > 0 {
+        let _ = write!(frame, r#","reply_to_seq":{reply_to_seq}"#);
+    }
+    if let Some(user) = mention {
+        let _ = write!(frame, r#","mentions":["{user}"]"#);
+    }
+    frame.push_str("}}");
+    frame
+}
+
+/// A request with its data, which must be JSON without the brackets around it; without an id no
+/// reply is wanted.
+pub fn request(id: Option<RequestId>, kind: &str, data: &str) -> String {
+    match id {
+        Some(id) => {
+            let id = id.number();
+            format!(r#"{{"id":{id},"type":"{kind}","data":{{{data}}}}}"#)
+        }
+        None => format!(r#"{{"type":"{kind}","data":{{{data}}}}}"#),
+    }
 }
 
 pub fn room_create(
@@ -374,7 +505,7 @@ pub fn history_get(room: RoomIndex, room_id: Uuid, after_seq: u64, limit: u64) -
     )
 }
 
-fn uuid_list(ids: impl Iterator<Item = Uuid>) -> String {
+pub fn uuid_list(ids: impl Iterator<Item = Uuid>) -> String {
     let mut list = String::new();
     for (place, id) in ids.enumerate() {
         let comma = if place == 0 { "" } else { "," };
@@ -395,6 +526,8 @@ mod tests {
             RequestId::History(RoomIndex(7)),
             RequestId::RoomCreate(RoomIndex(0)),
             RequestId::MembersAdd(RoomIndex(9)),
+            RequestId::Change(ChangeNumber(u32::MAX)),
+            RequestId::Ask(12),
         ] {
             assert!(id.number() < 1 << 53);
             assert_eq!(RequestId::from_number(id.number()), Some(id));
@@ -440,7 +573,9 @@ mod tests {
         let frames = [
             auth("t", id, None::<(&str, std::iter::Empty<(Uuid, u64)>)>),
             auth("t", id, Some(("e1", [(id, 3), (id, 4)].into_iter()))),
-            message_send(MessageNumber(1), id, id, "a\\n"),
+            message_send(MessageNumber(1), id, id, "a\\n", 3, Some(id)),
+            request(Some(RequestId::Ask(2)), "room.get", r#""room_id":"x""#),
+            request(Some(RequestId::Ask(3)), "presence.set", ""),
             room_create(RoomIndex(1), id, "title", [id, id].into_iter()),
             members_add(RoomIndex(1), id, [id].into_iter()),
             history_get(RoomIndex(1), id, 5, 100),

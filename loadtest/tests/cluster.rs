@@ -14,6 +14,7 @@ use loadtest::progress::Progress;
 use loadtest::proxy::{Link, Mode, Proxy};
 use loadtest::scenarios::cluster::{ClusterScenarioArgs, Fault as ClusterFault, run};
 use loadtest::scenarios::common::OutputArgs;
+use loadtest::scenarios::mixed::MixArgs;
 use loadtest::world::{Settings, World};
 
 const CLIENTS: usize = 24;
@@ -156,6 +157,7 @@ fn cluster(durability: &str, faults: &[ClusterFault]) -> Vec<String> {
         kills: 2,
         restarts: 1,
         expect_red: Vec::new(),
+        mix: MixArgs::default(),
         output: OutputArgs {
             json: None,
             seed: Some(9),

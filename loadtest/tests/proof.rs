@@ -10,7 +10,10 @@ use std::time::Duration;
 use fake::{FakeServer, Fault, SECRET};
 use loadtest::checker::{Findings, Kind};
 use loadtest::layout::Layout;
+use loadtest::mix::OpKind;
 use loadtest::progress::Progress;
+use loadtest::report::Report;
+use loadtest::scenarios::mixed::MixArgs;
 use loadtest::world::{Settings, World};
 
 const MESSAGES: u64 = 160;
@@ -22,6 +25,122 @@ struct Outcome {
     not_recovered: u64,
     gaps_told: u64,
     refusals: u64,
+}
+
+/// The same clients with the mixed load: every kind often, one fault at its `at`-th occasion.
+fn exercise_mixed(fault: Fault, at: u64, sends: u64) -> (Findings, World, u64) {
+    let server = FakeServer::start(fault, at);
+    let mut settings = Settings::new(SECRET, 12);
+    settings.backoff_first = Duration::from_millis(20);
+    settings.backoff_cap = Duration::from_millis(100);
+    let shares = "edit=10,delete=2,reaction_add=14,reaction_remove=6,connect=2";
+    settings.mix = Some(shares.parse().unwrap());
+    let layout = Layout::grid(16, 4, 2);
+    let quiet = Progress::quiet();
+    let mut world = World::new(server.address, "/v1/ws", &layout, settings, quiet).unwrap();
+    world.want_all();
+    world.connect_wanted(Duration::from_secs(20)).unwrap();
+    world.make_rooms(Duration::from_secs(20)).unwrap();
+    world.begin_mix().unwrap();
+    world.begin_load(800.0, Duration::from_secs(60));
+    let is_sent = world
+        .run_until(Duration::from_secs(30), |state| state.stats.sends >= sends)
+        .unwrap();
+    assert!(is_sent, "{fault:?}: the load did not get through");
+    world.drain(Duration::from_millis(3000)).unwrap();
+    world.inspect().unwrap();
+    let histories = world.read_histories(Duration::from_secs(20)).unwrap();
+    world.state.checker.finish(&histories);
+    (
+        world.state.checker.findings.clone(),
+        world,
+        server.strikes(),
+    )
+}
+
+fn is_found_mixed(fault: Fault, kinds: &[Kind]) {
+    for at in [2, 6] {
+        let (findings, _, strikes) = exercise_mixed(fault, at, 400);
+        assert!(
+            strikes >= at || fault == Fault::UnreadOffByOne,
+            "{fault:?}: only {strikes} occasions"
+        );
+        assert!(
+            kinds.iter().any(|kind| findings.count(*kind) > 0),
+            "{fault:?} at {at}: none of {kinds:?}, only {:#?}",
+            findings.examples()
+        );
+    }
+}
+
+#[test]
+fn a_mixed_load_on_a_good_server_is_clean_and_exercises_every_kind() {
+    let (findings, world, _) = exercise_mixed(Fault::None, 0, 800);
+    assert!(findings.is_clean(), "{:#?}", findings.examples());
+    let mix = world.state.mix.as_ref().unwrap();
+    for kind in OpKind::EACH {
+        let counts = &mix.kinds[kind];
+        assert!(counts.asked > 0, "{kind:?} was never asked for");
+        let is_heard = mix.events.contains_key(kind.event());
+        assert!(counts.acked > 0 || is_heard, "nothing came of {kind:?}");
+    }
+    for code in ["revision_conflict", "forbidden", "gone"] {
+        let refused = |kind| mix.kinds[&kind].refused.get(code).copied().unwrap_or(0);
+        assert!(
+            refused(OpKind::Edit) + refused(OpKind::ReactionAdd) > 0,
+            "no {code}"
+        );
+    }
+    assert!(world.state.checker.unread_compared() > 16);
+    assert_eq!(world.state.checker.rooms_with_unseen_events(), 0);
+}
+
+#[test]
+fn a_server_that_knows_no_receipts_is_clean_and_they_are_said_to_be_left_out() {
+    let (findings, world, _) = exercise_mixed(Fault::NoReceipts, 0, 300);
+    assert!(findings.is_clean(), "{:#?}", findings.examples());
+    let args = MixArgs {
+        mix_all: true,
+        ..MixArgs::default()
+    };
+    let red = args.tell(&mut Report::default(), &world.state).join("\n");
+    assert!(red.contains("delivered, read"), "{red}");
+}
+
+#[test]
+fn lost_and_doubled_edits_are_found() {
+    let lost = [
+        Kind::ChangeLost,
+        Kind::DeliveredNotStored,
+        Kind::LostDelivery,
+    ];
+    is_found_mixed(Fault::LoseEdit, &lost);
+    is_found_mixed(Fault::EditNotStored, &[Kind::WrongState, Kind::HistoryGap]);
+    is_found_mixed(Fault::EditTwice, &[Kind::InventedChange]);
+}
+
+#[test]
+fn miscounted_reactions_are_found() {
+    is_found_mixed(Fault::MiscountEvent, &[Kind::Miscounted]);
+    is_found_mixed(Fault::MiscountStored, &[Kind::WrongState]);
+}
+
+#[test]
+fn a_deleted_text_that_comes_back_is_found() {
+    is_found_mixed(Fault::DeletedTextBack, &[Kind::AlteredMessage]);
+}
+
+#[test]
+fn wrong_unread_and_watermarks_are_found() {
+    is_found_mixed(Fault::UnreadOffByOne, &[Kind::WrongUnread]);
+    is_found_mixed(Fault::WatermarkBack, &[Kind::WatermarkBack]);
+    is_found_mixed(Fault::LoseReceipts, &[Kind::WatermarkLost]);
+}
+
+#[test]
+fn wrong_typing_and_presence_are_found() {
+    is_found_mixed(Fault::StrangerTypes, &[Kind::WrongTyping]);
+    is_found_mixed(Fault::PresenceForAll, &[Kind::WrongPresence]);
 }
 
 /// Sixteen clients in rooms of four, 160 messages, one fault.

@@ -2,7 +2,7 @@
 //! connection (what must come next).
 //!
 //! Invariants: the position never falls but by [`Cursor::rewind`]; it moves by events in order, or by
-//! pages of the history, never by an ack. On one connection every `seq` comes once, in order, without
+//! the last page of the history, never by an ack. On one connection every `seq` comes once, in order, without
 //! a hole, beginning after what `ready` said.
 
 use crate::limits::MISSING_PER_CURSOR_MAX;
@@ -14,8 +14,11 @@ pub struct Cursor {
     pub position: u64,
     /// The last `seq` of the present connection's stream.
     stream: u64,
-    /// The history is being paged; the position moves only by its pages.
+    /// The history is being paged; the position moves only with its last page.
     pub is_catching_up: bool,
+    /// Where the next page goes on. No position to resume from before the last page: what was
+    /// changed before it and once more after it comes with a later page only.
+    paged: u64,
     /// Holes of the stream that may still be filled, late.
     missing: Vec<u64>,
     /// Holes that were never filled on their connection.
@@ -55,6 +58,12 @@ impl Cursor {
 
     pub fn begin_catching_up(&mut self) {
         self.is_catching_up = true;
+        self.paged = self.position;
+    }
+
+    /// Where the next page begins.
+    pub fn page_after(&self) -> u64 {
+        self.paged
     }
 
     pub fn arrive(&mut self, seq: u64) -> Step {
@@ -87,12 +96,12 @@ impl Cursor {
         }
     }
 
-    /// A page of the history brought everything up to `next_after_seq`. With the last page, the
-    /// stream, which runs on from before that page was read, continues without a seam.
+    /// A page of the history goes on at `next_after_seq`. With the last page the position moves, and
+    /// the stream, which runs on from before that page was read, continues without a seam.
     pub fn page(&mut self, next_after_seq: u64, is_last: bool) {
-        self.position = self.position.max(next_after_seq);
+        self.paged = self.paged.max(next_after_seq);
         if is_last {
-            self.position = self.position.max(self.stream);
+            self.position = self.position.max(self.paged).max(self.stream);
             self.is_catching_up = false;
         }
     }
@@ -100,7 +109,9 @@ impl Cursor {
     /// The server said openly that it skipped up to `last_seq`; the history fills the hole.
     pub fn told_gap(&mut self, last_seq: u64) {
         self.stream = self.stream.max(last_seq);
-        self.is_catching_up = true;
+        if !self.is_catching_up {
+            self.begin_catching_up();
+        }
     }
 
     /// Pretends that the last `count` events were never received, down to `floor`.
@@ -151,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn while_catching_up_only_pages_move_the_position() {
+    fn while_catching_up_only_the_last_page_moves_the_position() {
         let mut cursor = joined(10);
         cursor.begin_stream(100);
         cursor.begin_catching_up();
         assert_eq!(cursor.arrive(101), Step::Known);
         assert_eq!(cursor.position, 10);
         cursor.page(60, false);
-        assert_eq!(cursor.position, 60);
+        assert_eq!((cursor.position, cursor.page_after()), (10, 60));
         cursor.page(100, true);
         assert_eq!(cursor.position, 101);
         assert_eq!(cursor.arrive(102), Step::New);

@@ -54,6 +54,32 @@ pub enum Kind {
     BadFrame,
     /// The server told a client to stop, or spoke no WebSocket.
     ClientStopped,
+    /// An acknowledged edit, deletion or reaction is not in the room at its `seq`.
+    ChangeLost,
+    /// A change of a message that nobody asked for, or more often than it was asked for.
+    InventedChange,
+    /// A message is shown in a state that does not follow from its events.
+    WrongState,
+    /// A reaction was put twice, taken back twice, or counted wrongly.
+    Miscounted,
+    /// A deleted message was changed.
+    ChangedAfterDelete,
+    /// `changed` says the contrary of what happened.
+    WrongChangedFlag,
+    /// What had to be refused was done.
+    MissingRefusal,
+    /// A connection was told that a member is less far than it was told before.
+    WatermarkBack,
+    /// A member is told to be further than they ever said, or than the room.
+    WatermarkAhead,
+    /// A receipt is not kept.
+    WatermarkLost,
+    /// `unread` is not the number of messages after `read_seq`.
+    WrongUnread,
+    /// Somebody types who is no member, never said so, or stopped long ago.
+    WrongTyping,
+    /// Presence of a user for whom the connection had not asked.
+    WrongPresence,
 }
 
 impl Kind {
@@ -83,6 +109,19 @@ impl Kind {
             Self::NotAMember => "not_a_member",
             Self::BadFrame => "bad_frame",
             Self::ClientStopped => "client_stopped",
+            Self::ChangeLost => "change_lost",
+            Self::InventedChange => "invented_change",
+            Self::WrongState => "wrong_state",
+            Self::Miscounted => "miscounted",
+            Self::ChangedAfterDelete => "changed_after_delete",
+            Self::WrongChangedFlag => "wrong_changed_flag",
+            Self::MissingRefusal => "missing_refusal",
+            Self::WatermarkBack => "watermark_back",
+            Self::WatermarkAhead => "watermark_ahead",
+            Self::WatermarkLost => "watermark_lost",
+            Self::WrongUnread => "wrong_unread",
+            Self::WrongTyping => "wrong_typing",
+            Self::WrongPresence => "wrong_presence",
         }
     }
 }

@@ -5,17 +5,28 @@
 //! the same. What is known of a message only ever grows, but by [`Checker::restore`], which takes a
 //! power cut's witness back to the instant of the cut.
 //!
-//! Next: [`verdict`], the comparison with the histories at the end.
+//! Next: [`changes`], edits, deletions and reactions; [`marks`], receipts; [`verdict`] and [`fold`], the
+//! comparison with the histories at the end.
 
+mod changes;
 mod cursor;
 mod finding;
+mod fold;
+mod marks;
+mod pages;
+mod restore;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
+pub use changes::{Ack, Asked, Change, EMOJIS, Fate, Shown, Want, What};
 pub use cursor::{Cursor, Step};
 pub use finding::{Findings, Kind};
+pub use marks::Mark;
+pub use pages::{Page, PageBy, Paged};
 pub use verdict::RoomHistory;
+
+use std::collections::HashMap;
 
 use uuid::Uuid;
 
@@ -30,19 +41,28 @@ const SEQ_JUMP_MAX: usize = 1 << 20;
 pub enum Content {
     /// A message of this run, compared letter by letter with what was sent.
     Message(MessageNumber),
-    /// A message of somebody else, by a fingerprint of all its parts.
+    /// A message of somebody else, by a fingerprint of its names.
     Stranger(u64),
+    /// A change of a message.
+    Change(Change),
     /// An event that is no message of a person.
     Other,
 }
 
 /// A message as a frame or a page shows it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Observed<'a> {
     pub sender_id: Option<Uuid>,
     pub client_msg_id: Option<Uuid>,
     pub kind: &'a str,
     pub text: &'a str,
+    pub reply_to_seq: Option<u64>,
+    pub mentions: &'a [String],
+    /// The last event that changed it; 0 for a server that does not say so: its own.
+    pub changed_seq: u64,
+    pub shown: Shown,
+    /// Which of [`EMOJIS`] are the asker's, a bit each; `None` where it is not said.
+    pub mine: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +81,16 @@ pub struct Sent {
     pub slot: Slot,
     pub due_us: u64,
     pub payload_bytes: u32,
+    /// The message it answers; 0 for none.
+    pub reply_to_seq: u64,
+    /// The member it names.
+    pub mention: Option<Slot>,
+    /// The highest revision that an edit that left would make.
+    pub asked_revision: u32,
+    /// The highest revision that an ack named.
+    pub known_revision: u32,
+    /// Somebody asked to delete it.
+    pub is_delete_asked: bool,
     pub outcome: Outcome,
     pub attempts: u16,
     /// The client's connection that sent it first.
@@ -97,6 +127,11 @@ struct RoomLog {
     known_seq: u64,
     /// Time of the latest event whose content was read.
     latest: (u64, String),
+    /// In which states changed messages were shown, by their `seq` and `changed_seq`.
+    shown: HashMap<(u64, u64), Shown>,
+    pages: Vec<pages::PageSeen>,
+    /// How far each member is.
+    marks: Vec<marks::Member>,
 }
 
 impl RoomLog {
@@ -109,6 +144,12 @@ impl RoomLog {
             self.entries.resize_with(place + 1, Entry::default);
         }
         self.entries.get_mut(place)
+    }
+}
+
+impl Sent {
+    fn text(&self, number: MessageNumber, revision: u32) -> String {
+        identity::text(number, revision, self.due_us, self.payload_bytes as usize)
     }
 }
 
@@ -150,21 +191,15 @@ pub struct Received {
     pub by_all: bool,
 }
 
-/// One page of `history.get after_seq`.
-pub struct Page<'a> {
-    pub after_seq: u64,
-    pub messages: Vec<(u64, Observed<'a>)>,
-    pub has_more: bool,
-    pub last_seq: u64,
-    pub next_after_seq: Option<u64>,
-}
-
 #[derive(Clone, Debug)]
 pub struct Checker {
     ids: MessageIds,
     users: Vec<Uuid>,
     rooms: Vec<RoomLog>,
     messages: Vec<Sent>,
+    changes: Vec<Asked>,
+    marks: marks::Marks,
+    unseen_rooms: u64,
     pub findings: Findings,
 }
 
@@ -179,6 +214,7 @@ impl Checker {
             .map(|members| RoomLog {
                 members: members.clone(),
                 cursors: vec![Cursor::default(); members.len()],
+                marks: vec![marks::Member::default(); members.len()],
                 ..RoomLog::default()
             })
             .collect();
@@ -187,6 +223,9 @@ impl Checker {
             users,
             rooms,
             messages: Vec::new(),
+            changes: Vec::new(),
+            marks: marks::Marks::default(),
+            unseen_rooms: 0,
             findings: Findings::default(),
         }
     }
@@ -243,6 +282,11 @@ impl Checker {
             slot,
             due_us,
             payload_bytes,
+            reply_to_seq: 0,
+            mention: None,
+            asked_revision: 1,
+            known_revision: 1,
+            is_delete_asked: false,
             outcome: Outcome::Open,
             attempts: 0,
             connection: 0,
@@ -254,12 +298,23 @@ impl Checker {
         number
     }
 
+    /// Before it is sent for the first time: it answers another message, or names a member.
+    pub fn adorn(&mut self, number: MessageNumber, reply_to_seq: u64, mention: Option<Slot>) {
+        if let Some(sent) = self.messages.get_mut(number.index()) {
+            sent.reply_to_seq = reply_to_seq;
+            sent.mention = mention;
+        }
+    }
+
     pub fn text(&self, number: MessageNumber) -> String {
+        self.text_at(number, 1)
+    }
+
+    /// The text that the message has at a revision.
+    pub fn text_at(&self, number: MessageNumber, revision: u32) -> String {
         self.messages
             .get(number.index())
-            .map_or_else(String::new, |sent| {
-                identity::text(number, sent.due_us, sent.payload_bytes as usize)
-            })
+            .map_or_else(String::new, |sent| sent.text(number, revision))
     }
 
     /// The message leaves on the client's so-many-th connection.
@@ -493,6 +548,31 @@ impl Checker {
         }
     }
 
+    /// The frame of [`Checker::event`] told of a change, and may show the message, as it is by then.
+    pub fn changed(
+        &mut self,
+        room: RoomIndex,
+        seq: u64,
+        fingerprint: u64,
+        ts: &str,
+        (change, observed): (Change, Option<Observed<'_>>),
+    ) {
+        self.place(room, seq, Content::Change(change), "an event");
+        if let Some(observed) = observed {
+            let content = self.identify(room, change.message_seq, observed);
+            self.place(room, change.message_seq, content, "an event of a change");
+            if observed.changed_seq < seq {
+                self.findings.found(Kind::WrongState, || {
+                    format!(
+                        "room {} seq {seq}: shows the message as of {}",
+                        room.0, observed.changed_seq
+                    )
+                });
+            }
+        }
+        self.timed(room, seq, fingerprint, ts);
+    }
+
     /// What the frame of [`Checker::event`] held. `ts` is the event's time.
     pub fn content(
         &mut self,
@@ -506,6 +586,11 @@ impl Checker {
             self.identify(room, seq, observed)
         });
         self.place(room, seq, content, "an event");
+        self.timed(room, seq, fingerprint, ts);
+    }
+
+    /// Later copies of the frame need no parsing, and the room's clock never runs back.
+    fn timed(&mut self, room: RoomIndex, seq: u64, fingerprint: u64, ts: &str) {
         let log = &mut self.rooms[room.index()];
         if let Some(entry) = log.entry(seq) {
             entry.fingerprint = fingerprint;
@@ -554,96 +639,6 @@ impl Checker {
         is_first
     }
 
-    /// A page that a member fetched to catch up.
-    pub fn page(&mut self, room: RoomIndex, slot: Slot, page: &Page<'_>) {
-        let (_, next_after_seq) = self.check_page(room, page);
-        self.rooms[room.index()].cursors[slot.index()].page(next_after_seq, !page.has_more);
-    }
-
-    /// Reads a page's content and checks that it joins on to `after_seq` without a hole. Returns the
-    /// content by `seq` and where the next page begins.
-    pub fn check_page(&mut self, room: RoomIndex, page: &Page<'_>) -> (Vec<(u64, Content)>, u64) {
-        let mut contents = Vec::with_capacity(page.messages.len());
-        let mut highest = page.after_seq;
-        for (seq, observed) in &page.messages {
-            let content = self.identify(room, *seq, *observed);
-            self.place(room, *seq, content, "the history");
-            if *seq <= highest {
-                self.findings.found(Kind::HistoryGap, || {
-                    format!("room {}: seq {seq} after {highest} in a page", room.0)
-                });
-            }
-            highest = highest.max(*seq);
-            contents.push((*seq, content));
-        }
-        let next = page.next_after_seq.unwrap_or(highest);
-        let log = &mut self.rooms[room.index()];
-        log.known_seq = log.known_seq.max(page.last_seq).max(highest);
-        let place = || format!("room {} page after {}", room.0, page.after_seq);
-        if page.next_after_seq.is_none() || next < highest {
-            self.findings.found(Kind::HistoryGap, || {
-                format!(
-                    "{}: next_after_seq {:?}, highest {highest}",
-                    place(),
-                    page.next_after_seq
-                )
-            });
-        }
-        if page.has_more && next <= page.after_seq {
-            self.findings.found(Kind::HistoryGap, || {
-                format!("{}: does not advance", place())
-            });
-        }
-        if !page.has_more && next != page.last_seq {
-            self.findings.found(Kind::HistoryGap, || {
-                format!(
-                    "{}: ends at {next}, not at last_seq {}",
-                    place(),
-                    page.last_seq
-                )
-            });
-        }
-        let mut present = contents.iter().map(|(seq, _)| *seq).peekable();
-        for seq in page.after_seq + 1..=next.min(page.after_seq + SEQ_JUMP_MAX as u64) {
-            if present.peek() == Some(&seq) {
-                present.next();
-                continue;
-            }
-            // Events that are no message need not stand there, as a room's first, its creation.
-            let known = log.entry(seq).and_then(|entry| entry.content);
-            let is_excused = known == Some(Content::Other) || seq == 1 && known.is_none();
-            if !is_excused {
-                self.findings.found(Kind::HistoryGap, || {
-                    format!("{}: seq {seq} is missing (pages to {next})", place())
-                });
-            }
-        }
-        (contents, next)
-    }
-
-    /// Sets the witness back to `snapshot`, taken at the instant of a power cut: acks and events
-    /// since then are void, messages first sent since then may exist or not, and of those that were
-    /// open at the cut nobody knows.
-    pub fn restore(&mut self, snapshot: Self) {
-        let mut messages = snapshot.messages;
-        for sent in &mut messages {
-            if sent.outcome == Outcome::Open && sent.attempts > 0 {
-                sent.is_uncertain = true;
-            }
-        }
-        let since = self.messages.iter().skip(messages.len()).map(|sent| Sent {
-            outcome: Outcome::Void,
-            is_uncertain: true,
-            was_stored_before_attempt: false,
-            acked_seq: 0,
-            seen_seq: 0,
-            ..sent.clone()
-        });
-        messages.extend(since);
-        self.messages = messages;
-        self.rooms = snapshot.rooms;
-    }
-
     /// Whose message this is. What does not match what was sent is found here.
     fn identify(&mut self, room: RoomIndex, seq: u64, observed: Observed<'_>) -> Content {
         let Some(id) = observed.client_msg_id else {
@@ -655,7 +650,9 @@ impl Checker {
         let stranger = || {
             let mut parts = id.as_bytes().to_vec();
             parts.extend_from_slice(observed.sender_id.unwrap_or_default().as_bytes());
-            parts.extend_from_slice(observed.text.as_bytes());
+            if observed.changed_seq <= seq {
+                parts.extend_from_slice(observed.text.as_bytes());
+            }
             Content::Stranger(fingerprint(&parts))
         };
         let Some(number) = self.ids.number(id) else {
@@ -677,15 +674,44 @@ impl Checker {
                 format!("room {} seq {seq}: sender {:?}", room.0, observed.sender_id)
             });
         }
-        let text = identity::text(number, sent.due_us, sent.payload_bytes as usize);
+        let shown = observed.shown;
+        let text = match shown.is_deleted {
+            true => String::new(),
+            false => sent.text(number, shown.revision),
+        };
         if observed.text != text {
             self.findings.found(Kind::AlteredMessage, || {
                 format!(
-                    "room {} seq {seq}: sent {text:?}, got {:?}",
+                    "room {} seq {seq}: at {shown:?} it is {text:?}, got {:?}",
                     room.0, observed.text
                 )
             });
         }
+        let mention = sent.mention.filter(|_| !shown.is_deleted);
+        let mention = mention.map(|slot| {
+            let client = self.rooms[room.index()].members[slot.index()];
+            self.users[client.index()].to_string()
+        });
+        if observed.reply_to_seq.unwrap_or(0) != sent.reply_to_seq
+            || !observed.mentions.iter().eq(mention.iter())
+        {
+            self.findings.found(Kind::AlteredMessage, || {
+                format!(
+                    "room {} seq {seq}: answers {} and names {mention:?}, got {observed:?}",
+                    room.0, sent.reply_to_seq
+                )
+            });
+        }
+        if shown.revision == 0 || shown.revision > sent.asked_revision {
+            self.findings.found(Kind::InventedChange, || {
+                format!(
+                    "room {} message {seq}: {shown:?}, edits asked for make revision {}",
+                    room.0, sent.asked_revision
+                )
+            });
+        }
+        let changed_seq = observed.changed_seq.max(seq);
+        self.shown(room, seq, changed_seq, shown, "somebody");
         Content::Message(number)
     }
 
@@ -733,6 +759,8 @@ impl Checker {
                 format!("room {} seq {seq}: message {}", room.0, number.0)
             });
         }
+        let author = &mut log.marks[sent.slot.index()];
+        author.own_seq = author.own_seq.max(seq);
         if sent.seen_seq == 0 {
             sent.seen_seq = seq;
             if sent.acked_seq > 0 && sent.acked_seq != seq {

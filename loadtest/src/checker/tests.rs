@@ -50,6 +50,8 @@ struct Run {
 #[derive(Clone, Default)]
 struct Member {
     position: u64,
+    /// Where the next page goes on.
+    paged: u64,
     stream: u64,
     catching_up: bool,
     unacked: Vec<(u32, bool)>,
@@ -153,6 +155,7 @@ fn reconnect(run: &mut Run, members: &mut [Vec<Member>], at: (usize, usize), ran
     });
     member.stream = if recovered { member.position } else { last_seq };
     member.catching_up = !recovered && member.position < last_seq;
+    member.paged = member.position;
     for (number, duplicate) in &mut member.unacked {
         *duplicate = true;
         run.steps.push(Step::Attempt(*number));
@@ -165,18 +168,18 @@ fn page(run: &mut Run, members: &mut [Vec<Member>], at: (usize, usize), random: 
         return;
     }
     let last_seq = run.stored[at.0].len() as u64;
-    let until = (member.position + random.between(1, 5)).min(last_seq);
+    let until = (member.paged + random.between(1, 5)).min(last_seq);
     run.steps.push(Step::Page {
         at,
-        after_seq: member.position,
-        numbers: run.stored[at.0][member.position as usize..until as usize].to_vec(),
+        after_seq: member.paged,
+        numbers: run.stored[at.0][member.paged as usize..until as usize].to_vec(),
         has_more: until < last_seq,
         last_seq,
     });
-    member.position = until;
+    member.paged = until;
     if until == last_seq {
         member.catching_up = false;
-        member.position = member.position.max(member.stream);
+        member.position = until.max(member.stream);
     }
 }
 
@@ -216,6 +219,7 @@ fn play(run: &Run) -> Checker {
                 .iter()
                 .map(|(seq, number)| (*seq, Content::Message(MessageNumber(*number))))
                 .collect(),
+            ..RoomHistory::default()
         })
         .collect();
     checker.finish(&histories);
@@ -317,6 +321,7 @@ fn observe<'a>(checker: &Checker, run: &Run, number: u32, text: &'a str) -> Obse
         ),
         kind: "text",
         text,
+        ..Observed::default()
     }
 }
 
@@ -771,6 +776,7 @@ fn acks_after_a_power_cut_are_void_and_those_before_it_are_not() {
         contents: (1..)
             .zip(numbers.iter().map(|n| Content::Message(*n)))
             .collect(),
+        ..RoomHistory::default()
     };
     let mut survived = checker.clone();
     for slot in [Slot(0), Slot(1)] {
@@ -782,6 +788,7 @@ fn acks_after_a_power_cut_are_void_and_those_before_it_are_not() {
     lost.finish(&[RoomHistory {
         last_seq: 2,
         contents: vec![(2, Content::Message(open))],
+        ..RoomHistory::default()
     }]);
     assert_eq!(lost.findings.kinds(), vec![Kind::AckedLost]);
 }
@@ -806,6 +813,7 @@ fn a_refused_message_must_not_show_up() {
         client_msg_id: Some(checker.ids.id(number, 1)),
         kind: "text",
         text: &text,
+        ..Observed::default()
     };
     checker.event(RoomIndex(0), Slot(1), 1, 9);
     checker.content(RoomIndex(0), 1, 9, "", Some(observed));
@@ -820,6 +828,7 @@ fn messages_of_others_are_compared_between_members_too() {
         client_msg_id: Some(Uuid::from_u128(5)),
         kind: "text",
         text,
+        ..Observed::default()
     };
     for (slot, text) in [(0, "same"), (1, "other")] {
         let mark = slot;

@@ -1,6 +1,6 @@
 //! The end of a run: what fresh readers found in the rooms against every ack and every delivery.
 
-use super::{Checker, Content, Kind, Outcome};
+use super::{Checker, Content, Kind, Outcome, Shown};
 use crate::ids::{MessageNumber, RoomIndex, Slot};
 
 /// A room's history after the run's base, read by fresh connections to its end.
@@ -9,6 +9,10 @@ pub struct RoomHistory {
     pub last_seq: u64,
     /// Ordered by `seq`.
     pub contents: Vec<(u64, Content)>,
+    /// In which state each message is, with the last event that changed it.
+    pub shown: Vec<(u64, u64, Shown)>,
+    /// Which reactions are those of the member who read the message.
+    pub mine: Vec<(u64, Slot, u8)>,
 }
 
 impl Checker {
@@ -19,6 +23,7 @@ impl Checker {
             self.finish_room(RoomIndex(index as u32), history);
         }
         self.finish_messages(histories);
+        self.finish_changes(histories);
         self.check_sender_order();
     }
 
@@ -40,7 +45,8 @@ impl Checker {
             };
             // An ack alone is compared message by message; an event that is no message need not
             // stand in the history.
-            if entry.is_by_ack_only || content == Content::Other {
+            let is_message = matches!(content, Content::Message(_) | Content::Stranger(_));
+            if entry.is_by_ack_only || !is_message {
                 continue;
             }
             let found = find(history, seq);

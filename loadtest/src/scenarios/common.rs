@@ -169,9 +169,11 @@ pub fn settle(world: &mut World, drain: Duration) -> Result<Vec<String>, SetupEr
         );
         world.progress.line(&line);
     }
+    world.inspect()?;
     world.progress.stage("reading the histories");
     // A reader gets 20 pages a second, and there are many of them.
-    let limit = Duration::from_secs(20 + world.state.stats.sends / 500);
+    let events = world.state.stats.sends + world.state.checker.changes().len() as u64;
+    let limit = Duration::from_secs(20 + events / 500);
     match world.read_histories(limit) {
         Ok(histories) => {
             world.state.checker.finish(&histories);

@@ -5,6 +5,7 @@ pub mod cluster_power;
 pub mod cluster_storm;
 pub mod common;
 pub mod crash;
+pub mod mixed;
 pub mod power;
 pub mod reference;
 pub mod run;

@@ -107,6 +107,9 @@ impl Floor {
 /// # Errors
 /// When the floor cannot be started or reached.
 pub fn run(args: &ReferenceArgs, mut progress: Progress) -> Result<Ending, SetupError> {
+    if args.load.mix.mix {
+        return Err(SetupError("this measures sends only: no --mix".to_owned()));
+    }
     pin_self(args.client_cpus.as_deref())?;
     let mut workshop = Workshop::new("reference")?;
     let mut report = Report::default();
@@ -129,6 +132,9 @@ pub fn run(args: &ReferenceArgs, mut progress: Progress) -> Result<Ending, Setup
 /// # Errors
 /// When a round cannot be set up.
 pub fn compare(args: &CompareArgs, mut progress: Progress) -> Result<Ending, SetupError> {
+    if args.load.mix.mix {
+        return Err(SetupError("this measures sends only: no --mix".to_owned()));
+    }
     let cpus = args.server.server_cpus.as_deref();
     let mut costs: [Vec<f64>; 3] = Default::default();
     let mut p99: Vec<f64> = Vec::new();

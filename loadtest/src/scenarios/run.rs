@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::common::{Ending, OutputArgs, parse_url, pin_self, settle};
+use super::mixed::MixArgs;
 use crate::layout::Layout;
 use crate::measure::{CpuSample, CpuSpent, Memory};
 use crate::progress::Progress;
@@ -42,7 +43,7 @@ pub struct LoadArgs {
     pub connections: usize,
     #[arg(long, default_value_t = 4)]
     pub room_size: usize,
-    /// Messages a second, over all rooms.
+    /// Messages a second, over all rooms; with --mix operations a second.
     #[arg(long, default_value_t = 500.0)]
     pub rate: f64,
     /// Seconds of measured load.
@@ -66,6 +67,8 @@ pub struct LoadArgs {
     /// Seconds until everything must have arrived.
     #[arg(long, default_value_t = 30.0)]
     pub drain: f64,
+    #[command(flatten)]
+    pub mix: MixArgs,
 }
 
 /// What a run measured, for those that compare runs.
@@ -95,6 +98,7 @@ pub fn run(args: &RunArgs, progress: Progress) -> Result<Ending, SetupError> {
     settings.jwt_audience.clone_from(&args.jwt_audience);
     settings.payload_bytes = args.load.payload;
     settings.probe_every = args.load.probe_every;
+    settings.mix = args.load.mix.shares();
     let load = &args.load;
     let layout = Layout::grid(load.connections, load.room_size, load.rooms_per_user);
     let mut world = World::new(target, &path, &layout, settings, progress)?;
@@ -112,7 +116,8 @@ pub fn finish(
     load: &LoadArgs,
     mut report: Report,
 ) -> Result<Ending, SetupError> {
-    let failures = settle(world, Duration::from_secs_f64(load.drain))?;
+    let mut failures = settle(world, Duration::from_secs_f64(load.drain))?;
+    failures.extend(load.mix.tell(&mut report, &world.state));
     report.stats(&world.state.stats);
     report.findings(&world.state.checker.findings);
     world.progress.finish();
@@ -139,6 +144,7 @@ pub fn measure(
     let connect_us = world.connect_wanted(Duration::from_secs(120))?;
     world.progress.stage("making rooms");
     world.make_rooms(Duration::from_secs(300))?;
+    world.begin_mix()?;
     world.progress.stage("idle");
     world.run_for(Duration::from_secs_f64(load.idle))?;
     let idle = memory(pid)?;
@@ -163,10 +169,16 @@ pub fn measure(
     report.count("rooms", u64::from(world.rooms()));
     report.count("room_size", load.room_size as u64);
     report.count("payload_bytes", u64::from(load.payload));
-    report.number("asked_rate", load.rate, "messages/s");
+    let unit = if load.mix.mix {
+        "operations/s"
+    } else {
+        "messages/s"
+    };
+    report.number("asked_rate", load.rate, unit);
     let seconds = last.at_us.saturating_sub(first.at_us) as f64 / 1e6;
     let acks = last.acks - first.acks;
     let deliveries = last.deliveries - first.deliveries;
+    let operations = last.operations - first.operations;
     report.number("achieved_rate", acks as f64 / seconds, "acks/s");
     report.number("delivery_rate", deliveries as f64 / seconds, "deliveries/s");
     let connects_per_s = world.state.clients.len() as f64 * 1e6 / connect_us.max(1) as f64;
@@ -199,6 +211,10 @@ pub fn measure(
         measured.cpu_us_per_delivery = Some(spent.cpu_s * 1e6 / deliveries.max(1) as f64);
         measured.cpu_us_per_message = Some(spent.cpu_s * 1e6 / acks.max(1) as f64);
         report_cpu(report, &spent, &measured);
+        if world.state.mix.is_some() {
+            let each = spent.cpu_s * 1e6 / operations.max(1) as f64;
+            report.number("cpu_per_operation_us", each, "µs");
+        }
     }
     if let (Some(before), Some(idle), Some(loaded)) = (before, idle, loaded) {
         report_memory(report, world.state.clients.len(), before, idle, loaded);
@@ -210,6 +226,8 @@ struct Point {
     at_us: u64,
     acks: u64,
     deliveries: u64,
+    /// Of the mixed load, asked for.
+    operations: u64,
     cpu: Option<CpuSample>,
     own_cpu: CpuSample,
 }
@@ -220,6 +238,11 @@ impl Point {
             at_us: world.state.clock.now_us(),
             acks: world.state.stats.acks,
             deliveries: world.state.stats.deliveries,
+            operations: world
+                .state
+                .mix
+                .as_ref()
+                .map_or(0, |mix| mix.kinds.values().map(|counts| counts.asked).sum()),
             cpu: pid
                 .map(|pid| CpuSample::of(pid).map_err(SetupError))
                 .transpose()?,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::common::{Ending, OutputArgs, ServerArgs, Workshop, settings};
+use super::mixed::MixArgs;
 use super::run::{LoadArgs, finish, measure};
 use crate::layout::Layout;
 use crate::progress::Progress;
@@ -15,6 +16,8 @@ use crate::world::{SetupError, World};
 pub struct SmokeArgs {
     #[command(flatten)]
     pub server: ServerArgs,
+    #[command(flatten)]
+    pub mix: MixArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -32,19 +35,21 @@ pub fn run(args: &SmokeArgs, progress: Progress) -> Result<Ending, SetupError> {
     let load = LoadArgs {
         connections: 200,
         room_size: 4,
-        rate: 200.0,
-        duration: 4.0,
+        rate: if args.mix.mix { 600.0 } else { 200.0 },
+        duration: if args.mix.mix { 10.0 } else { 4.0 },
         payload: 150,
         warmup: 1.0,
         idle: 0.0,
         rooms_per_user: 1,
         probe_every: 50,
         drain: 5.0,
+        mix: args.mix.clone(),
     };
     let layout = Layout::grid(load.connections, load.room_size, load.rooms_per_user);
     let mut settings = settings(args.output.seed());
     settings.payload_bytes = load.payload;
     settings.probe_every = load.probe_every;
+    settings.mix = load.mix.shares();
     let mut world = World::new(plan.listen, "/v1/ws", &layout, settings, progress)?;
     let mut report = Report::default();
     measure(&mut world, &load, Some(server.pid()), &mut report)?;

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{Early, Phase, State, Timer};
-use crate::checker::{Kind, Observed, Page};
+use crate::checker::{Change, EMOJIS, Kind, Observed, Page, Shown, What};
 use crate::engine::{ConnId, Engine};
 use crate::ids::{ClientIndex, MessageNumber, RoomIndex, Slot};
 use crate::random::fingerprint;
@@ -53,7 +53,11 @@ impl State {
                     self.clients[client.index()].retry_after_ms = wait_ms;
                 }
             }
-            _ => self.stats.ephemeral += 1,
+            "error" => match wire::parse::<wire::ErrorReply>(frame) {
+                Ok(reply) => self.refused_without_id(client, &reply.error),
+                Err(error) => self.bad_frame(client, &error, frame),
+            },
+            _ => self.ephemeral(client, &head, frame),
         }
     }
 
@@ -85,6 +89,7 @@ impl State {
             return;
         }
         self.stats.deliveries += 1;
+        self.count_event(room, seq, head.kind);
         let Some(received) = self.checker.received(room, seq) else {
             return;
         };
@@ -111,22 +116,85 @@ impl State {
         head: &Head<'_>,
         frame: &[u8],
     ) {
-        if head.kind != "message.created" {
-            self.checker.content(room, seq, fingerprint, "", None);
-            return;
-        }
-        match wire::parse::<wire::Created>(frame) {
-            Ok(created) => {
-                let message = &created.data.message;
-                if message.seq != seq {
-                    self.bad_frame(client, "message.seq is not the event's seq", frame);
-                }
-                let observed = observed(message);
-                self.checker
-                    .content(room, seq, fingerprint, &created.ts, Some(observed));
+        let place = (room, seq, fingerprint);
+        let told = match head.kind {
+            "message.created" => self.created(client, place, frame),
+            "message.updated" | "message.deleted" | "reaction.updated" | "message.pinned"
+            | "message.unpinned" => self.changed(place, head, frame),
+            _ => {
+                self.checker.content(room, seq, fingerprint, "", None);
+                Ok(())
             }
-            Err(error) => self.bad_frame(client, &error, frame),
+        };
+        if let Err(error) = told {
+            self.bad_frame(client, &error, frame);
         }
+    }
+
+    fn created(
+        &mut self,
+        client: ClientIndex,
+        (room, seq, fingerprint): (RoomIndex, u64, u64),
+        frame: &[u8],
+    ) -> Result<(), String> {
+        let created = wire::parse::<wire::Created>(frame)?;
+        let message = &created.data.message;
+        if message.seq != seq {
+            self.bad_frame(client, "message.seq is not the event's seq", frame);
+        }
+        let observed = observed(message);
+        self.checker
+            .content(room, seq, fingerprint, &created.ts, Some(observed));
+        Ok(())
+    }
+
+    fn changed(
+        &mut self,
+        (room, seq, fingerprint): (RoomIndex, u64, u64),
+        head: &Head<'_>,
+        frame: &[u8],
+    ) -> Result<(), String> {
+        let told = wire::parse::<wire::Changed>(frame)?;
+        let data = &told.data;
+        let slot = |user: Option<Uuid>| user.and_then(|user| self.slot_of(room, user));
+        let what = match head.kind {
+            "message.updated" => What::Edited,
+            "message.deleted" => What::Deleted(slot(data.actor_id)),
+            "reaction.updated" => What::Reacted {
+                by: slot(data.user_id),
+                emoji: data
+                    .emoji
+                    .as_deref()
+                    .and_then(|emoji| EMOJIS.iter().position(|known| *known == emoji))
+                    .map(|place| place as u8),
+                added: data.added.ok_or("no `added`")?,
+                count: data.count.ok_or("no `count`")?,
+            },
+            _ => What::Else,
+        };
+        let message_seq = data.message_seq;
+        let message = data.message.as_ref();
+        if message.is_some_and(|message| message.seq != message_seq)
+            || message.is_none() && what == What::Edited
+        {
+            return Err("message_seq does not name the message".to_owned());
+        }
+        let change = Change { message_seq, what };
+        let shown = (change, message.map(observed));
+        self.checker
+            .changed(room, seq, fingerprint, &told.ts, shown);
+        Ok(())
+    }
+
+    /// Counts what was received, for the report of the mixed load.
+    fn count_event(&mut self, room: RoomIndex, seq: u64, name: &str) {
+        let Some(mix) = &mut self.mix else { return };
+        let name = match self.checker.change_at(room, seq).map(|change| change.what) {
+            Some(What::Reacted { added: true, .. }) => "reaction added",
+            Some(What::Reacted { added: false, .. }) => "reaction removed",
+            _ => name,
+        };
+        mix.count_event(name);
     }
 
     fn reply(&mut self, engine: &mut Engine, client: ClientIndex, head: &Head<'_>, frame: &[u8]) {
@@ -151,6 +219,9 @@ impl State {
                 self.members_added(engine, room);
                 Ok(())
             }
+            Some(RequestId::Change(change)) => wire::parse::<wire::Data<wire::ChangeAck>>(frame)
+                .map(|reply| self.change_acked(client, change, &reply.data)),
+            Some(RequestId::Ask(number)) => self.ask_answered(client, number, frame),
             None => Err("a reply to nothing".to_owned()),
         };
         if let Err(error) = result {
@@ -167,6 +238,8 @@ impl State {
         };
         match request {
             Some(RequestId::Send(number)) => self.send_refused(client, number, error, pause_us),
+            Some(RequestId::Change(change)) => self.change_error(client, change, error, pause_us),
+            Some(RequestId::Ask(number)) => self.ask_error(client, number, error),
             Some(RequestId::History(_)) if is_temporary => {
                 let connection = self.clients[client.index()].connection;
                 self.timer(pause_us, Timer::History(client, connection));
@@ -228,7 +301,7 @@ impl State {
         let Some(room_id) = self.rooms[room.index()].id else {
             return;
         };
-        let after_seq = self.checker.cursor(room, slot).position;
+        let after_seq = self.checker.cursor(room, slot).page_after();
         let page = self.settings.history_page;
         let request = wire::history_get(room, room_id, after_seq, page);
         engine.send_text(id, request.as_bytes());
@@ -255,12 +328,13 @@ impl State {
         };
         let slot: Slot = it.memberships[place].1;
         it.is_page_asked = false;
-        let before = self.checker.cursor(room, slot).position;
-        self.checker.page(room, slot, &as_page(before, page));
+        let cursor = self.checker.cursor(room, slot);
+        let (before, after_seq) = (cursor.position, cursor.page_after());
+        self.checker.page(room, slot, &as_page(after_seq, page));
         let cursor = self.checker.cursor(room, slot);
         self.stats.deliveries += cursor.position.saturating_sub(before);
         // A page that moves nothing would be asked for again for ever; it was found already.
-        if !cursor.is_catching_up || cursor.position == before {
+        if !cursor.is_catching_up || cursor.page_after() == after_seq {
             self.checker.cursor_mut(room, slot).is_catching_up = false;
             self.clients[client.index()].catching_up.pop_front();
         }
@@ -296,7 +370,11 @@ impl State {
             if self.stats.is_in_window(sent.due_us) {
                 self.stats.ack.record(latency_us);
             }
-            self.stats.acked(sent.due_us, latency_us);
+            let due_us = sent.due_us;
+            self.stats.acked(due_us, latency_us);
+            if self.mix.is_some() {
+                self.answered(crate::mix::OpKind::Send, due_us);
+            }
         }
         let every = self.settings.probe_every;
         if every > 0 && number.0.is_multiple_of(every) {
@@ -330,11 +408,30 @@ pub(super) fn is_temporary(code: &str) -> bool {
 }
 
 pub(super) fn observed(message: &wire::Message) -> Observed<'_> {
+    let mut counts = Shown::FIRST.counts;
+    let mut mine = message.reactions.is_empty().then_some(0_u8);
+    for (emoji, reaction) in &message.reactions {
+        let place = EMOJIS.iter().position(|known| known == emoji);
+        let place = place.unwrap_or(EMOJIS.len());
+        counts[place] = u16::try_from(reaction.count).unwrap_or(u16::MAX);
+        if let Some(is_mine) = reaction.mine {
+            *mine.get_or_insert(0) |= u8::from(is_mine) << place;
+        }
+    }
     Observed {
         sender_id: message.sender_id,
         client_msg_id: message.client_msg_id,
         kind: &message.kind,
         text: message.text.as_deref().unwrap_or_default(),
+        reply_to_seq: message.reply_to_seq,
+        mentions: &message.mentions,
+        changed_seq: message.changed_seq.unwrap_or(message.seq),
+        shown: Shown {
+            revision: message.revision.unwrap_or(1),
+            is_deleted: message.deleted_at.is_some(),
+            counts,
+        },
+        mine,
     }
 }
 

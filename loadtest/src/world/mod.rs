@@ -4,10 +4,13 @@
 //! positions, pages what was not recovered, and repeats what has no answer with the same id. Every
 //! frame that concerns a room goes through the checker.
 //!
-//! Next: [`session`] (connections), [`frames`] (what arrives), [`sending`], [`rooms`], [`readers`].
+//! Next: [`session`] (connections), [`frames`] (what arrives), [`sending`], [`mixing`] and [`heard`] (the
+//! mixed load), [`rooms`], [`readers`].
 
 mod balance;
 mod frames;
+mod heard;
+mod mixing;
 mod readers;
 mod rooms;
 mod sending;
@@ -26,7 +29,7 @@ use crate::checker::Checker;
 use crate::clock::{Clock, us};
 use crate::engine::{ConnId, ConnectOptions, Engine, Handler, Incoming};
 use crate::identity::{Issuer, MessageIds};
-use crate::ids::{ClientIndex, MessageNumber, NodeIndex, RoomIndex, Slot};
+use crate::ids::{ChangeNumber, ClientIndex, MessageNumber, NodeIndex, RoomIndex, Slot};
 use crate::layout::Layout;
 use crate::limits::{BACKOFF_CAP, CONNECTS_IN_FLIGHT_MAX, HISTORY_PAGE};
 use crate::progress::Progress;
@@ -34,6 +37,7 @@ use crate::random::Random;
 use crate::stats::{NodeStats, Stats};
 
 pub use balance::Node;
+pub use mixing::{Mix, Receipts};
 use readers::Reader;
 pub use sending::Load;
 pub use session::DropBy;
@@ -53,6 +57,8 @@ pub struct Settings {
     pub backoff_cap: Duration,
     pub connects_in_flight_max: usize,
     pub history_page: u64,
+    /// Everything else that clients do, in shares; `None`: they only send.
+    pub mix: Option<crate::mix::Shares>,
 }
 
 impl Settings {
@@ -68,6 +74,7 @@ impl Settings {
             backoff_cap: BACKOFF_CAP,
             connects_in_flight_max: CONNECTS_IN_FLIGHT_MAX,
             history_page: HISTORY_PAGE,
+            mix: None,
         }
     }
 }
@@ -107,6 +114,8 @@ pub struct Client {
     /// Of its connection, or of the last one.
     pub node: NodeIndex,
     is_wanted: bool,
+    /// It left by itself, and comes back soon.
+    is_roaming: bool,
     /// It does not read for the time being.
     is_stalled: bool,
     pub options: ConnectOptions,
@@ -124,6 +133,8 @@ pub struct Client {
     /// Rooms whose position this connection's `auth` named.
     resumed: Vec<RoomIndex>,
     unacked: VecDeque<MessageNumber>,
+    /// Changes that have no final answer.
+    open_changes: VecDeque<ChangeNumber>,
     /// Rooms to page, the front one is being asked for.
     catching_up: VecDeque<RoomIndex>,
     is_page_asked: bool,
@@ -152,6 +163,7 @@ struct Room {
 enum Timer {
     Reconnect(ClientIndex),
     Resend(MessageNumber, u32),
+    ResendChange(ChangeNumber, u32),
     History(ClientIndex, u32),
     CreateRoom(RoomIndex),
     ReaderRetry(u32),
@@ -200,6 +212,7 @@ pub struct State {
     sent_to: Vec<NodeIndex>,
     rooms: Vec<Room>,
     room_by_id: UuidMap<RoomIndex>,
+    client_by_user: UuidMap<ClientIndex>,
     early: UuidMap<Vec<(ClientIndex, Early)>>,
     pub checker: Checker,
     pub stats: Stats,
@@ -211,6 +224,9 @@ pub struct State {
     rooms_complete: usize,
     pub ready: usize,
     pub unacked: usize,
+    /// Changes that have no final answer.
+    pub open_changes: usize,
+    pub mix: Option<Box<Mix>>,
     load: Option<Load>,
     readers: Vec<Reader>,
     epoch: Option<String>,
@@ -271,6 +287,7 @@ impl World {
                 conn: None,
                 node: NodeIndex::default(),
                 is_wanted: false,
+                is_roaming: false,
                 is_stalled: false,
                 options: ConnectOptions::default(),
                 connection: 0,
@@ -284,6 +301,7 @@ impl World {
                 memberships,
                 resumed: Vec::new(),
                 unacked: VecDeque::new(),
+                open_changes: VecDeque::new(),
                 catching_up: VecDeque::new(),
                 is_page_asked: false,
             })
@@ -315,6 +333,14 @@ impl World {
             sent_to: Vec::new(),
             rooms,
             room_by_id: UuidMap::default(),
+            client_by_user: (0..layout.clients as u32)
+                .map(|client| {
+                    (
+                        crate::identity::user_id(ClientIndex(client)),
+                        ClientIndex(client),
+                    )
+                })
+                .collect(),
             early: UuidMap::default(),
             checker: Checker::new(ids, layout.clients, &members),
             stats: Stats {
@@ -329,6 +355,8 @@ impl World {
             rooms_complete: 0,
             ready: 0,
             unacked: 0,
+            open_changes: 0,
+            mix: None,
             load: None,
             readers: Vec::new(),
             epoch: None,
@@ -356,6 +384,7 @@ impl World {
         state.start_connects(engine);
         state.start_rooms(engine);
         state.send_due(engine, now_us);
+        state.inspect_more(engine, now_us);
         engine.flush();
         if let Some(error) = state.setup_error.take() {
             return Err(SetupError(error));
@@ -431,7 +460,7 @@ impl World {
         let mut next_look_us = 0;
         self.run_until(limit, |state| {
             let now_us = state.clock.now_us();
-            if state.unacked > 0 || now_us < next_look_us {
+            if state.unacked + state.open_changes > 0 || now_us < next_look_us {
                 return false;
             }
             next_look_us = now_us + 20_000;
@@ -460,6 +489,9 @@ impl State {
             match timer {
                 Timer::Reconnect(client) => self.connect_queue.push_back(client),
                 Timer::Resend(number, connection) => self.resend(engine, number, connection),
+                Timer::ResendChange(change, connection) => {
+                    self.resend_change(engine, change, connection);
+                }
                 Timer::History(client, connection) => {
                     if self.clients[client.index()].connection == connection {
                         self.clients[client.index()].is_page_asked = false;
@@ -471,6 +503,7 @@ impl State {
                 Timer::Sweep => {
                     self.sweep(engine, now_us);
                     self.sweep_readers(engine, now_us);
+                    self.sweep_typing(now_us);
                     self.timer(1_000_000, Timer::Sweep);
                 }
             }
@@ -512,6 +545,15 @@ impl State {
             .count()
     }
 
+    /// Clients that should be ready and are not, with those left out who went by themselves.
+    pub fn missing(&self) -> usize {
+        let is_missing = |client: &&Client| {
+            let is_there = matches!(client.phase, Phase::Ready | Phase::Stopped);
+            client.is_wanted && !client.is_roaming && !is_there
+        };
+        self.clients.iter().filter(is_missing).count()
+    }
+
     pub fn stopped(&self) -> usize {
         self.clients
             .iter()
@@ -522,10 +564,11 @@ impl State {
     /// One line for people who watch.
     pub fn line(&self) -> String {
         let acked = self.stats.acks;
+        let open = self.unacked + self.open_changes;
         let findings = self.checker.findings.total();
         format!(
-            "{} ready, {acked} acked, {} open, {} deliveries, {findings} findings",
-            self.ready, self.unacked, self.stats.deliveries
+            "{} ready, {acked} acked, {open} open, {} deliveries, {findings} findings",
+            self.ready, self.stats.deliveries
         )
     }
 }

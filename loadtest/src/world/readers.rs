@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::frames::as_page;
 use super::{READER_OWNER, SetupError, State, Timer, World};
-use crate::checker::{Content, RoomHistory};
+use crate::checker::{Content, Paged, RoomHistory};
 use crate::clock::us;
 use crate::engine::{ConnId, ConnectOptions, Engine, Incoming};
 use crate::ids::{ClientIndex, NodeIndex, RoomIndex};
@@ -34,7 +34,7 @@ pub(super) struct Reader {
     attempts: u32,
     heard_us: u64,
     jobs: VecDeque<Job>,
-    read: Vec<(RoomIndex, u64, Content)>,
+    read: Vec<(RoomIndex, Paged)>,
     /// `last_seq` of the rooms read to the end.
     ends: Vec<(RoomIndex, u64)>,
     failure: Option<String>,
@@ -120,8 +120,17 @@ impl State {
     fn collect_histories(&mut self) -> Vec<RoomHistory> {
         let mut histories = vec![RoomHistory::default(); self.rooms.len()];
         for reader in std::mem::take(&mut self.readers) {
-            for (room, seq, content) in reader.read {
-                histories[room.index()].contents.push((seq, content));
+            for (room, paged) in reader.read {
+                let history = &mut histories[room.index()];
+                let seq = paged.seq;
+                history.contents.push((seq, paged.content));
+                if let Content::Message(_) = paged.content {
+                    history.shown.push((seq, paged.changed_seq, paged.shown));
+                    let slot = self.slot_of(room, crate::identity::user_id(reader.client));
+                    if let (Some(slot), Some(mine)) = (slot, paged.mine) {
+                        history.mine.push((seq, slot, mine));
+                    }
+                }
             }
             for (room, last_seq) in reader.ends {
                 histories[room.index()].last_seq = last_seq;
@@ -238,10 +247,36 @@ impl State {
         match request {
             RequestId::Auth => {
                 it.is_ready = true;
+                let client = it.client;
+                self.reader_ready(client, frame);
                 self.ask_reader_page(engine, reader);
             }
             RequestId::History(room) => self.reader_page(engine, reader, room, frame),
-            RequestId::Send(_) | RequestId::RoomCreate(_) | RequestId::MembersAdd(_) => {}
+            RequestId::Send(_)
+            | RequestId::RoomCreate(_)
+            | RequestId::MembersAdd(_)
+            | RequestId::Change(_)
+            | RequestId::Ask(_) => {}
+        }
+    }
+
+    /// What a fresh connection is told of its rooms, while nothing changes.
+    fn reader_ready(&mut self, client: ClientIndex, frame: &[u8]) {
+        if self.mix.is_none() {
+            return;
+        }
+        let ready = match wire::parse::<wire::Data<wire::Ready>>(frame) {
+            Ok(ready) => ready.data,
+            Err(error) => return self.bad_frame(client, &error, frame),
+        };
+        for room in ready.rooms {
+            if let (Some(place), Some(read_seq), Some(unread)) = (
+                self.membership(client, room.room_id),
+                room.read_seq,
+                room.unread,
+            ) {
+                self.checker.own_view(place, read_seq, unread, "ready");
+            }
         }
     }
 
@@ -265,8 +300,8 @@ impl State {
         let until_seq = job.until_seq.unwrap_or(u64::MAX);
         let kept = contents
             .into_iter()
-            .filter(|(seq, _)| *seq <= until_seq)
-            .map(|(seq, content)| (room, seq, content));
+            .filter(|paged| paged.changed_seq <= until_seq)
+            .map(|paged| (room, paged));
         it.read.extend(kept);
         // A page that does not advance was found by the checker; it ends the job.
         let is_stuck = next <= job.after_seq;

@@ -4,7 +4,7 @@
 use super::{Phase, State, Timer, World};
 use crate::engine::Engine;
 use crate::identity;
-use crate::ids::{ClientIndex, MessageNumber, NodeIndex, RoomIndex, Slot};
+use crate::ids::{ChangeNumber, ClientIndex, MessageNumber, NodeIndex, RoomIndex, Slot};
 use crate::limits::{SEND_ATTEMPTS_MAX, UNACKED_PER_CLIENT_MAX};
 use crate::wire;
 
@@ -60,7 +60,8 @@ impl World {
     /// Sends one message from a room's so-many-th member now.
     pub fn send_now(&mut self, room: RoomIndex, slot: Slot) {
         let now_us = self.state.clock.now_us();
-        self.state.send_new(&mut self.engine, room, slot, now_us);
+        let engine = &mut self.engine;
+        self.state.send_new(engine, room, slot, now_us, (0, None));
     }
 
     pub fn rooms(&self) -> u32 {
@@ -78,8 +79,10 @@ impl World {
         state.load = None;
         for client in &mut state.clients {
             client.unacked.clear();
+            client.open_changes.clear();
         }
         state.unacked = 0;
+        state.open_changes = 0;
         let known = snapshot.messages().len();
         state.checker.restore(snapshot);
         for number in 0..known as u32 {
@@ -91,6 +94,14 @@ impl World {
                 let client = state.rooms[sent.room.index()].members[sent.slot.index()];
                 state.clients[client.index()].unacked.push_back(number);
                 state.unacked += 1;
+            }
+        }
+        for (place, asked) in state.checker.changes().iter().enumerate() {
+            if asked.outcome == crate::checker::Outcome::Open {
+                let client = state.rooms[asked.room.index()].members[asked.slot.index()];
+                let open = &mut state.clients[client.index()].open_changes;
+                open.push_back(ChangeNumber(place as u32));
+                state.open_changes += 1;
             }
         }
     }
@@ -108,23 +119,37 @@ impl State {
             let room = load.order[(load.sent % rooms) as usize];
             let round = load.sent / rooms;
             load.sent += 1;
+            if self.mix.is_some() {
+                self.mix_due(engine, room, due_us);
+                continue;
+            }
             let senders = u64::from(self.rooms[room.index()].senders.max(1));
             // Rooms begin with different members, so that not all first members write at once.
             let slot = Slot(((round + u64::from(room.0)) % senders) as u32);
-            self.send_new(engine, room, slot, due_us);
+            self.send_new(engine, room, slot, due_us, (0, None));
         }
     }
 
-    fn send_new(&mut self, engine: &mut Engine, room: RoomIndex, slot: Slot, due_us: u64) {
+    /// A new message, perhaps an answer to another and with a member's name in it. Returns whether it
+    /// was taken on.
+    pub(super) fn send_new(
+        &mut self,
+        engine: &mut Engine,
+        room: RoomIndex,
+        slot: Slot,
+        due_us: u64,
+        (reply_to_seq, mention): (u64, Option<Slot>),
+    ) -> bool {
         let client = self.rooms[room.index()].members[slot.index()];
         let it = &mut self.clients[client.index()];
         if it.unacked.len() >= UNACKED_PER_CLIENT_MAX || it.phase == Phase::Stopped {
             self.stats.not_sent += 1;
-            return;
+            return false;
         }
         let payload_bytes = self.settings.payload_bytes;
         let number = self.checker.add_message(room, slot, due_us, payload_bytes);
-        it.unacked.push_back(number);
+        self.checker.adorn(number, reply_to_seq, mention);
+        self.clients[client.index()].unacked.push_back(number);
         self.unacked += 1;
         self.stats.sends += 1;
         if self.clients[client.index()].phase == Phase::Ready {
@@ -134,6 +159,7 @@ impl State {
                 self.stats.lateness.record(late_us);
             }
         }
+        true
     }
 
     /// Sends a message on the client's present connection, for the first time or again.
@@ -157,6 +183,11 @@ impl State {
             self.stats.retries += 1;
         }
         let client_msg_id = self.ids.id(number, sent.due_us);
+        let reply_to_seq = sent.reply_to_seq;
+        let members = &self.rooms[sent.room.index()].members;
+        let mention = sent
+            .mention
+            .map(|slot| identity::user_id(members[slot.index()]));
         let text = identity::json_escaped(&self.checker.text(number));
         let node = it.node;
         self.checker.attempted(number, it.connection);
@@ -165,7 +196,8 @@ impl State {
                 .resize(number.index() + 1, NodeIndex::default());
         }
         self.sent_to[number.index()] = node;
-        let frame = wire::message_send(number, room_id, client_msg_id, &text);
+        let frame =
+            wire::message_send(number, room_id, client_msg_id, &text, reply_to_seq, mention);
         engine.send_text(id, frame.as_bytes());
     }
 
@@ -194,6 +226,10 @@ impl State {
             return;
         }
         let attempts = self.checker.message(number).map_or(0, |sent| sent.attempts);
+        if let Some(counts) = self.mix_kind(crate::mix::OpKind::Send) {
+            counts.refused(&error.code);
+        }
+        let it = &self.clients[client.index()];
         if super::frames::is_temporary(&error.code) && attempts < SEND_ATTEMPTS_MAX {
             // Only `rate_limited` says that nothing was stored.
             if error.code != "rate_limited" {

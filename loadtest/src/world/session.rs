@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use uuid::Uuid;
 
 use super::{Client, Early, Phase, SetupError, State, Timer, World};
-use crate::checker::{AfterReady, Kind, ReadyRoom};
+use crate::checker::{AfterReady, Kind, Mark, ReadyRoom};
 use crate::clock::us;
 use crate::engine::{Closed, ConnId, ConnectOptions, Engine, Incoming};
 use crate::identity;
@@ -79,6 +79,7 @@ impl World {
         for client in clients {
             let it = &mut self.state.clients[client.index()];
             it.is_wanted = false;
+            it.is_roaming = false;
             if let Some(id) = it.conn {
                 match by {
                     DropBy::Reset => self.engine.abort(id),
@@ -138,9 +139,7 @@ impl World {
     /// When some are not ready within the limit, with the reasons counted so far.
     pub fn connect_wanted(&mut self, limit: std::time::Duration) -> Result<u64, SetupError> {
         let started_us = self.state.clock.now_us();
-        let is_done = self.run_until(limit, |state| {
-            state.ready + state.stopped() >= state.wanted()
-        })?;
+        let is_done = self.run_until(limit, |state| state.missing() == 0)?;
         let State {
             ready,
             stats,
@@ -254,6 +253,8 @@ impl State {
         it.ready_us = now_us;
         it.retry_after_ms = None;
         it.was_ever_ready = true;
+        let was_roaming = std::mem::take(&mut it.is_roaming);
+        let began_us = it.began_us;
         let left_us = std::mem::take(&mut it.left_us);
         if left_us > 0 {
             self.stats.came_back(now_us.saturating_sub(left_us));
@@ -261,8 +262,11 @@ impl State {
         self.in_flight -= 1;
         self.ready += 1;
         self.stats.connects += 1;
-        self.stats.connect.record(now_us - it.began_us);
-        let resumed = std::mem::take(&mut it.resumed);
+        self.stats.connect.record(now_us - began_us);
+        if was_roaming {
+            self.answered(crate::mix::OpKind::Connect, began_us);
+        }
+        let resumed = std::mem::take(&mut self.clients[client.index()].resumed);
         match &self.epoch {
             None => self.epoch = Some(ready.epoch.clone()),
             Some(epoch) if *epoch == ready.epoch => {}
@@ -278,6 +282,7 @@ impl State {
             if let Some((index, slot)) = self.membership(client, room.room_id) {
                 named.push(index);
                 self.ready_room(client, index, slot, room, resumed.contains(&index));
+                self.ready_marks(client, index, &room.watermarks);
             } else if !self.room_by_id.contains_key(&room.room_id) {
                 self.early(client, room.room_id, Early::Joined(room.last_seq));
             }
@@ -335,6 +340,25 @@ impl State {
         for number in self.clients[client.index()].unacked.clone() {
             self.transmit(engine, client, number);
         }
+        for change in self.clients[client.index()].open_changes.clone() {
+            self.transmit_change(engine, client, change);
+        }
+        self.say_again(engine, client);
+    }
+
+    fn ready_marks(&mut self, client: ClientIndex, room: RoomIndex, marks: &[wire::Watermark]) {
+        for told in marks.iter().filter(|_| self.mix.is_some()) {
+            let mark = Mark {
+                read: told.read_seq,
+                delivered: told.delivered_seq,
+            };
+            match self.slot_of(room, told.user_id) {
+                Some(slot) => self.checker.ready_mark(client, room, slot, mark),
+                None => self.checker.findings.found(Kind::BadFrame, || {
+                    format!("ready: {} is no member of room {}", told.user_id, room.0)
+                }),
+            }
+        }
     }
 
     /// The room and place of a client by the room's id.
@@ -360,6 +384,7 @@ impl State {
         let retry_after_ms = it.retry_after_ms.take();
         if it.phase == Phase::Ready {
             it.left_us = now_us;
+            *self.stats.broken.entry(close_name(closed)).or_default() += 1;
         }
         let node = it.node;
         self.left(client);
@@ -418,6 +443,19 @@ impl State {
         it.conn = None;
         it.catching_up.clear();
         it.is_page_asked = false;
+        if let Some(mix) = &mut self.mix {
+            mix.forget_connection(client);
+        }
+        for change in self.clients[client.index()].open_changes.clone() {
+            if self
+                .checker
+                .change(change)
+                .is_some_and(|asked| asked.attempts > 0)
+            {
+                self.change_uncertain(change);
+            }
+        }
+        let it = &self.clients[client.index()];
         for number in &it.unacked {
             if self
                 .checker

@@ -2,7 +2,9 @@
 //! that the load test finds what it is there to find. Threads and tungstenite, so that its framing
 //! shares nothing with the load test's own.
 
-use std::collections::HashMap;
+mod mixed;
+
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -59,12 +61,31 @@ pub enum Fault {
     RateLimitOnce,
     /// An open `room.gap` instead of an event: no anomaly.
     TellGap,
+    // Of the mixed load; these happen at their `at`-th occasion.
+    /// Acknowledged, and nobody hears of it.
+    LoseEdit,
+    /// Told, and not kept.
+    EditNotStored,
+    EditTwice,
+    MiscountEvent,
+    MiscountStored,
+    /// A deleted message keeps its text.
+    DeletedTextBack,
+    UnreadOffByOne,
+    WatermarkBack,
+    /// From the `at`-th on receipts are dropped.
+    LoseReceipts,
+    StrangerTypes,
+    PresenceForAll,
+    /// An older server, which does not know receipts: no anomaly.
+    NoReceipts,
 }
 
 struct Session {
     user: Uuid,
     out: Sender<Vec<u8>>,
     stream: TcpStream,
+    watched: HashSet<Uuid>,
 }
 
 #[derive(Clone)]
@@ -80,11 +101,17 @@ struct Room {
     events: Vec<Event>,
     last_seq: u64,
     ids: HashMap<(Uuid, String), (u64, String)>,
+    reactions: HashSet<(u64, Uuid, String)>,
+    /// Read and delivered, by member.
+    marks: HashMap<Uuid, (u64, u64)>,
+    /// Members of whom the others were told a mark.
+    told: HashSet<Uuid>,
 }
 
 struct Inner {
     fault: Fault,
     at: u64,
+    strikes: u64,
     messages: u64,
     clock: u64,
     epoch: u64,
@@ -189,6 +216,7 @@ impl FakeServer {
         let inner = Arc::new(Mutex::new(Inner {
             fault,
             at,
+            strikes: 0,
             messages: 0,
             clock: 0,
             epoch: 1,
@@ -213,6 +241,12 @@ impl FakeServer {
                 thread::spawn(move || serve(stream, &shared));
             }
         });
+    }
+
+    /// How often the fault had an occasion.
+    #[allow(dead_code)]
+    pub fn strikes(&self) -> u64 {
+        self.inner.lock().unwrap().strikes_so_far()
     }
 
     /// How many messages were sent to it.
@@ -350,6 +384,7 @@ impl Inner {
                 user,
                 out: out.clone(),
                 stream,
+                watched: HashSet::new(),
             },
         );
         let resume = &data["resume"]["rooms"];
@@ -360,7 +395,9 @@ impl Inner {
                 continue;
             }
             let last_seq = room.last_seq;
-            let mut entry = json!({"room_id": id, "kind": "group", "last_seq": last_seq});
+            let mut entry = json!({"room_id": id, "kind": "group", "last_seq": last_seq,
+                "read_seq": self.marks(room, user).0, "unread": self.unread(room, user),
+                "watermarks": self.watermarks(room)});
             match resume[id.to_string()].as_u64() {
                 None => entry["reason"] = json!("not_requested"),
                 Some(position) if position > last_seq => {
@@ -401,6 +438,18 @@ impl Inner {
             "room.members.add" => self.add_members(session, request),
             "message.send" => self.send(session, request),
             "history.get" => self.history(session, request),
+            "message.edit" | "message.delete" | "reaction.add" | "reaction.remove" => {
+                self.change(session, request);
+            }
+            "receipt.delivered" | "receipt.read" if self.fault == Fault::NoReceipts => {
+                self.refuse(session, request, "unknown_type", None);
+            }
+            "receipt.delivered" | "receipt.read" => self.receipt(session, request),
+            "typing.start" | "typing.stop" => self.typing(session, request),
+            "presence.set" => self.presence_set(session, request),
+            "presence.subscribe" => self.presence_subscribe(session, request),
+            "rooms.list" => self.rooms_list(session, request),
+            "room.get" => self.room_get(session, request),
             "pong" => {}
             other => panic!("the fake server does not know {other}"),
         }
@@ -610,7 +659,8 @@ impl Inner {
             text.pop();
         }
         let message = json!({"sender_id": key.0, "client_msg_id": key.1, "kind": "text",
-            "text": text});
+            "text": text, "reply_to_seq": data["reply_to_seq"], "reactions": {}, "revision": 1,
+            "mentions": data["mentions"].as_array().cloned().unwrap_or_default()});
         let (seq, ts) = self.publish(
             room_id,
             "message.created",
@@ -652,6 +702,8 @@ impl Inner {
         });
         if let Some(key) = key {
             room.ids.insert(key.clone(), (seq, ts.clone()));
+            let mark = room.marks.entry(key.0).or_default();
+            *mark = (seq, seq);
         }
         if let Some(journal) = &mut self.journal {
             journal.write(
@@ -713,31 +765,6 @@ impl Inner {
                 _ => self.say(*id, &text),
             }
         }
-    }
-
-    fn history(&mut self, session: u64, request: &Value) {
-        let data = &request["data"];
-        let room_id = Uuid::parse_str(data["room_id"].as_str().unwrap()).unwrap();
-        let after = data["after_seq"].as_u64().unwrap();
-        // Small pages, so that short runs turn them.
-        let pages = if self.journal.is_some() { 100 } else { 7 };
-        let limit = data["limit"].as_u64().unwrap().min(pages) as usize;
-        let room = &self.rooms[&room_id];
-        let mut waiting = room
-            .events
-            .iter()
-            .filter(|event| event.seq > after)
-            .filter_map(|event| event.message.clone())
-            .collect::<Vec<_>>();
-        let has_more = waiting.len() > limit;
-        waiting.truncate(limit);
-        let next = match waiting.last() {
-            Some(message) if has_more => message["seq"].as_u64().unwrap(),
-            _ => room.last_seq,
-        };
-        let data = json!({"messages": waiting, "has_more": has_more, "last_seq": room.last_seq,
-            "next_after_seq": next});
-        self.ack(session, request, &data);
     }
 }
 

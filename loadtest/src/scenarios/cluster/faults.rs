@@ -221,7 +221,7 @@ impl Run<'_> {
 
     fn wait_all_back(&mut self, since_us: u64, outcome: &mut Outcome) -> Result<(), SetupError> {
         wait(&mut self.world, "not all clients are back", |state| {
-            state.ready + state.stopped() >= state.wanted()
+            state.missing() == 0
         })?;
         let now_us = self.world.state.clock.now_us();
         outcome.back_s.push((now_us - since_us) as f64 / 1e6);

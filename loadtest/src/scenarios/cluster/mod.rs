@@ -15,6 +15,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::common::{Ending, OutputArgs, ServerArgs, Workshop, settings, settle};
+use super::mixed::MixArgs;
 use crate::cluster::{Cluster, ClusterArgs};
 use crate::layout::Layout;
 use crate::progress::Progress;
@@ -151,7 +152,7 @@ pub struct ClusterScenarioArgs {
     /// Every client is in one room of each size.
     #[arg(long, value_delimiter = ',', default_value = "2,4,50")]
     pub rooms_of: Vec<usize>,
-    /// Messages a second, over all rooms.
+    /// Messages a second, over all rooms; with --mix operations a second.
     #[arg(long, default_value_t = 500.0)]
     pub rate: f64,
     /// How long a backend is away, stalled or cut off.
@@ -169,6 +170,8 @@ pub struct ClusterScenarioArgs {
     /// The server is broken on purpose: succeed only if the checker finds one of these, by name.
     #[arg(long, value_name = "FINDING", num_args = 1.., value_delimiter = ',')]
     pub expect_red: Vec<String>,
+    #[command(flatten)]
+    pub mix: MixArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -194,6 +197,7 @@ pub fn run(args: &ClusterScenarioArgs, progress: Progress) -> Result<Ending, Set
     let layout = Layout::mixed(args.clients, &args.rooms_of);
     let mut settings = settings(seed);
     settings.probe_every = 100;
+    settings.mix = args.mix.shares();
     let world = World::over(&cluster.targets(), "/v1/ws", &layout, settings, progress)?;
     let mut run = Run {
         args,
@@ -209,6 +213,7 @@ pub fn run(args: &ClusterScenarioArgs, progress: Progress) -> Result<Ending, Set
     let connect_us = run.world.connect_wanted(Duration::from_secs(120))?;
     run.world.progress.stage("making rooms");
     run.world.make_rooms(Duration::from_secs(300))?;
+    run.world.begin_mix()?;
     let mut faults: Vec<Fault> = args.faults.clone();
     if faults.contains(&Fault::All) {
         faults = Fault::EACH.to_vec();
@@ -232,6 +237,8 @@ pub fn run(args: &ClusterScenarioArgs, progress: Progress) -> Result<Ending, Set
         outcome.tell(&mut report);
     }
     let state = &run.world.state;
+    let failures = args.mix.tell(&mut report, state);
+    run.failures.extend(failures);
     report.stats(&state.stats);
     report.findings(&state.checker.findings);
     run.world.progress.finish();
@@ -252,6 +259,7 @@ impl Run<'_> {
         self.world.run_for(around)?;
         self.world.progress.stage(name);
         self.begin_phase(name, "fault");
+        self.world.disturb(fault != Fault::Calm);
         let happened = self.happen(fault, &mut outcome);
         if let Err(error) = happened {
             // What does not come back from a fault is a finding, not a bad setting.
@@ -268,6 +276,7 @@ impl Run<'_> {
         outcome.end(&self.world.state);
         if self.failures.is_empty() {
             self.failures.extend(settle(&mut self.world, SETTLE_LIMIT)?);
+            self.world.disturb(false);
             match self.cluster.postgres.deadlocks() {
                 Ok(deadlocks) => outcome.deadlocks = deadlocks,
                 Err(error) => self.failures.push(format!("{name}: {error}")),
