@@ -74,8 +74,8 @@ fn wait_seen(client: &mut Client, user: &User, state: &str) {
         let users = event["data"]["users"].as_array().expect("users");
         let about = users
             .iter()
-            .filter(|it| it["user_id"] == user.id.to_string());
-        if about.next_back().is_some_and(|it| it["state"] == state) {
+            .rfind(|it| it["user_id"] == user.id.to_string());
+        if about.is_some_and(|it| it["state"] == state) {
             return;
         }
     }

@@ -131,7 +131,9 @@ def main():
             )
             command = [VENV / "bin/schemathesis", "--config-file", HERE / "schemathesis.toml", "run"]
             command += [f"{url}/v1/openapi.json", "-H", f"Authorization: Bearer {token}"]
-            command += ["--checks", "all", "--continue-on-failure", "--workers", "2"]
+            # One worker: CPython 3.11 parses in two threads at once to a SystemError now and then
+            # (python/cpython#106905).
+            command += ["--checks", "all", "--continue-on-failure", "--workers", "1"]
             command += ["--max-examples", str(options.examples), "--seed", options.seed]
             command += ["--no-color", "--generation-database", "none", *further]
             good = subprocess.run(command, env=environment, cwd=folder).returncode == 0
