@@ -321,6 +321,8 @@ function merge(chat: Chat, held: Held, message: Message, isReply: boolean): void
     chat.outbox = chat.outbox.filter((one) => one.client_msg_id !== message.client_msg_id || one.room_id !== held.room_id);
     Object.assign(held, { seen: Math.max(held.seen, seq), seenTold: Math.max(held.seenTold, seq) });
   }
+  // Who writes has read what stands above: the server takes it so, too, and tells no receipt of it.
+  if (sender_id && kind !== "system") advance(held, { user_id: sender_id, read_seq: seq });
   const { last_message: last, island, quoted } = held;
   if (!last || seq > last.seq || (seq === last.seq && message.changed_seq > last.changed_seq)) held.last_message = message;
   if (quoted.get(seq)) quoted.set(seq, renewed(quoted.get(seq) ?? undefined, message, isReply));

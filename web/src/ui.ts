@@ -52,7 +52,8 @@ export function mount(actions: Actions): (view: View) => void {
     const items: (Item | false)[] = [
       { label: "Reply", act: () => composer.reply(line) },
       can.edit && { label: "Edit", act: () => composer.edit(line) },
-      { label: "Copy the text", act: () => void navigator.clipboard?.writeText(text) },
+      // Not there where the page did not come by https.
+      "clipboard" in navigator && { label: "Copy the text", act: () => void navigator.clipboard.writeText(text) },
       can.pin && { label: pinned ? "Unpin" : "Pin", act: () => actions.pin(seq, !pinned) },
       can.report && { label: "Report", sure: "Really report it?", act: () => actions.report(seq) },
       can.remove && { label: "Delete", sure: "Really delete it?", danger: true, act: () => actions.remove(seq) },
@@ -191,7 +192,7 @@ export function mount(actions: Actions): (view: View) => void {
     document.body.dataset.page = view.page;
     const title = view.title ? `${view.title} · Caffis Chat` : "Caffis Chat";
     document.title = view.unread ? `(${view.unread}) ${title}` : title;
-    Object.assign(get("state"), { textContent: view.state, className: view.paused ? "busy" : view.tone, title: view.paused });
+    Object.assign(get("state"), { textContent: view.paused ? `${view.state}, busy` : view.state, className: view.paused ? "busy" : view.tone, title: view.paused });
     for (const notice of document.querySelectorAll(".notice")) if (notice.textContent !== view.notice) notice.textContent = view.notice;
     [get("my-name").textContent, get("title").textContent] = [view.me, view.title];
     get<HTMLSelectElement>("presence").value = view.presence;

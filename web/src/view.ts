@@ -7,7 +7,7 @@ import { opsOf } from "./outbox";
 import { typers } from "./people";
 import type { Member, Message } from "./protocol";
 import type { Line, Mark, Person, Quote, RoomView, Row, View } from "./shapes";
-import { isBig, parts } from "./text";
+import { isBig, parts, type Part } from "./text";
 
 const STOPPED: Record<number, string> = { 4001: "Please sign in again", 4003: "Not allowed", 4009: "Please reload", 4011: "User deleted" };
 const TEXT_MAX = 4000;
@@ -140,7 +140,8 @@ function arranged(all: Line[], divider: number, isNew: (line: Line) => boolean):
   const out: Line[] = [];
   let [day, before, divided] = ["", undefined as Line | undefined, divider === 0];
   for (const line of all) {
-    const today = new Date(line.at).toDateString();
+    // Within the minute of the line before, no calendar is asked.
+    const today = line.at.slice(0, 16) === before?.at.slice(0, 16) ? day : new Date(line.at).toDateString();
     if (today !== day) out.push({ key: `day ${today}`, kind: "day", text: "", author: "", at: line.at }), (before = undefined);
     day = today;
     if (!divided && isNew(line) && (line.seq ?? Infinity) > divider) {
@@ -165,14 +166,28 @@ function stored({ chat, held, pins, admin, isGroup }: Context, message: Kept, op
   const pin = ops.filter(({ change }) => change.type === "message.pin" || change.type === "message.unpin").at(-1);
   const pinned = pin ? pin.change.type === "message.pin" : pins.has(seq);
   const says = (message.mentions ?? []).map((id) => (id === "all" ? "all" : name(chat, id)));
+  const { words, big } = deleted ? NOTHING : read(message, text, says);
   return {
     ...common, kind: own ? "mine" : "theirs", text, deleted, pinned: pinned && !deleted, edited: Boolean(edited_at || edit) && !deleted,
-    parts: deleted ? undefined : parts(text, says), big: !deleted && isBig(text), named: !own && !deleted && isNamed(chat, message),
+    parts: words, big, named: !own && !deleted && isNamed(chat, message),
     folded: isGroup && chat.blocked.has(sender_id ?? ""), marks: deleted ? [] : marks(message, ops),
     ...(message.reply_to_seq && !deleted && { quote: quote(chat, held, message.reply_to_seq) }),
     ...(own && (edit?.error ? { state: "failed" as const, error: `Not saved: ${edit.error}`, op: edit.id } : edit && !edit.seq ? { state: "sending" as const } : ticks(chat, held, seq))),
     can: { edit: own && !deleted, remove: (own || admin) && !deleted, pin: (admin || !isGroup) && !deleted, report: !own && !deleted && can(chat, "message.report") },
   };
+}
+
+interface Read { text: string; says: string; words?: Part[]; big: boolean }
+const NOTHING: Read = { text: "", says: "", big: false };
+/** A text is cut into its parts once, not with each drawing. */
+const cut = new WeakMap<Message, Read>();
+
+function read(message: Message, text: string, names: string[]): Read {
+  const [known, says] = [cut.get(message), names.join("\n")];
+  if (known?.text === text && known.says === says) return known;
+  const fresh = { text, says, words: parts(text, names), big: isBig(text) };
+  cut.set(message, fresh);
+  return fresh;
 }
 
 function waiting({ chat, held }: Context, { client_msg_id, text, created_at, error, seq, reply_to_seq, mentions = [] }: Unsent): Line {

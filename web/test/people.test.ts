@@ -109,6 +109,16 @@ test("ticks follow the least of the others' watermarks, which only advance", () 
   assert.equal(state(), "read");
 });
 
+test("who writes has read what stands above", () => {
+  const chat = talking();
+  chats.event(chat, created(11, { sender_id: "ada" }));
+  chats.event(chat, created(12, { sender_id: "ada" }));
+  assert.deepEqual(lines(chat).slice(-2).map(({ state }) => state), ["sent", "sent"]);
+  chats.event(chat, created(13));
+  chats.event(chat, created(14, { sender_id: "ada" }));
+  assert.deepEqual(lines(chat).slice(-4).map(({ state }) => state), ["read", "read", undefined, "sent"]);
+});
+
 test("what was received and read is told together, and nothing twice", () => {
   const chat = talking();
   chats.event(chat, created(11));
