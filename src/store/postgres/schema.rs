@@ -8,6 +8,7 @@
 
 use super::options::OpenError;
 use crate::protocol::Epoch;
+use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Transaction};
 
@@ -29,8 +30,74 @@ const NEEDS: i64 = 3;
 /// Key of the advisory lock under which migrations run: "CafCmigr".
 const MIGRATION_LOCK: i64 = 0x4361_6643_6d69_6772;
 
-/// Applies what was not applied yet, or refuses.
+/// Longest wait for the tables' locks, ms. Below PostgreSQL's `deadlock_timeout` of a second: where a
+/// migration and the statements of other nodes wait for each other, it is the migration that gives way.
+const TABLES_LOCK_MS_MAX: u64 = 400;
+/// Longest time of trying again.
+const MIGRATE_MAX: Duration = Duration::from_secs(120);
+
+/// Applies what was not applied yet, or refuses. Nodes of the version before may be at work meanwhile.
 pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
+    let begun = Instant::now();
+    loop {
+        match try_migrate(client).await {
+            Err(Tried::TablesBusy) if begun.elapsed() < MIGRATE_MAX => {
+                // Others go on meanwhile, and not all nodes that start come back at once.
+                let random = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
+                tokio::time::sleep(Duration::from_millis(100 + random)).await;
+            }
+            Err(Tried::TablesBusy) => {
+                let text = "the tables are never free for the migration".to_owned();
+                return Err(OpenError::Failed(text));
+            }
+            Err(Tried::Failed(error)) => return Err(error),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Why a try brought nothing.
+enum Tried {
+    /// Somebody works with the tables.
+    TablesBusy,
+    Failed(OpenError),
+}
+
+impl From<OpenError> for Tried {
+    fn from(error: OpenError) -> Tried {
+        Tried::Failed(error)
+    }
+}
+
+/// Locks all tables for what changes them, `chat_rooms` first as every batch does, so that nothing waits in
+/// the middle of a migration.
+async fn lock_tables(transaction: &Transaction<'_>) -> Result<(), Tried> {
+    let failed = |error: Error| OpenError::Failed(super::row::told(&error));
+    let rows = transaction
+        .query(
+            "SELECT format('%I', c.relname) FROM pg_class c
+             WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
+                 AND NOT c.relispartition AND pg_has_role(c.relowner, 'USAGE')
+             ORDER BY c.relname <> 'chat_rooms', c.relname",
+            &[],
+        )
+        .await
+        .map_err(failed)?;
+    let tables: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let locked = transaction
+        .batch_execute(&format!(
+            "SET LOCAL lock_timeout = {TABLES_LOCK_MS_MAX};
+             LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
+            tables.join(", ")
+        ))
+        .await;
+    locked.map_err(|error| match error.code() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED) => Tried::TablesBusy,
+        _ => failed(error).into(),
+    })
+}
+
+async fn try_migrate(client: &mut Client) -> Result<(), Tried> {
     let failed = |error: Error| OpenError::Failed(super::row::told(&error));
     let transaction = client.transaction().await.map_err(failed)?;
     // Another node may be at it: as long as that takes, within reason.
@@ -66,7 +133,7 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
         let known = MIGRATIONS.len() as i64;
         let found = rows.last().map_or(0, |row| row.get::<_, i64>(0));
         if rows.iter().any(|row| row.get::<_, i64>(2) > known) {
-            return Err(OpenError::Newer { found, known });
+            return Err(OpenError::Newer { found, known }.into());
         }
         if found > known {
             tracing::warn!(
@@ -77,12 +144,15 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
         }
         for (row, sql) in rows.iter().zip(MIGRATIONS) {
             if row.get::<_, &[u8]>(1) != checksum(sql) {
-                return Err(OpenError::MigrationDiffers(row.get(0)));
+                return Err(OpenError::MigrationDiffers(row.get(0)).into());
             }
         }
         applied = rows.len();
     }
     if applied < MIGRATIONS.len() {
+        if applied > 0 {
+            lock_tables(&transaction).await?;
+        }
         transaction
             .batch_execute(
                 "CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -114,7 +184,8 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
         )
         .await
         .map_err(failed)?;
-    transaction.commit().await.map_err(failed)
+    transaction.commit().await.map_err(failed)?;
+    Ok(())
 }
 
 /// Databases of the first versions say nothing of it.
