@@ -35,6 +35,8 @@ pub mod receipts;
 pub mod replay;
 pub mod sabotage;
 pub mod service;
+#[cfg(test)]
+mod service_tests;
 pub mod session;
 pub mod sessions;
 pub mod sign_in;
