@@ -87,6 +87,7 @@ impl Store for FakeStore {
                     known.insert(sign_in.user.to_string(), sign_in.name);
                     SignedIn {
                         block_version: 0,
+                        ends: Vec::new(),
                         version: 1,
                         rooms: Vec::new(),
                     }
@@ -142,6 +143,7 @@ fn server(development: bool) -> Server {
         asks: Arc::new(|_| false),
         identify: Arc::new(Hs256::new([SECRET], issuer())),
         origins: Arc::new(|origin, _| origin == "https://page.test"),
+        admin: None,
     };
     let (plane, door) = serve::start(parts).expect("started");
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
