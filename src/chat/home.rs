@@ -5,14 +5,13 @@
 //! that listens gets each event after the one it began with, in order, once: `cursor` is the next
 //! one it is owed; who is subscribed changes when the gate releases the event that says so.
 //!
-//! Continued in [`super::home_reads`], what it asks of the store, [`super::home_relay`], what it tells other
-//! nodes and hears from them, [`super::home_typing`] and [`super::home_receipts`].
+//! Continued in [`super::home_reads`], what it asks of the store, [`super::home_windows`], what it keeps of
+//! that, [`super::home_relay`], what it tells other nodes and hears from them, [`super::home_typing`] and
+//! [`super::home_receipts`].
 //!
 //! Next: [`super::fanout`] on each shard that listens.
 
-use super::bus::{
-    Context, MeshMessage, Packed, Replayable, Subscribe, SubscribeRoom, Subscribed, Write,
-};
+use super::bus::{Context, MeshMessage, Replayable, Subscribe, SubscribeRoom, Subscribed, Write};
 use super::commits::{Commits, Committed};
 use super::frame::{Frame, Stamps};
 use super::gate::{Gate, Passed};
@@ -222,75 +221,6 @@ impl Home {
         if room.listeners.is_empty() {
             room.idle_since_ms = ctx.now_ms();
         }
-    }
-
-    /// The next stretch of a replay.
-    pub fn pull(
-        &mut self,
-        shard: ShardIx,
-        conn: ConnId,
-        room_id: RoomId,
-        after: Seq,
-        ctx: &mut Context<'_>,
-    ) {
-        let pulled = |frames| MeshMessage::Pulled {
-            conn,
-            room: room_id,
-            frames,
-        };
-        let Some(room) = self
-            .index
-            .get(&room_id)
-            .and_then(|index| self.rooms.get_mut(*index))
-        else {
-            return ctx.tell(shard, pulled(None));
-        };
-        // Never beyond what the shard was delivered, or the connection would hear it twice.
-        let Some(listener) = room
-            .listeners
-            .iter()
-            .find(|listener| listener.shard == shard)
-        else {
-            return ctx.tell(shard, pulled(None));
-        };
-        let to = listener.cursor - 1;
-        if after >= to {
-            return ctx.tell(shard, pulled(Some(Vec::new())));
-        }
-        if room.window.covers(after) {
-            room.touched = true;
-            let mut bytes = 0;
-            let frames = room
-                .window
-                .after(after)
-                .take_while(|(seq, frame)| {
-                    bytes += frame.len();
-                    *seq <= to && (bytes <= ctx.config.replay_pull_bytes() || bytes == frame.len())
-                })
-                .map(|(seq, frame)| (seq, Packed::of(frame)))
-                .collect();
-            return ctx.tell(shard, pulled(Some(frames)));
-        }
-        if self.fetches >= limits::FETCHES_MAX {
-            return ctx.tell(shard, pulled(None));
-        }
-        self.fetches += 1;
-        let ticket = ctx.call(StoreCall::Events(EventsRead {
-            room: room_id,
-            after,
-            to,
-            events_max: limits::REPLAY_EVENTS_MAX,
-            bytes_max: ctx.config.replay_pull_bytes(),
-            newest: false,
-        }));
-        self.calls.insert(
-            ticket,
-            Call::Pull {
-                shard,
-                conn,
-                room: room_id,
-            },
-        );
     }
 
     /// Takes a write.
@@ -659,25 +589,6 @@ impl Home {
                 outcome,
             };
             ctx.tell(waiting.shard, message);
-        }
-    }
-
-    /// Gives up windows that were not looked at for a while, when all of them are too much (the
-    /// clock algorithm).
-    pub(super) fn bound_windows(&mut self, ctx: &Context<'_>) {
-        let mut steps = 2 * self.rooms.capacity();
-        while self.window_bytes > ctx.config.windows_bytes_max && steps > 0 {
-            steps -= 1;
-            self.clock_hand = (self.clock_hand + 1) % self.rooms.capacity().max(1);
-            let Some(room) = self.rooms.get_mut(self.clock_hand) else {
-                continue;
-            };
-            if room.touched {
-                room.touched = false;
-            } else {
-                self.window_bytes -= room.window.bytes();
-                room.window.clear();
-            }
         }
     }
 }

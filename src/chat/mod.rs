@@ -22,6 +22,7 @@ pub mod home_reads;
 pub mod home_receipts;
 pub mod home_relay;
 pub mod home_typing;
+mod home_windows;
 pub mod load;
 pub mod map;
 pub mod memberships;
