@@ -37,10 +37,12 @@ impl NoRooms {
                     StoreCall::SignIn(users) => Ok(StoreAnswer::SignIn(
                         users
                             .iter()
-                            .map(|_| SignedIn {
-                                block_version: 0,
-                                version: 1,
-                                rooms: Vec::new(),
+                            .map(|_| {
+                                Some(SignedIn {
+                                    block_version: 0,
+                                    version: 1,
+                                    rooms: Vec::new(),
+                                })
                             })
                             .collect(),
                     )),

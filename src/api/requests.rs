@@ -5,7 +5,7 @@
 
 use super::Parts;
 use super::problem::{Problem, too_large};
-use crate::chat::port::{Answer, Asked, Identify, Identity, IdentityError};
+use crate::chat::port::{Answer, Asked, Identify, Identity, IdentityError, Wish};
 use crate::limits;
 use crate::protocol::http::{self, Bound, Given, Method};
 use crate::protocol::openapi::Me;
@@ -176,7 +176,7 @@ impl Requests {
         let (sender, receiver) = oneshot::channel();
         let asked = Asked {
             identity,
-            command,
+            wish: Wish::Command(command),
             done: Box::new(move |answer| {
                 // Nobody waits any more: the answer came too late.
                 let _late = sender.send(answer);

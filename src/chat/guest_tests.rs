@@ -3,7 +3,7 @@
 
 use super::port::{
     Answer, Ask, AskId, Identity, RoomsPage, SignedIn, StoreAnswer, StoreCall, StoreError,
-    StoreReply, Ticket,
+    StoreReply, Ticket, Wish,
 };
 use super::{ConnId, CoreConfig, Effect, Input, Now, ShardCore, ShardIx, TICK_MS, home_of_user};
 use crate::limits;
@@ -111,7 +111,7 @@ impl Node {
                     version: 1,
                     rooms: Vec::new(),
                 };
-                StoreAnswer::SignIn(vec![nothing; users.len()])
+                StoreAnswer::SignIn(vec![Some(nothing); users.len()])
             }
             StoreCall::ListRooms(_) => StoreAnswer::ListRooms(Ok(RoomsPage {
                 rooms: Vec::new(),
@@ -176,7 +176,7 @@ impl Node {
         let ask = Ask {
             id,
             identity,
-            command: Command::read(name, data),
+            wish: Wish::Command(Command::read(name, data)),
         };
         self.step(home, Input::Ask(Box::new(ask)));
         id

@@ -9,10 +9,13 @@
 use super::bus::Context;
 use super::commands::Refused;
 use super::map::{Map, Seeded};
-use super::port::{Answer, Ask, AskId, Identity, SignIn, StoreAnswer, StoreCall, StoreError};
+use super::port::{
+    Answer, Ask, AskId, Identity, OpKind, SignIn, StoreAnswer, StoreCall, StoreError, Wish,
+};
 use super::rate::{Left, Limits};
 use super::session::Read;
 use super::sessions::{Call, Sessions};
+use super::sign_in::ERASED;
 use super::{ConnId, Effect};
 use crate::limits;
 use crate::protocol::request::{self, Command, Request};
@@ -60,6 +63,8 @@ pub struct Guests {
 struct Known {
     newer: Map<UserId, u64>,
     older: Map<UserId, u64>,
+    /// When the newest were begun with, ms.
+    since_ms: u64,
     hasher: Seeded,
 }
 
@@ -79,9 +84,22 @@ impl Known {
 
     fn insert(&mut self, identity: &Identity) {
         if self.newer.len() >= limits::ASKERS_KNOWN_MAX / 2 {
-            self.older = std::mem::replace(&mut self.newer, Map::with_hasher(self.hasher.clone()));
+            self.turn();
         }
         self.newer.insert(identity.user, self.hash(identity));
+    }
+
+    /// The newest are the older ones from now on.
+    fn turn(&mut self) {
+        self.older = std::mem::replace(&mut self.newer, Map::with_hasher(self.hasher.clone()));
+    }
+
+    /// Forgets in time who is not asked for again: an account may be gone, and nobody says so here.
+    fn tick(&mut self, now_ms: u64) {
+        if now_ms >= self.since_ms + limits::ASKERS_KNOWN_MS_MAX / 2 {
+            self.since_ms = now_ms;
+            self.turn();
+        }
     }
 }
 
@@ -95,6 +113,7 @@ impl Guests {
             known: Known {
                 newer: Map::with_hasher(hasher.clone()),
                 older: Map::with_hasher(hasher.clone()),
+                since_ms: 0,
                 hasher,
             },
             signing_in: VecDeque::new(),
@@ -159,11 +178,7 @@ impl Sessions {
     /// A client without a socket asks.
     pub fn ask(&mut self, ask: Ask, ctx: &mut Context<'_>) {
         ctx.stats.asks += 1;
-        let Ask {
-            id,
-            identity,
-            command,
-        } = ask;
+        let Ask { id, identity, wish } = ask;
         let is_draining = self.draining();
         let guests = &mut self.guests;
         let refusal = if is_draining {
@@ -194,6 +209,17 @@ impl Sessions {
         let conn = ConnId {
             index: GUESTS_FROM + place as u32,
             generation,
+        };
+        let command = match wish {
+            Wish::Command(command) => command,
+            Wish::Erase { room, requested_at } => {
+                let kind = OpKind::Erase { requested_at };
+                let written = self.write(conn, Some(REQUEST), user, room, kind, ctx);
+                if let Err((code, message)) = written {
+                    self.refuse(conn, Some(REQUEST), code, message, ctx);
+                }
+                return;
+            }
         };
         let command = command.and_then(|command| match needs_connection(&command) {
             true => Err(request::Refused {
@@ -259,8 +285,9 @@ impl Sessions {
                 break;
             }
             guests.sign_ins_under_way += 1;
+            let users = sign_ins.iter().map(|sign_in| sign_in.user).collect();
             let ticket = ctx.call(StoreCall::SignIn(sign_ins));
-            self.calls.insert(ticket, Call::Guests(conns));
+            self.calls.insert(ticket, Call::Guests(conns, users));
         }
         for (conn, user, command) in known {
             self.guest_request(conn, user, Ok(command), ctx);
@@ -271,11 +298,18 @@ impl Sessions {
     pub(super) fn guests_signed_in(
         &mut self,
         conns: Vec<ConnId>,
+        asked: &[UserId],
         result: Result<StoreAnswer, StoreError>,
         ctx: &mut Context<'_>,
     ) {
         self.guests.sign_ins_under_way -= 1;
+        let mut erased: Vec<UserId> = Vec::new();
         let refusal: Option<Refused> = match result {
+            Ok(StoreAnswer::SignIn(signed_in)) => {
+                let asked = asked.iter().zip(signed_in);
+                erased.extend(asked.filter_map(|(user, found)| found.is_none().then_some(*user)));
+                None
+            }
             Ok(_) => None,
             Err(StoreError::Overloaded) => Some((ErrorCode::Overloaded, "the store is busy")),
             Err(StoreError::Unavailable(_)) => {
@@ -287,6 +321,10 @@ impl Sessions {
             let Some((identity, command)) = held else {
                 continue;
             };
+            if erased.contains(&identity.user) {
+                self.refuse(conn, Some(REQUEST), ErrorCode::Unauthenticated, ERASED, ctx);
+                continue;
+            }
             match refusal {
                 Some((code, message)) => self.refuse(conn, Some(REQUEST), code, message, ctx),
                 None => {
@@ -332,6 +370,7 @@ impl Sessions {
     /// Time has passed: who waited too long is told so.
     pub(super) fn tick_guests(&mut self, ctx: &mut Context<'_>) {
         let now_ms = ctx.now_ms();
+        self.guests.known.tick(now_ms);
         let late = |guest: &Guest| guest.since_ms + limits::ASK_MS_MAX <= now_ms;
         self.refuse_guests(late, "no answer in time; retry with the same id", ctx);
         self.sign_guests_in(ctx);

@@ -74,6 +74,8 @@ pub(super) struct HomeRoom {
     pub(super) head: Seq,
     /// Events with `seq` ≤ this are no longer kept by the store.
     pub(super) floor: Seq,
+    /// The last event by which somebody was erased: what was read of the store before may hold what they wrote.
+    pub(super) erased: Seq,
     pub(super) fetching: bool,
     pub(super) filling: bool,
     /// It is noted when the missing event is fetched.
@@ -376,6 +378,7 @@ impl Home {
             waiting: Vec::new(),
             head: 0,
             floor: 0,
+            erased: 0,
             fetching: false,
             filling: false,
             gap_noted: false,
@@ -433,7 +436,7 @@ impl Home {
                     }
                     joined.push(user);
                 }
-                Some(Membership::Left(user)) => {
+                Some(Membership::Left(user) | Membership::Erased(user)) => {
                     if let Ok(place) = room.members.binary_search(&user) {
                         room.members.remove(place);
                     }
@@ -444,6 +447,12 @@ impl Home {
                 None => (),
             }
             let seq = event.seq;
+            if let Some(Membership::Erased(_)) = event.membership {
+                // What they wrote is in its frames; the store tells it again without.
+                self.window_bytes -= room.window.bytes();
+                room.window.clear();
+                room.erased = seq;
+            }
             let stamps = Stamps {
                 received_us: passed.received_us,
                 published_us: now_us,

@@ -117,7 +117,9 @@ impl Home {
         };
         let room = &mut self.rooms[index];
         room.filling = false;
-        let Some(page) = page else { return };
+        let Some(page) = page.filter(|page| page.last_seq >= room.erased) else {
+            return;
+        };
         room.floor = page.floor;
         room.touched = true;
         let bytes_before = room.window.bytes();

@@ -5,6 +5,7 @@
 //! says nothing about the outcome of a commit: it may stand all the same.
 
 use super::rate::Left;
+use super::upkeep::{Upkeep, UpkeepDone};
 use crate::protocol::block::{BlockChange, BlocksListed};
 use crate::protocol::event::RoomEvent;
 use crate::protocol::reply::{History, MessageChanged, Sent};
@@ -64,6 +65,8 @@ pub enum StoreCall {
     Blocks(BlocksRead),
     /// Messages by their words. What was written is found within a second or so, by what it is now.
     Search(SearchRead),
+    /// What is done for those who run the service, one step of it.
+    Upkeep(Upkeep),
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
     /// has released): if the store's epoch is still this one, it becomes a new random one. The
     /// reply's `epoch` says what it is now, also when another asked first.
@@ -75,8 +78,8 @@ pub enum StoreCall {
 pub enum StoreAnswer {
     /// One outcome per [`Op`], in their order.
     Commit(Vec<OpOutcome>),
-    /// One per [`SignIn`], in their order.
-    SignIn(Vec<SignedIn>),
+    /// One per [`SignIn`], in their order; `None`: the user was erased, and nobody is that user again.
+    SignIn(Vec<Option<SignedIn>>),
     /// One per room, in their order; `None`: there is no such room.
     OpenRooms(Vec<Option<OpenedRoom>>),
     /// What was found; unknown ids are left out.
@@ -112,6 +115,8 @@ pub enum StoreAnswer {
     Blocks(Result<BlocksListed, Refusal>),
     /// The page, or why there is none (a bad `before`, a room of others, too many words).
     Search(Result<SearchHits, Refusal>),
+    /// What came of the step.
+    Upkeep(UpkeepDone),
     /// The epoch is another one than the one given.
     RenewEpoch,
 }
@@ -243,6 +248,12 @@ pub enum OpKind {
         /// Blocked, or no longer.
         blocked: bool,
     },
+    /// Erases the actor from the room, whose account is gone already ([`super::upkeep`]): a stretch of it, or,
+    /// when all before is done, the rest and the event. Never refused; of a room they were never in nothing.
+    Erase {
+        /// When it was asked for.
+        requested_at: UnixMs,
+    },
 }
 
 /// What is done to a message.
@@ -320,6 +331,8 @@ pub enum OpReply {
         /// Whether it was otherwise.
         changed: bool,
     },
+    /// To [`OpKind::Erase`]: whether that was all.
+    Erased(bool),
 }
 
 /// A user who connects.
@@ -681,8 +694,22 @@ pub struct Ask {
     pub id: AskId,
     /// Who asks.
     pub identity: Identity,
-    /// What: the same command that a frame would be, or why it cannot be one.
-    pub command: Result<Command, Refused>,
+    /// What.
+    pub wish: Wish,
+}
+
+/// What a guest asks.
+#[derive(Debug)]
+pub enum Wish {
+    /// The same command that a frame would be, or why it cannot be one.
+    Command(Result<Command, Refused>),
+    /// The service itself erases who asks from this room: [`OpKind::Erase`].
+    Erase {
+        /// The room.
+        room: RoomId,
+        /// When it was asked for.
+        requested_at: UnixMs,
+    },
 }
 
 /// What a guest is told.
@@ -703,7 +730,7 @@ pub struct Asked {
     /// Who asks.
     pub identity: Identity,
     /// What.
-    pub command: Result<Command, Refused>,
+    pub wish: Wish,
     /// Where the answer goes.
     pub done: Done,
 }

@@ -66,7 +66,7 @@ impl Waiting {
             chat.tell(Input::Ask(Box::new(Ask {
                 id,
                 identity: asked.identity,
-                command: asked.command,
+                wish: asked.wish,
             })));
         }
         limits::ASKS_MAX

@@ -13,6 +13,7 @@
 mod blocks;
 mod changes;
 mod common;
+mod erase;
 pub mod postgres;
 mod search;
 pub mod sqlite;

@@ -16,6 +16,7 @@
 mod blocks;
 mod changes;
 mod commit;
+mod erase;
 mod history;
 mod index;
 mod lanes;

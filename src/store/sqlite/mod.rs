@@ -15,6 +15,7 @@
 mod backup;
 mod blocks;
 mod db;
+mod erase;
 mod history;
 mod marks;
 mod members;

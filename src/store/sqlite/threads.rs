@@ -23,6 +23,7 @@ use crate::chat::port::{
     Op, OpOutcome, Receipt, ReplySink, SetOwn, SignIn, Store, StoreAnswer, StoreCall, StoreError,
     StoreReply, Ticket,
 };
+use crate::chat::upkeep::Upkeep;
 use crate::protocol::{Epoch, UnixMs};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use rusqlite::Connection;
@@ -38,6 +39,9 @@ use std::time::Instant;
 pub(super) const DATABASE_FILE: &str = "chat.db";
 /// Name of the file in the data folder that is locked while the database is open.
 const LOCK_FILE: &str = "chat.lock";
+
+/// What a step of upkeep weighs in a group.
+const UPKEEP_OPS: usize = 100;
 
 /// The embedded store: a database in a data folder, and its threads. Dropping it ends them, after
 /// what they were given is done.
@@ -185,6 +189,12 @@ impl Store for SqliteStore {
                     write.into_pending().answer(Err(error));
                 }
             }
+            StoreCall::Upkeep(step) => {
+                let sent = give(&self.writes, Write::Upkeep(pending, step));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
             StoreCall::SignIn(_)
             | StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
@@ -297,6 +307,7 @@ enum Write {
     /// In a transaction of its own, after that of the group.
     Receipts(Pending, Vec<Receipt>),
     SetOwn(Pending, SetOwn),
+    Upkeep(Pending, Upkeep),
     /// Done alone, in its turn.
     RenewEpoch(Pending, Epoch),
 }
@@ -308,6 +319,7 @@ impl Write {
             Write::SignIn(_, users) => users.len(),
             Write::Receipts(_, receipts) => receipts.len(),
             Write::SetOwn(..) => 1,
+            Write::Upkeep(..) => UPKEEP_OPS,
             Write::RenewEpoch(..) => GROUP_OPS_MAX,
         }
     }
@@ -318,6 +330,7 @@ impl Write {
             | Write::SignIn(pending, _)
             | Write::Receipts(pending, _)
             | Write::SetOwn(pending, _)
+            | Write::Upkeep(pending, _)
             | Write::RenewEpoch(pending, _) => pending,
         }
     }
@@ -407,7 +420,7 @@ impl Writer {
                 Write::Commit(_, more) => ops.extend(more),
                 Write::SignIn(_, more) => users.extend(more),
                 Write::RenewEpoch(_, last) => renewed = Some(self.db.renew_epoch(*last)),
-                Write::Receipts(..) | Write::SetOwn(..) => (),
+                Write::Receipts(..) | Write::SetOwn(..) | Write::Upkeep(..) => (),
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
@@ -449,6 +462,10 @@ impl Writer {
                 }
                 Write::SetOwn(pending, set) => {
                     pending.answer(self.db.set_own(&set).map(StoreAnswer::SetOwn));
+                }
+                Write::Upkeep(pending, step) => {
+                    let done = self.db.upkeep((self.clock)(), &step);
+                    pending.answer(done.map(StoreAnswer::Upkeep));
                 }
                 Write::RenewEpoch(pending, _) => {
                     let renewed = renewed.take().unwrap_or(Err(StoreError::Overloaded));
