@@ -42,6 +42,10 @@ pub struct Config {
     pub jwt_issuer: String,
     /// `aud` of tokens.
     pub jwt_audience: String,
+    /// Service tokens; empty: there is no Admin API.
+    pub admin_tokens: Vec<Secret>,
+    /// Wrong service tokens of one address in a minute.
+    pub admin_failures_per_min: u32,
     /// Whose pages may connect.
     pub origins: Origins,
     /// Whether `POST /v1/demo/login` is there.
@@ -272,6 +276,12 @@ impl Config {
             jwt_secrets: raw.take("jwt_secret", Vec::new(), parse_secrets),
             jwt_issuer: raw.take("jwt_issuer", "caffis".to_owned(), parse_claim),
             jwt_audience: raw.take("jwt_audience", "caffis-chat".to_owned(), parse_claim),
+            admin_tokens: raw.take("admin_token", Vec::new(), parse_admin_tokens),
+            admin_failures_per_min: raw.take(
+                "admin_failures_per_min",
+                limits::ADMIN_FAILURES_PER_MIN,
+                parse_number(1, 1_000_000),
+            ),
             origins: raw.take("allowed_origins", default_origins, parse_origins),
             demo_login: raw.take("demo_login", development, parse_bool),
             sends_per_10s: raw.take(
@@ -339,13 +349,17 @@ impl Config {
         if self.jwt_secrets.is_empty() {
             problems.push("production mode needs CAFFIS_JWT_SECRET".to_owned());
         }
-        for (place, secret) in self.jwt_secrets.iter().enumerate() {
-            if let Some(weakness) = weakness(secret) {
-                problems.push(format!(
-                    "secret {} of CAFFIS_JWT_SECRET {weakness}; make one with \
-                     `openssl rand -hex 32`",
-                    place + 1
-                ));
+        for (name, secrets) in [
+            ("CAFFIS_JWT_SECRET", &self.jwt_secrets),
+            ("CAFFIS_ADMIN_TOKEN", &self.admin_tokens),
+        ] {
+            for (place, secret) in secrets.iter().enumerate() {
+                if let Some(weakness) = weakness(secret) {
+                    problems.push(format!(
+                        "secret {} of {name} {weakness}; make one with `openssl rand -hex 32`",
+                        place + 1
+                    ));
+                }
             }
         }
         let open = match &self.origins {
@@ -551,6 +565,22 @@ fn parse_secrets(text: &str) -> Result<Vec<Secret>, String> {
         return Err("one or more secrets, comma-separated".to_owned());
     }
     Ok(secrets)
+}
+
+fn parse_admin_tokens(text: &str) -> Result<Vec<Secret>, String> {
+    let expected = || {
+        let least = limits::ADMIN_TOKEN_CHARS_MIN;
+        format!("one or more tokens of at least {least} visible ASCII characters, comma-separated")
+    };
+    let tokens = parse_secrets(text).map_err(|_| expected())?;
+    let fits = |token: &Secret| {
+        token.0.len() >= limits::ADMIN_TOKEN_CHARS_MIN
+            && token.0.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    match tokens.iter().all(fits) {
+        true => Ok(tokens),
+        false => Err(expected()),
+    }
 }
 
 fn parse_origins(text: &str) -> Result<Origins, String> {

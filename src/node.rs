@@ -8,7 +8,9 @@
 //! a second signal without waiting.
 
 use crate::api::serve::{self, CONNECTIONS_MAX};
-use crate::api::{LogView, NodeView, Parts, Phase, ShardView};
+use crate::api::tokens::Tokens;
+use crate::api::upkeep::UpkeepParts;
+use crate::api::{AdminParts, LogView, NodeView, Parts, Phase, ShardView};
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
 use crate::config::{Config, Database, Mode, Origins, Secret};
@@ -34,7 +36,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use std::{fmt, thread};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Descriptors that are no connections of clients: the store's files, logs, the runtimes.
 const DESCRIPTORS_RESERVED: usize = 128;
@@ -204,7 +206,9 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         shards: OnceLock::new(),
     });
     let origins = allowed_origins(&config.origins);
+    let drain = Arc::new(Notify::new());
     let (seen, asked) = (view.clone(), view.clone());
+    let upkeep = upkeep_parts(config, &view);
     let parts = Parts {
         node: view.clone(),
         store: store.clone(),
@@ -218,6 +222,8 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
             None => false,
         }),
         identify: identify.clone(),
+        admin: admin_parts(config, &upkeep, &drain),
+        upkeep: Some(upkeep),
         origins: Arc::new(move |origin, host| origins.allow(origin, host)),
     };
     let (control_plane, door) =
@@ -242,12 +248,46 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     .map_err(Failure::Shards)?;
     let handle = view.shards.get_or_init(|| shards.handle()).clone();
     announce(config, shards.address(), connections_max);
-    let result = runtime.block_on(until_stopped(config, &view, &handle, shards, &mut signals));
+    let stopped = until_stopped(config, &view, &handle, shards, &mut signals, &drain);
+    let result = runtime.block_on(stopped);
     // Answers under way are ended, then the store: its last user is gone.
     drop(control_plane);
     drop(relay);
     drop(store);
     result
+}
+
+/// For what goes on beside the requests.
+fn upkeep_parts(config: &Config, view: &Arc<View>) -> UpkeepParts {
+    let asked = view.clone();
+    UpkeepParts {
+        shards: config.shards,
+        serves: Arc::new(move |shard, ask| match asked.shards.get() {
+            Some(shards) => shards.serve(shard, ask),
+            None => false,
+        }),
+        wake: Arc::new(Notify::new()),
+    }
+}
+
+/// For those who run the service, if they have tokens.
+fn admin_parts(config: &Config, upkeep: &UpkeepParts, drain: &Arc<Notify>) -> Option<AdminParts> {
+    if config.admin_tokens.is_empty() {
+        return None;
+    }
+    let (drain, drain_ms) = (drain.clone(), config.drain_ms);
+    Some(AdminParts {
+        tokens: Tokens::new(config.admin_tokens.iter().map(Secret::expose)),
+        failures_per_min: config.admin_failures_per_min,
+        trusted: config.trusted_proxies.clone(),
+        shards: config.shards,
+        serves: upkeep.serves.clone(),
+        erasures: upkeep.wake.clone(),
+        drain: Arc::new(move || {
+            drain.notify_one();
+            drain_ms
+        }),
+    })
 }
 
 /// Opens the store that the settings name, at its newest schema.
@@ -451,6 +491,7 @@ async fn until_stopped(
     handle: &Handle,
     shards: Shards,
     signals: &mut Signals,
+    drain: &Notify,
 ) -> Result<(), Failure> {
     let (ended, mut end) = oneshot::channel();
     thread::Builder::new()
@@ -464,6 +505,9 @@ async fn until_stopped(
         result = &mut end => return joined(result),
         (name, _) = signals.next() => {
             tracing::info!(signal = name, drain_ms = config.drain_ms, "draining");
+        }
+        () = drain.notified() => {
+            tracing::info!(drain_ms = config.drain_ms, "draining, as the Admin API was told");
         }
     }
     view.draining.store(true, Ordering::Release);

@@ -87,6 +87,7 @@ impl Store for FakeStore {
                     known.insert(sign_in.user.to_string(), sign_in.name);
                     Some(SignedIn {
                         block_version: 0,
+                        ends: Vec::new(),
                         version: 1,
                         rooms: Vec::new(),
                     })

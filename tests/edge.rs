@@ -40,6 +40,7 @@ impl NoRooms {
                             .map(|_| {
                                 Some(SignedIn {
                                     block_version: 0,
+                                    ends: Vec::new(),
                                     version: 1,
                                     rooms: Vec::new(),
                                 })

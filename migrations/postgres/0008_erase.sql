@@ -32,12 +32,6 @@ ALTER TABLE chat_rooms
     -- For how many days messages are kept; NULL: as the setting says, 0: for good.
     ADD COLUMN retention_days integer;
 
--- The time, as a test says it or as it is.
-CREATE FUNCTION chat_now(_clock bigint) RETURNS bigint
-LANGUAGE sql VOLATILE AS $$
-    SELECT coalesce(_clock, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
-$$;
-
 -- The event of a system message without a user: their id is the other one, their name is empty.
 CREATE FUNCTION chat_event_without(_event jsonb, _user uuid, _as uuid) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE AS $$

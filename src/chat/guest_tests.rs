@@ -94,6 +94,7 @@ impl Node {
                     false => self.reply(shard, ticket, call),
                 },
                 Effect::Answer(id, answer) => self.answers.push((id, answer)),
+                Effect::Served(id, answer) => panic!("{id}: {answer:?}"),
                 Effect::Flush(_) | Effect::Close(..) => (),
                 Effect::Drained => self.drained += 1,
                 Effect::Relay(call) => panic!("{call:?}"),
@@ -108,6 +109,7 @@ impl Node {
                 self.sign_ins += users.len();
                 let nothing = SignedIn {
                     block_version: 0,
+                    ends: Vec::new(),
                     version: 1,
                     rooms: Vec::new(),
                 };
@@ -176,7 +178,7 @@ impl Node {
         let ask = Ask {
             id,
             identity,
-            wish: Wish::Command(Command::read(name, data)),
+            command: Command::read(name, data),
         };
         self.step(home, Input::Ask(Box::new(ask)));
         id

@@ -9,9 +9,7 @@
 use super::bus::Context;
 use super::commands::Refused;
 use super::map::{Map, Seeded};
-use super::port::{
-    Answer, Ask, AskId, Identity, OpKind, SignIn, StoreAnswer, StoreCall, StoreError, Wish,
-};
+use super::port::{Answer, Ask, AskId, Identity, SignIn, StoreAnswer, StoreCall, StoreError};
 use super::rate::{Left, Limits};
 use super::session::Read;
 use super::sessions::{Call, Sessions};
@@ -121,6 +119,12 @@ impl Guests {
         }
     }
 
+    /// Whether the account of this user is there is asked for again.
+    pub fn forget(&mut self, user: UserId) {
+        self.known.newer.remove(&user);
+        self.known.older.remove(&user);
+    }
+
     /// How many wait for their answer.
     pub fn waiting(&self) -> usize {
         self.table.len()
@@ -178,49 +182,16 @@ impl Sessions {
     /// A client without a socket asks.
     pub fn ask(&mut self, ask: Ask, ctx: &mut Context<'_>) {
         ctx.stats.asks += 1;
-        let Ask { id, identity, wish } = ask;
-        let is_draining = self.draining();
-        let guests = &mut self.guests;
-        let refusal = if is_draining {
-            Some((ErrorCode::Unavailable, "the node stops"))
-        } else if guests.table.len() >= limits::ASKS_MAX {
-            Some((ErrorCode::Overloaded, "too many requests are under way"))
-        } else {
-            None
-        };
-        if let Some((code, message)) = refusal {
-            ctx.stats.commands_refused += 1;
-            let reply = reply::error(Some(REQUEST), code, message, Some(limits::RETRY_AFTER_MS));
-            let answer = Answer { reply, left: None };
-            ctx.effects.push(Effect::Answer(id, answer));
-            return;
-        }
+        let Ask {
+            id,
+            identity,
+            command,
+        } = ask;
         let user = identity.user;
-        guests.generation = guests.generation.wrapping_add(1);
-        let generation = guests.generation;
-        let place = guests.table.insert(Guest {
-            ask: id,
-            generation,
-            user,
-            since_ms: ctx.now_ms(),
-            left: None,
-            held: None,
-        });
-        let conn = ConnId {
-            index: GUESTS_FROM + place as u32,
-            generation,
+        let Some(conn) = self.new_guest(id, user, ctx) else {
+            return;
         };
-        let command = match wish {
-            Wish::Command(command) => command,
-            Wish::Erase { room, requested_at } => {
-                let kind = OpKind::Erase { requested_at };
-                let written = self.write(conn, Some(REQUEST), user, room, kind, ctx);
-                if let Err((code, message)) = written {
-                    self.refuse(conn, Some(REQUEST), code, message, ctx);
-                }
-                return;
-            }
-        };
+        let place = (conn.index - GUESTS_FROM) as usize;
         let command = command.and_then(|command| match needs_connection(&command) {
             true => Err(request::Refused {
                 code: ErrorCode::BadRequest,
@@ -236,6 +207,51 @@ impl Sessions {
             }
             command => self.guest_request(conn, user, command, ctx),
         }
+    }
+
+    /// A write of the service, which waits for its answer as a guest does: its place, and the id of its request.
+    pub(super) fn guest_of_service(
+        &mut self,
+        id: AskId,
+        actor: UserId,
+        ctx: &mut Context<'_>,
+    ) -> Option<(ConnId, Option<RequestId>)> {
+        let conn = self.new_guest(id, actor, ctx)?;
+        Some((conn, Some(REQUEST)))
+    }
+
+    /// A place for one more who waits; without room they are told so at once.
+    fn new_guest(&mut self, id: AskId, user: UserId, ctx: &mut Context<'_>) -> Option<ConnId> {
+        let is_draining = self.draining();
+        let guests = &mut self.guests;
+        let refusal = if is_draining {
+            Some((ErrorCode::Unavailable, "the node stops"))
+        } else if guests.table.len() >= limits::ASKS_MAX {
+            Some((ErrorCode::Overloaded, "too many requests are under way"))
+        } else {
+            None
+        };
+        if let Some((code, message)) = refusal {
+            ctx.stats.commands_refused += 1;
+            let reply = reply::error(Some(REQUEST), code, message, Some(limits::RETRY_AFTER_MS));
+            let answer = Answer { reply, left: None };
+            ctx.effects.push(Effect::Answer(id, answer));
+            return None;
+        }
+        guests.generation = guests.generation.wrapping_add(1);
+        let generation = guests.generation;
+        let place = guests.table.insert(Guest {
+            ask: id,
+            generation,
+            user,
+            since_ms: ctx.now_ms(),
+            left: None,
+            held: None,
+        });
+        Some(ConnId {
+            index: GUESTS_FROM + place as u32,
+            generation,
+        })
     }
 
     fn guest_request(

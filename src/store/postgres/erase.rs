@@ -47,7 +47,8 @@ const END: &str = "WITH gone AS (
              AND NOT EXISTS (
                  SELECT FROM room_participants p WHERE p.user_id = $1 AND p.left_seq IS NOT NULL)
          RETURNING e.user_id
-     ), account AS (DELETE FROM chat_users u USING gone g WHERE u.user_id = g.user_id)
+     ), account AS (DELETE FROM chat_users u USING gone g WHERE u.user_id = g.user_id
+     ), ends AS (DELETE FROM user_ends x USING gone g WHERE x.user_id = g.user_id)
      SELECT EXISTS (SELECT FROM gone) OR NOT EXISTS (SELECT FROM erasures WHERE user_id = $1)";
 
 /// All of them.

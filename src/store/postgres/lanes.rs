@@ -161,6 +161,8 @@ impl Io {
                 let queue = match call {
                     StoreCall::Search(_) => &self.searches,
                     StoreCall::Upkeep(_) => &self.upkeep,
+                    // So may what looks at everything; what changes something is short.
+                    StoreCall::Admin(ref call) if !call.writes() => &self.searches,
                     _ => &self.reads,
                 };
                 queue.push(ReadCall {
@@ -380,8 +382,7 @@ async fn read_one(link: &mut Link, queue: &Queue<ReadCall>) {
     let result = link
         .run(read.pending.due, async |session| {
             let epoch = session.epoch();
-            let now = io.now();
-            let found = match answer(session, now, &read.call, read.is_written).await {
+            let found = match answer(session, io.now(), &read.call, read.is_written).await {
                 Ok(Read::Answer(found)) => Ok(Some(found)),
                 Ok(Read::MustWrite) => Ok(None),
                 Err(failure) => Err(told(failure)),

@@ -96,6 +96,10 @@ pub(super) async fn answer(
         StoreCall::Upkeep(step) => {
             StoreAnswer::Upkeep(super::erase::step(session, now, step).await?)
         }
+        StoreCall::Admin(call) => {
+            let answer = super::admin::answer(session, now, call).await?;
+            StoreAnswer::Admin(Box::new(answer))
+        }
         StoreCall::Commit(_) | StoreCall::RenewEpoch(_) => {
             return Err(Failure::Data("not a read".to_owned()));
         }

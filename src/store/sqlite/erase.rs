@@ -134,9 +134,14 @@ pub(super) fn end(connection: &Connection, user: UserId) -> Result<bool, Failure
         .prepare_cached("SELECT 1 FROM room_participants WHERE user_id = ?1")?
         .exists([user.0.as_bytes()])?;
     if !left {
-        connection
-            .prepare_cached("DELETE FROM erasures WHERE user_id = ?1")?
-            .execute([user.0.as_bytes()])?;
+        for sql in [
+            "DELETE FROM user_ends WHERE user_id = ?1",
+            "DELETE FROM erasures WHERE user_id = ?1",
+        ] {
+            connection
+                .prepare_cached(sql)?
+                .execute([user.0.as_bytes()])?;
+        }
     }
     Ok(!left)
 }

@@ -110,6 +110,7 @@ pub(super) fn sign_in(
     Ok(Some(SignedIn {
         version,
         block_version,
+        ends: super::admin::ends_of(connection, sign_in.user)?,
         rooms,
     }))
 }

@@ -19,6 +19,7 @@ use super::options::{
     QUEUED_OPS_MAX, READERS, SIGN_INS_WRITING_MAX, SqliteOptions,
 };
 use super::{read, schema};
+use crate::chat::port::admin::AdminCall;
 use crate::chat::port::{
     Op, OpOutcome, Receipt, ReplySink, SetOwn, SignIn, Store, StoreAnswer, StoreCall, StoreError,
     StoreReply, Ticket,
@@ -195,6 +196,12 @@ impl Store for SqliteStore {
                     write.into_pending().answer(Err(error));
                 }
             }
+            StoreCall::Admin(call) if call.writes() => {
+                let sent = give(&self.writes, Write::Admin(pending, call));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
             StoreCall::SignIn(_)
             | StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
@@ -206,6 +213,7 @@ impl Store for SqliteStore {
             | StoreCall::OwnStates(_)
             | StoreCall::WhoShares { .. }
             | StoreCall::Blocks(_)
+            | StoreCall::Admin(_)
             | StoreCall::Search(_) => {
                 if let Err((read, error)) = give(&self.reads, Read { pending, call }) {
                     read.pending.answer(Err(error));
@@ -308,6 +316,8 @@ enum Write {
     Receipts(Pending, Vec<Receipt>),
     SetOwn(Pending, SetOwn),
     Upkeep(Pending, Upkeep),
+    /// Likewise.
+    Admin(Pending, Box<AdminCall>),
     /// Done alone, in its turn.
     RenewEpoch(Pending, Epoch),
 }
@@ -318,7 +328,7 @@ impl Write {
             Write::Commit(_, ops) => ops.len(),
             Write::SignIn(_, users) => users.len(),
             Write::Receipts(_, receipts) => receipts.len(),
-            Write::SetOwn(..) => 1,
+            Write::SetOwn(..) | Write::Admin(..) => 1,
             Write::Upkeep(..) => UPKEEP_OPS,
             Write::RenewEpoch(..) => GROUP_OPS_MAX,
         }
@@ -331,6 +341,7 @@ impl Write {
             | Write::Receipts(pending, _)
             | Write::SetOwn(pending, _)
             | Write::Upkeep(pending, _)
+            | Write::Admin(pending, _)
             | Write::RenewEpoch(pending, _) => pending,
         }
     }
@@ -420,7 +431,9 @@ impl Writer {
                 Write::Commit(_, more) => ops.extend(more),
                 Write::SignIn(_, more) => users.extend(more),
                 Write::RenewEpoch(_, last) => renewed = Some(self.db.renew_epoch(*last)),
-                Write::Receipts(..) | Write::SetOwn(..) | Write::Upkeep(..) => (),
+                Write::Receipts(..) | Write::SetOwn(..) | Write::Upkeep(..) | Write::Admin(..) => {
+                    ()
+                }
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
@@ -466,6 +479,10 @@ impl Writer {
                 Write::Upkeep(pending, step) => {
                     let done = self.db.upkeep((self.clock)(), &step);
                     pending.answer(done.map(StoreAnswer::Upkeep));
+                }
+                Write::Admin(pending, call) => {
+                    let done = self.db.admin((self.clock)(), &call);
+                    pending.answer(done.map(|answer| StoreAnswer::Admin(Box::new(answer))));
                 }
                 Write::RenewEpoch(pending, _) => {
                     let renewed = renewed.take().unwrap_or(Err(StoreError::Overloaded));
