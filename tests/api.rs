@@ -143,6 +143,7 @@ fn server(development: bool) -> Server {
         asks: Arc::new(|_| false),
         identify: Arc::new(Hs256::new([SECRET], issuer())),
         origins: Arc::new(|origin, _| origin == "https://page.test"),
+        admin: None,
     };
     let (plane, door) = serve::start(parts).expect("started");
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");

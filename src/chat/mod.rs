@@ -36,6 +36,8 @@ pub mod receipts;
 pub mod replay;
 pub mod sabotage;
 pub mod service;
+#[cfg(test)]
+mod service_tests;
 pub mod session;
 pub mod sessions;
 pub mod sign_in;
