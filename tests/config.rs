@@ -207,7 +207,10 @@ fn values_are_checked() {
     for (token, taken) in [
         ("31-characters-are-one-too-little", true),
         ("1-characters-are-one-too-little", false),
-        ("0123456789abcdef0123456789abcdef, fedcba9876543210fedcba9876543210", true),
+        (
+            "0123456789abcdef0123456789abcdef, fedcba9876543210fedcba9876543210",
+            true,
+        ),
         ("0123456789abcdef0123456789abcdef,short", false),
         ("with a blank, which no header carries well", false),
         ("ümlaute-are-no-characters-of-a-header", false),
@@ -362,7 +365,10 @@ fn production_refuses_what_is_not_safe() {
     );
     check(&[("CAFFIS_DEMO_LOGIN", "1")], "refuses CAFFIS_DEMO_LOGIN");
     check(
-        &[("CAFFIS_ADMIN_TOKEN", "at-least-32-characters-from-a-generator")],
+        &[(
+            "CAFFIS_ADMIN_TOKEN",
+            "at-least-32-characters-from-a-generator",
+        )],
         "secret 1 of CAFFIS_ADMIN_TOKEN is that of an example",
     );
     check(

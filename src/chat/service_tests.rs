@@ -108,9 +108,7 @@ impl Node {
     fn move_mesh(&mut self) {
         for from in 0..SHARDS {
             for to in 0..SHARDS {
-                while let Some(message) =
-                    self.cores[usize::from(from)].mesh_out(to).pop_front()
-                {
+                while let Some(message) = self.cores[usize::from(from)].mesh_out(to).pop_front() {
                     self.step(to, Input::Mesh(from, message));
                 }
             }
@@ -307,7 +305,10 @@ fn a_connection_is_closed_by_its_whole_name_only() {
     assert!(matches!(answer, ServiceAnswer::Closed(true)));
     assert_eq!(node.closed, [(1, conn(1), CloseCode::Draining)]);
     let answer = node.serve(1, close(name));
-    assert!(matches!(answer, ServiceAnswer::Closed(false)), "a second time");
+    assert!(
+        matches!(answer, ServiceAnswer::Closed(false)),
+        "a second time"
+    );
     assert_eq!(node.connections(1, None).len(), 2);
 }
 

@@ -172,7 +172,11 @@ fn who_is_not_there_has_no_sessions_to_end_and_nothing_is_noted() {
         let nobody = backend.end_sessions(7, CloseCode::Draining, entry(1, "end"));
         assert_eq!(nobody, None);
         let room = group_id(1, 1);
-        assert!(backend.dismiss(key(room, 1, 1), entry(2, "resolve")).is_none());
+        assert!(
+            backend
+                .dismiss(key(room, 1, 1), entry(2, "resolve"))
+                .is_none()
+        );
         let refused = backend.refused(moderate(room, 1, entry(3, "resolve")));
         assert_eq!(refused, ErrorCode::Forbidden);
         backend.done(create_group(1, 1, []));
@@ -216,9 +220,15 @@ fn a_message_that_was_reported_is_deleted_as_its_sender_would() {
         let message = backend.message(room, 2, seq);
         assert_eq!((message.text, message.changed_seq), (None, event_seq));
         assert!(message.deleted_at.is_some() && message.reactions.is_empty());
-        assert_eq!(backend.get_room(room, 2).expect("a member").room.pins, Some(vec![]));
+        assert_eq!(
+            backend.get_room(room, 2).expect("a member").room.pins,
+            Some(vec![])
+        );
         // A retry of the message is still one, and stays deleted.
-        assert_eq!(sent(&backend.done(send(room, 1, 10, "an insult"))), (seq, true));
+        assert_eq!(
+            sent(&backend.done(send(room, 1, 10, "an insult"))),
+            (seq, true)
+        );
 
         let settled = backend.report(key(room, seq, 2)).expect("a report");
         assert_eq!(settled.state, AdminReportState::Deleted);
@@ -235,7 +245,10 @@ fn a_message_that_was_reported_is_deleted_as_its_sender_would() {
         assert_eq!(audit[1].detail.as_deref(), Some("insulting"));
         assert_eq!(audit[1].target.as_deref(), Some("target 1"));
         assert_eq!(audit[1].request_id, "request-1");
-        assert_eq!((audit[1].who.as_str(), audit[1].node.as_str()), ("0123abcd", "n1"));
+        assert_eq!(
+            (audit[1].who.as_str(), audit[1].node.as_str()),
+            ("0123abcd", "n1")
+        );
         assert_eq!(audit[1].at, UnixMs(START_MS));
     }
 }
@@ -313,7 +326,9 @@ fn reports_wait_in_their_order_until_they_are_settled() {
         backend.done(moderate(room, keys[2].message_seq, entry(3, "c")));
         backend.done(moderate(room, keys[0].message_seq, entry(4, "d")));
         assert_eq!(open(100).0.len(), 2);
-        let resolved = backend.reports(AdminReportFilter::Resolved, page(100)).reports;
+        let resolved = backend
+            .reports(AdminReportFilter::Resolved, page(100))
+            .reports;
         assert_eq!(resolved.len(), 4);
         let all_deleted = |it: &AdminReport| it.state == AdminReportState::Deleted;
         assert!(resolved.iter().all(all_deleted), "{resolved:?}");
@@ -364,7 +379,10 @@ fn users_are_found_by_id_and_by_a_part_of_their_name() {
         wanted.sort_unstable();
         assert_eq!(names, wanted);
         let (own, _) = users(Some("ZOË"), 10);
-        assert!(own.is_empty(), "only the case of ASCII letters does not matter");
+        assert!(
+            own.is_empty(),
+            "only the case of ASCII letters does not matter"
+        );
         let (own, _) = users(Some("oë Ü"), 10);
         assert_eq!(own.len(), 1);
         let (own, pages) = users(Some(&user(7).to_string()), 10);

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// Two tokens, as during a rotation.
-pub const TOKENS: &str = "the-old-token-of-41-characters-0123456789,the-new-token-of-41-characters-9876543210";
+pub const TOKENS: &str =
+    "the-old-token-of-41-characters-0123456789,the-new-token-of-41-characters-9876543210";
 
 fn token(which: usize) -> &'static str {
     TOKENS.split(',').nth(which).expect("two of them")
@@ -157,7 +158,10 @@ fn looks(server: &Server, service: &Service) {
     bobs.wait_for_seq(room, seq);
     bobs.ack("user.block", &json!({"user_id": ada.id}));
 
-    let path = format!("users?query={}", ada.name.to_uppercase().replace(' ', "%20"));
+    let path = format!(
+        "users?query={}",
+        ada.name.to_uppercase().replace(' ', "%20")
+    );
     let users = service.get(&path).is(200);
     assert_eq!(users["users"][0]["name"], ada.name, "{users}");
     let first = service.get("users?limit=1").is(200);
@@ -165,7 +169,12 @@ fn looks(server: &Server, service: &Service) {
     let cursor = first["next_cursor"].as_str().expect("more");
     let path = format!("users?limit=1&cursor={cursor}");
     assert_ne!(service.get(&path).is(200)["users"], first["users"]);
-    for bad in ["users?cursor=x", "users?limit=0", "users?limit=x", "users?limit=1&limit=2"] {
+    for bad in [
+        "users?cursor=x",
+        "users?limit=0",
+        "users?limit=x",
+        "users?limit=1&limit=2",
+    ] {
         service.get(bad).is_problem(400, "bad_request");
     }
 
@@ -193,11 +202,16 @@ fn looks(server: &Server, service: &Service) {
     let rooms = service.get(&format!("rooms?query={room}")).is(200);
     assert_eq!(rooms["rooms"][0]["member_count"], 2, "{rooms}");
     let shown = service.get(&format!("rooms/{room}")).is(200);
-    assert_eq!((&shown["messages"], &shown["last_seq"]), (&json!(2), &json!(seq)));
+    assert_eq!(
+        (&shown["messages"], &shown["last_seq"]),
+        (&json!(2), &json!(seq))
+    );
     assert_eq!(shown["members"].as_array().map(Vec::len), Some(2));
     let nowhere = format!("rooms/{}", Uuid::new_v4());
     service.get(&nowhere).is_problem(404, "not_found");
-    let told = service.get(&format!("rooms/{room}/messages?limit=1")).is(200);
+    let told = service
+        .get(&format!("rooms/{room}/messages?limit=1"))
+        .is(200);
     assert_eq!(told["messages"][0]["text"], "Goodbye.");
     let both = format!("rooms/{room}/messages?before_seq=1&after_seq=1");
     service.get(&both).is_problem(400, "bad_request");
@@ -223,9 +237,13 @@ fn looks(server: &Server, service: &Service) {
         assert_eq!(seen["user_id"], json!(client.user.id));
         assert_eq!(seen["shard"], json!(client.shard()));
     }
-    let own = service.get(&format!("connections?user_id={}", bob.id)).is(200);
+    let own = service
+        .get(&format!("connections?user_id={}", bob.id))
+        .is(200);
     assert_eq!(own["connections"].as_array().map(Vec::len), Some(1));
-    service.get("connections?cursor=x").is_problem(400, "bad_request");
+    service
+        .get("connections?cursor=x")
+        .is_problem(400, "bad_request");
 }
 
 /// All connections of a user end, those that come afterwards stay, and so do those of others.
@@ -234,8 +252,13 @@ fn disconnects(server: &Server, service: &Service) {
     let mut clients = [server.connect_on(0, &ada), server.connect_on(1, &ada)];
     let mut bobs = server.connect(&bob);
     let path = format!("users/{}/disconnect", ada.id);
-    let done = service.post(&path, &json!({"reason": "a stolen phone"})).is(200);
-    assert_eq!((&done["user_id"], &done["code"]), (&json!(ada.id), &json!(4102)));
+    let done = service
+        .post(&path, &json!({"reason": "a stolen phone"}))
+        .is(200);
+    assert_eq!(
+        (&done["user_id"], &done["code"]),
+        (&json!(ada.id), &json!(4102))
+    );
     for client in &mut clients {
         disconnected(client);
     }
@@ -257,21 +280,33 @@ fn disconnects(server: &Server, service: &Service) {
     assert_eq!(act["detail"], "a stolen phone");
     assert_eq!(act["outcome"], "done");
     let nobody = format!("users/{}/disconnect", Uuid::new_v4());
-    service.post(&nobody, &json!({})).is_problem(404, "not_found");
+    service
+        .post(&nobody, &json!({}))
+        .is_problem(404, "not_found");
     let long = json!({"reason": "x".repeat(1_001)});
     service.post(&path, &long).is_problem(413, "too_large");
 
     // One connection alone, by its whole name.
-    let id = back[0].ready["connection_id"].as_str().expect("an id").to_owned();
+    let id = back[0].ready["connection_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     let wrong = format!("{}0", &id[..id.len() - 1]);
-    let wrong = if wrong == id { format!("{}1", &id[..id.len() - 1]) } else { wrong };
+    let wrong = if wrong == id {
+        format!("{}1", &id[..id.len() - 1])
+    } else {
+        wrong
+    };
     for wrong in [&wrong, "9-0-0-00000000", "x", "0-4000000000-0-00000000"] {
         service
             .post(&format!("connections/{wrong}/disconnect"), &json!({}))
             .is_problem(404, "not_found");
     }
     let path = format!("connections/{id}/disconnect");
-    assert_eq!(service.post(&path, &json!({})).is(200)["connection_id"], json!(id));
+    assert_eq!(
+        service.post(&path, &json!({})).is(200)["connection_id"],
+        json!(id)
+    );
     disconnected(&mut back[0]);
     back[1].round_trip();
     wait_until("it is gone", || {
@@ -287,12 +322,17 @@ fn reports(server: &Server, service: &Service) {
     let room = adas.direct(&bob);
     let (good, bad) = (adas.send(room, "Hello."), adas.send(room, "An insult."));
     for seq in [good, bad] {
-        bobs[0].ack("message.report", &json!({"room_id": room, "message_seq": seq}));
+        bobs[0].ack(
+            "message.report",
+            &json!({"room_id": room, "message_seq": seq}),
+        );
     }
     let open = || {
         let open = service.get("reports").is(200);
         let reports = open["reports"].as_array().expect("reports").clone();
-        let own = reports.into_iter().filter(|it| it["room_id"] == json!(room));
+        let own = reports
+            .into_iter()
+            .filter(|it| it["room_id"] == json!(room));
         own.collect::<Vec<Value>>()
     };
     let waiting = open();
@@ -356,8 +396,13 @@ fn drains(service: &Service, server: Server) {
     let mut server = server;
     let user = User::new("Ada");
     let mut client = server.connect(&user);
-    let told = service.post("drain", &json!({"reason": "a new kernel"})).is(200);
-    assert_eq!((&told["node"], &told["drain_ms"]), (&json!("n1"), &json!(200)));
+    let told = service
+        .post("drain", &json!({"reason": "a new kernel"}))
+        .is(200);
+    assert_eq!(
+        (&told["node"], &told["drain_ms"]),
+        (&json!("n1"), &json!(200))
+    );
     client.event_of("server.draining");
     disconnected(&mut client);
     assert_eq!(server.ended().code(), Some(0));
@@ -412,9 +457,7 @@ fn a_user_is_disconnected_on_all_nodes_with_redis_and_without() {
         ("CAFFIS_DATABASE_URL", &*url),
         ("CAFFIS_REDIS_URL", &*redis_url),
     ];
-    let mut nodes: Vec<Server> = (0..2)
-        .map(|_| with_tokens(&settings).anywhere())
-        .collect();
+    let mut nodes: Vec<Server> = (0..2).map(|_| with_tokens(&settings).anywhere()).collect();
     for node in &mut nodes {
         // The relay says so when Redis is away.
         node.expect_log("relay");
@@ -467,20 +510,23 @@ fn a_moderator_on_one_node_deletes_what_is_seen_on_another() {
     let postgres = PostgresServer::start("");
     let url = postgres.url(&postgres.database());
     let settings = [("CAFFIS_DATABASE_URL", &*url)];
-    let nodes: Vec<Server> = (0..2)
-        .map(|_| with_tokens(&settings).anywhere())
-        .collect();
+    let nodes: Vec<Server> = (0..2).map(|_| with_tokens(&settings).anywhere()).collect();
     let (ada, bob) = (User::new("Ada"), User::new("Bob"));
     let mut bobs = nodes[1].connect(&bob);
     let mut adas = nodes[1].connect(&ada);
     let room = adas.direct(&bob);
     let seq = adas.send(room, "An insult.");
-    bobs.ack("message.report", &json!({"room_id": room, "message_seq": seq}));
+    bobs.ack(
+        "message.report",
+        &json!({"room_id": room, "message_seq": seq}),
+    );
     // The first node never held this room.
     let service = Service::new(&nodes[0]);
     let id = service.get("reports").is(200)["reports"][0]["report_id"].clone();
     let path = format!("reports/{}/resolve", id.as_str().expect("an id"));
-    service.post(&path, &json!({"action": "delete_message"})).is(200);
+    service
+        .post(&path, &json!({"action": "delete_message"}))
+        .is(200);
     for client in [&mut adas, &mut bobs] {
         let told = client.event_of("message.deleted");
         assert_eq!(told["data"]["message_seq"], seq);
