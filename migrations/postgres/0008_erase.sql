@@ -1,4 +1,4 @@
--- Erased users, and how far back a room goes.
+-- Erased users.
 --
 -- A step of an erasure is a transaction of its own (`chat_erase`), which locks the room as a batch of writes
 -- does. Words of a message that is erased are not taken out of `message_search` but replaced by none: who
@@ -24,13 +24,6 @@ ALTER TABLE room_participants ADD COLUMN erased_seq bigint;
 -- The rooms that a user was in.
 CREATE INDEX room_participants_of_former ON room_participants (user_id, room_id)
     WHERE left_seq IS NOT NULL;
-
-ALTER TABLE chat_rooms
-    -- Messages and events with `seq` up to this one are no longer kept; 0: all are. Of a message there is
-    -- still a row, which is deleted and says nothing, so that a send that is retried stays a duplicate.
-    ADD COLUMN floor_seq bigint NOT NULL DEFAULT 0,
-    -- For how many days messages are kept; NULL: as the setting says, 0: for good.
-    ADD COLUMN retention_days integer;
 
 -- The event of a system message without a user: their id is the other one, their name is empty.
 CREATE FUNCTION chat_event_without(_event jsonb, _user uuid, _as uuid) RETURNS jsonb

@@ -1,4 +1,4 @@
--- Erased users, and how far back a room goes.
+-- Erased users.
 
 -- Whom nobody is again: a keyed hash of the user's id, which tells nothing without the key of `meta`.
 CREATE TABLE erased_users (
@@ -20,9 +20,3 @@ ALTER TABLE room_participants ADD COLUMN erased_seq INTEGER;
 -- The rooms that a user was in.
 CREATE INDEX room_participants_of_former ON room_participants (user_id, room_id)
     WHERE left_seq IS NOT NULL;
-
--- Messages and events with `seq` up to this one are no longer kept; 0: all are. Of a message there is still a
--- row, which is deleted and says nothing, so that a send that is retried stays a duplicate.
-ALTER TABLE chat_rooms ADD COLUMN floor_seq INTEGER NOT NULL DEFAULT 0;
--- For how many days messages are kept; NULL: as the setting says, 0: for good.
-ALTER TABLE chat_rooms ADD COLUMN retention_days INTEGER;

@@ -218,6 +218,12 @@ impl Admin {
                     .await?;
                 self.erase(asked.user_id).await
             }
+            AdminRequest::UserErasure(named) => {
+                match self.erasure(Upkeep::EraseState(named.user_id)).await? {
+                    EraseState::None => Err(no("erasure")),
+                    state => Ok(erasure(named.user_id, state)),
+                }
+            }
             AdminRequest::RoomsList(list) => {
                 let page = page(list.query, list.cursor, list.limit)?;
                 match self.ask_store(AdminCall::Rooms(page)).await? {
@@ -314,15 +320,7 @@ impl Admin {
 
     /// Takes an account away, and tells everybody; the rest is done by [`super::upkeep`].
     async fn erase(&self, user: UserId) -> Result<Response, Problem> {
-        let call = StoreCall::Upkeep(Upkeep::EraseBegin(user));
-        let state = match self.store.call_within(STORE_MAX, call).await {
-            Ok(StoreAnswer::Upkeep(UpkeepDone::EraseState(state))) => state,
-            Ok(_) => return Err(confused()),
-            Err(_) => {
-                let detail = "the store does not answer";
-                return Err(Problem::new(ErrorCode::Unavailable, detail));
-            }
-        };
+        let state = self.erasure(Upkeep::EraseBegin(user)).await?;
         let end = SessionsEnd {
             user,
             version: u64::MAX,
@@ -333,15 +331,19 @@ impl Admin {
             tracing::warn!(?problem, "an erasure is told later");
         }
         self.parts.erasures.notify_one();
-        let (state, requested_at) = match state {
-            EraseState::Running(at) => (AdminErasureState::Running, Some(at)),
-            EraseState::Done | EraseState::None => (AdminErasureState::Done, None),
-        };
-        Ok(told(&AdminErasure {
-            user_id: user,
-            state,
-            requested_at,
-        }))
+        Ok(erasure(user, state))
+    }
+
+    async fn erasure(&self, step: Upkeep) -> Result<EraseState, Problem> {
+        let call = StoreCall::Upkeep(step);
+        match self.store.call_within(STORE_MAX, call).await {
+            Ok(StoreAnswer::Upkeep(UpkeepDone::EraseState(state))) => Ok(state),
+            Ok(_) => Err(confused()),
+            Err(_) => {
+                let detail = "the store does not answer";
+                Err(Problem::new(ErrorCode::Unavailable, detail))
+            }
+        }
     }
 
     async fn messages(
@@ -540,6 +542,18 @@ impl Admin {
             Ok(Err(_)) | Err(_) => Err(Problem::new(ErrorCode::Unavailable, "no answer in time")),
         }
     }
+}
+
+fn erasure(user_id: UserId, state: EraseState) -> Response {
+    let (state, requested_at) = match state {
+        EraseState::Running(at) => (AdminErasureState::Running, Some(at)),
+        EraseState::Done | EraseState::None => (AdminErasureState::Done, None),
+    };
+    told(&AdminErasure {
+        user_id,
+        state,
+        requested_at,
+    })
 }
 
 fn told<T: Serialize>(answer: &T) -> Response {

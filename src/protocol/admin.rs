@@ -78,9 +78,11 @@ admin_requests! {
         => UserDisconnect(AdminUserDisconnect) answer AdminUserDisconnected,
     /// Erases a user for good: the account at once, on all nodes, and then room by room whatever they wrote. Their
     /// connections are closed with 4011, their tokens are refused from then on, and nobody is that user again.
-    /// Asked again, it tells how far it is.
     Post "/v1/admin/users/{user_id}/erase" "admin.users.erase"
         => UserErase(AdminUserErase) answer AdminErasure,
+    /// How far an erasure is.
+    Get "/v1/admin/users/{user_id}/erase" "admin.users.erasure"
+        => UserErasure(AdminUserNamed) answer AdminErasure,
     /// Rooms by id, those whose id, or a part of whose title, is asked for; paged as users are.
     Get "/v1/admin/rooms" "admin.rooms.list" => RoomsList(AdminList) answer AdminRooms,
     /// One room: members and counts.
