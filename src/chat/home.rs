@@ -672,11 +672,12 @@ pub(super) fn encode(event: &RoomEvent) -> Frame {
 #[cfg(test)]
 mod tests {
     use super::super::bus::{Bus, Local};
+    use super::super::port::{EventsPage, OpenedRoom};
     use super::super::stats::Stats;
     use super::super::{CoreConfig, Now};
     use super::*;
     use crate::protocol::event::RoomEventBody;
-    use crate::protocol::view::{MemberJoined, Role};
+    use crate::protocol::view::{MemberJoined, Role, RoomKind, UserErased};
     use crate::protocol::{Epoch, UnixMs};
     use uuid::Uuid;
 
@@ -716,5 +717,75 @@ mod tests {
             panic!("{told:?}");
         };
         assert_eq!((of, &*users), (room, &[user(2)][..]));
+    }
+
+    /// What a window held of an erased user may not be told again, nor what was read before the store had
+    /// erased them.
+    #[test]
+    fn a_window_is_given_up_when_a_user_is_erased() {
+        let user = |n| UserId(Uuid::from_u128(n));
+        let room = RoomId(Uuid::from_u128(7));
+        let event = |seq, body| RoomEvent {
+            room_id: room,
+            seq,
+            ts: UnixMs(1),
+            body,
+        };
+        let joined = || {
+            event(
+                1,
+                RoomEventBody::MemberJoined(MemberJoined {
+                    user_id: user(2),
+                    name: "Bob".to_owned(),
+                    actor_id: user(1),
+                    role: Role::Member,
+                }),
+            )
+        };
+        let erased = event(
+            2,
+            RoomEventBody::UserErased(UserErased {
+                user_id: user(2),
+                erased_as: user(9),
+                deleted_at: UnixMs(1),
+                owner_id: None,
+                reactions: Vec::new(),
+                reactions_more: false,
+            }),
+        );
+        let config = CoreConfig::new("test", 1, Epoch(1));
+        let (mut bus, mut stats, mut effects) = (Bus::new(1, 1), Stats::default(), Vec::new());
+        let mut ctx = Context {
+            now: Now::default(),
+            config: &config,
+            shard: 0,
+            bus: &mut bus,
+            stats: &mut stats,
+            effects: &mut effects,
+        };
+        let mut home = Home::new(1);
+        let index = home.room_at(room, &mut ctx);
+        let opened = OpenedRoom {
+            last_seq: 0,
+            kind: RoomKind::Group,
+            members: vec![(user(1), Role::Owner)],
+            severed: false,
+        };
+        home.opened(room, Some(opened), &mut ctx);
+        for event in [joined(), erased] {
+            home.offer(index, EncodedEvent::of(&event), Passed::default(), &mut ctx);
+        }
+        assert_eq!(home.rooms[index].members, [user(1)]);
+        assert_eq!(home.rooms[index].window.first(), Some(2));
+        assert_eq!(home.window_bytes, home.rooms[index].window.bytes());
+        for (last_seq, is_kept) in [(1, false), (2, true)] {
+            let page = EventsPage {
+                events: vec![joined()],
+                last_seq,
+                floor: 0,
+            };
+            home.filled(room, Some(page), &mut ctx);
+            assert_eq!(home.rooms[index].window.holds(1), is_kept);
+        }
     }
 }
