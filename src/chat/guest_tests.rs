@@ -3,7 +3,7 @@
 
 use super::port::{
     Answer, Ask, AskId, Identity, RoomsPage, SignedIn, StoreAnswer, StoreCall, StoreError,
-    StoreReply, Ticket, Wish,
+    StoreReply, Ticket,
 };
 use super::{ConnId, CoreConfig, Effect, Input, Now, ShardCore, ShardIx, TICK_MS, home_of_user};
 use crate::limits;
