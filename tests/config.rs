@@ -205,8 +205,8 @@ fn values_are_checked() {
     check("CAFFIS_JWT_SECRET", " , ", false);
     check("CAFFIS_JWT_SECRET", "anything, in development", true);
     for (token, taken) in [
-        ("31-characters-are-one-too-little", true),
-        ("1-characters-are-one-too-little", false),
+        ("32-characters-are-all-we-ask-for", true),
+        ("31-characters-are-1-too-few-her", false),
         (
             "0123456789abcdef0123456789abcdef, fedcba9876543210fedcba9876543210",
             true,
