@@ -198,6 +198,10 @@ pub const ASKS_MAX: usize = 256;
 pub const ASK_MS_MAX: u64 = 5_000;
 /// Users whose account a shard knows to be there, so that their requests over HTTP need no sign-in.
 pub const ASKERS_KNOWN_MAX: usize = 8_192;
+/// For how long that is believed, ms: an account may be erased meanwhile.
+pub const ASKERS_KNOWN_MS_MAX: u64 = 120_000;
+/// Reactions that a `user.erased` tells of; `UserErased::reactions`.
+pub const REACTIONS_LEFT_MAX: usize = 200;
 /// Calls of one shard that the store may have under way. Above it: `overloaded`.
 pub const STORE_CALLS_MAX: usize = 2_048;
 /// `retry_after_ms` told with `overloaded` and `unavailable`.

@@ -9,6 +9,7 @@
 
 use crate::api::serve::{self, CONNECTIONS_MAX};
 use crate::api::tokens::Tokens;
+use crate::api::upkeep::UpkeepParts;
 use crate::api::{AdminParts, LogView, NodeView, Parts, Phase, ShardView};
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
@@ -207,6 +208,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     let origins = allowed_origins(&config.origins);
     let drain = Arc::new(Notify::new());
     let (seen, asked) = (view.clone(), view.clone());
+    let upkeep = upkeep_parts(config, &view);
     let parts = Parts {
         node: view.clone(),
         store: store.clone(),
@@ -220,7 +222,8 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
             None => false,
         }),
         identify: identify.clone(),
-        admin: admin_parts(config, &view, &drain),
+        admin: admin_parts(config, &upkeep, &drain),
+        upkeep: Some(upkeep),
         origins: Arc::new(move |origin, host| origins.allow(origin, host)),
     };
     let (control_plane, door) =
@@ -254,21 +257,32 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     result
 }
 
-/// For those who run the service, if they have tokens.
-fn admin_parts(config: &Config, view: &Arc<View>, drain: &Arc<Notify>) -> Option<AdminParts> {
-    if config.admin_tokens.is_empty() {
-        return None;
-    }
-    let (asked, drain, drain_ms) = (view.clone(), drain.clone(), config.drain_ms);
-    Some(AdminParts {
-        tokens: Tokens::new(config.admin_tokens.iter().map(Secret::expose)),
-        failures_per_min: config.admin_failures_per_min,
-        trusted: config.trusted_proxies.clone(),
+/// For what goes on beside the requests.
+fn upkeep_parts(config: &Config, view: &Arc<View>) -> UpkeepParts {
+    let asked = view.clone();
+    UpkeepParts {
         shards: config.shards,
         serves: Arc::new(move |shard, ask| match asked.shards.get() {
             Some(shards) => shards.serve(shard, ask),
             None => false,
         }),
+        wake: Arc::new(Notify::new()),
+    }
+}
+
+/// For those who run the service, if they have tokens.
+fn admin_parts(config: &Config, upkeep: &UpkeepParts, drain: &Arc<Notify>) -> Option<AdminParts> {
+    if config.admin_tokens.is_empty() {
+        return None;
+    }
+    let (drain, drain_ms) = (drain.clone(), config.drain_ms);
+    Some(AdminParts {
+        tokens: Tokens::new(config.admin_tokens.iter().map(Secret::expose)),
+        failures_per_min: config.admin_failures_per_min,
+        trusted: config.trusted_proxies.clone(),
+        shards: config.shards,
+        serves: upkeep.serves.clone(),
+        erasures: upkeep.wake.clone(),
         drain: Arc::new(move || {
             drain.notify_one();
             drain_ms

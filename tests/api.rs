@@ -85,12 +85,12 @@ impl Store for FakeStore {
                 let mut known = self.users.lock().expect("not poisoned");
                 let answer = users.into_iter().map(|sign_in| {
                     known.insert(sign_in.user.to_string(), sign_in.name);
-                    SignedIn {
+                    Some(SignedIn {
                         block_version: 0,
                         ends: Vec::new(),
                         version: 1,
                         rooms: Vec::new(),
-                    }
+                    })
                 });
                 Ok(StoreAnswer::SignIn(answer.collect()))
             }

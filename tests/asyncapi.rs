@@ -21,7 +21,8 @@ use caffis_chat::protocol::request::{Command, Request};
 use caffis_chat::protocol::search::{SearchHit, SearchHits};
 use caffis_chat::protocol::view::{
     All, ListedRoom, Member, MemberJoined, MemberLeft, MemberRoleChanged, Mention, Message,
-    MessageKind, OwnView, Pin, Reaction, Role, Room, RoomKind, RoomUpdated, SystemEvent, Watermark,
+    MessageKind, OwnView, Pin, Reaction, ReactionLeft, Role, Room, RoomKind, RoomUpdated,
+    SystemEvent, UserErased, Watermark,
 };
 use caffis_chat::protocol::{
     ClientMsgId, CloseCode, Epoch, ErrorCode, RoomId, UnixMs, UserId, asyncapi, openapi,
@@ -397,6 +398,18 @@ fn durable_events() -> Vec<String> {
         RoomEventBody::MessageUnpinned(MessageUnpinned {
             message_seq: 5,
             actor_id: USER,
+        }),
+        RoomEventBody::UserErased(UserErased {
+            user_id: USER,
+            erased_as: UserId(Uuid::from_u128(9)),
+            deleted_at: TS,
+            owner_id: Some(USER),
+            reactions: vec![ReactionLeft {
+                message_seq: 5,
+                emoji: "👍".to_owned(),
+                count: 1,
+            }],
+            reactions_more: false,
         }),
     ];
     assert_eq!(bodies.len(), DURABLE_NAMES.len());

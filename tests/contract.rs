@@ -16,6 +16,8 @@ mod blocks;
 mod changes;
 #[path = "contract/concurrent.rs"]
 mod concurrent;
+#[path = "contract/erase.rs"]
+mod erase;
 #[path = "contract/harness.rs"]
 mod harness;
 #[path = "contract/matrix.rs"]

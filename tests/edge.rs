@@ -37,11 +37,13 @@ impl NoRooms {
                     StoreCall::SignIn(users) => Ok(StoreAnswer::SignIn(
                         users
                             .iter()
-                            .map(|_| SignedIn {
-                                block_version: 0,
-                                ends: Vec::new(),
-                                version: 1,
-                                rooms: Vec::new(),
+                            .map(|_| {
+                                Some(SignedIn {
+                                    block_version: 0,
+                                    ends: Vec::new(),
+                                    version: 1,
+                                    rooms: Vec::new(),
+                                })
                             })
                             .collect(),
                     )),

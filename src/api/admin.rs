@@ -18,12 +18,15 @@ use crate::chat::port::{
     ConnectionSeen, ConnectionsPage, ConnectionsRead, HistoryPage, MessageChange, Op, OpKind,
     Refusal, ServiceAnswer, ServiceAsk, ServiceAsked, StoreAnswer, StoreCall, StoreError,
 };
+use crate::chat::upkeep::{EraseState, Upkeep, UpkeepDone};
 use crate::limits;
 use crate::protocol::admin::{
     AdminConnection, AdminConnectionClosed, AdminConnections, AdminConnectionsList, AdminDraining,
-    AdminReport, AdminReportAction, AdminReportResolve, AdminReportResolved, AdminRequest,
-    AdminRoomMessages, AdminUser, AdminUserDisconnected, ReportKey, SERVICE,
+    AdminErasure, AdminErasureState, AdminReport, AdminReportAction, AdminReportResolve,
+    AdminReportResolved, AdminRequest, AdminRoomMessages, AdminUser, AdminUserDisconnected,
+    ReportKey, SERVICE,
 };
+use crate::protocol::ending::SessionsEnd;
 use crate::protocol::http::{self, Bound, Given};
 use crate::protocol::network::forwarded_for;
 use crate::protocol::text::Text;
@@ -208,6 +211,19 @@ impl Admin {
                 let entry = caller.entry(act, target, asked.reason.as_ref());
                 self.end_sessions(asked.user_id, DISCONNECTED, entry).await
             }
+            AdminRequest::UserErase(asked) => {
+                is_short(asked.reason.as_ref())?;
+                let target = Some(asked.user_id.to_string());
+                self.note(caller.entry(act, target, asked.reason.as_ref()))
+                    .await?;
+                self.erase(asked.user_id).await
+            }
+            AdminRequest::UserErasure(named) => {
+                match self.erasure(Upkeep::EraseState(named.user_id)).await? {
+                    EraseState::None => Err(no("erasure")),
+                    state => Ok(erasure(named.user_id, state)),
+                }
+            }
             AdminRequest::RoomsList(list) => {
                 let page = page(list.query, list.cursor, list.limit)?;
                 match self.ask_store(AdminCall::Rooms(page)).await? {
@@ -300,6 +316,34 @@ impl Admin {
             version: end.version,
             code: code as u16,
         }))
+    }
+
+    /// Takes an account away, and tells everybody; the rest is done by [`super::upkeep`].
+    async fn erase(&self, user: UserId) -> Result<Response, Problem> {
+        let state = self.erasure(Upkeep::EraseBegin(user)).await?;
+        let end = SessionsEnd {
+            user,
+            version: u64::MAX,
+            code: CloseCode::UserDeleted,
+        };
+        // A hint: without it the shards find out when they compare.
+        if let Err(problem) = self.ask_shard(0, ServiceAsk::End(end)).await {
+            tracing::warn!(?problem, "an erasure is told later");
+        }
+        self.parts.erasures.notify_one();
+        Ok(erasure(user, state))
+    }
+
+    async fn erasure(&self, step: Upkeep) -> Result<EraseState, Problem> {
+        let call = StoreCall::Upkeep(step);
+        match self.store.call_within(STORE_MAX, call).await {
+            Ok(StoreAnswer::Upkeep(UpkeepDone::EraseState(state))) => Ok(state),
+            Ok(_) => Err(confused()),
+            Err(_) => {
+                let detail = "the store does not answer";
+                Err(Problem::new(ErrorCode::Unavailable, detail))
+            }
+        }
     }
 
     async fn messages(
@@ -498,6 +542,18 @@ impl Admin {
             Ok(Err(_)) | Err(_) => Err(Problem::new(ErrorCode::Unavailable, "no answer in time")),
         }
     }
+}
+
+fn erasure(user_id: UserId, state: EraseState) -> Response {
+    let (state, requested_at) = match state {
+        EraseState::Running(at) => (AdminErasureState::Running, Some(at)),
+        EraseState::Done | EraseState::None => (AdminErasureState::Done, None),
+    };
+    told(&AdminErasure {
+        user_id,
+        state,
+        requested_at,
+    })
 }
 
 fn told<T: Serialize>(answer: &T) -> Response {

@@ -21,6 +21,7 @@ pub mod routes;
 pub mod serve;
 pub mod store_client;
 pub mod tokens;
+pub mod upkeep;
 
 use crate::chat::port::{Asked, Identify, ServiceAsked, Store};
 use crate::chat::stats::Stats;
@@ -29,6 +30,8 @@ use crate::protocol::network::Network;
 use rejoin::Rejoin;
 use std::sync::Arc;
 use tokens::Tokens;
+use tokio::sync::Notify;
+use upkeep::UpkeepParts;
 
 /// What the control plane needs of the node.
 #[derive(Clone)]
@@ -49,6 +52,8 @@ pub struct Parts {
     pub origins: Arc<Origins>,
     /// For those who run the service, if there are tokens.
     pub admin: Option<AdminParts>,
+    /// What goes on beside the requests; `None`: nothing does.
+    pub upkeep: Option<UpkeepParts>,
 }
 
 /// What the Admin API needs of the node.
@@ -64,6 +69,8 @@ pub struct AdminParts {
     pub shards: u16,
     /// Asks one of them.
     pub serves: Arc<Serves>,
+    /// Told that an erasure is to be done.
+    pub erasures: Arc<Notify>,
     /// Begins to drain; over how many ms. Must not block.
     pub drain: Arc<Drains>,
 }

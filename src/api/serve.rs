@@ -6,6 +6,8 @@
 use super::Parts;
 use super::rejoin::{self, Rejoin};
 use super::routes::{Shared, routes};
+use super::store_client::StoreClient;
+use super::upkeep;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -95,11 +97,19 @@ pub fn start(parts: Parts) -> io::Result<(ControlPlane, Door)> {
     let thread = std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
+            let store = StoreClient::new(parts.store.clone());
+            let upkeep = parts.upkeep.clone().map(|own| (own, store));
             let serving = Serving {
                 rejoin: parts.rejoin.clone(),
                 router: routes(&Arc::new(Shared::new(parts))),
             };
-            runtime.block_on(accept(connections, stopping, serving));
+            runtime.block_on(async {
+                let worker = upkeep.map(|(parts, store)| tokio::spawn(upkeep::run(parts, store)));
+                accept(connections, stopping, serving).await;
+                if let Some(worker) = worker {
+                    worker.abort();
+                }
+            });
         })?;
     let plane = ControlPlane {
         stop,

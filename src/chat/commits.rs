@@ -19,6 +19,7 @@ use crate::protocol::event::RoomEvent;
 use crate::protocol::reply::{self, Changed, RoomCreated, Sent};
 use crate::protocol::view::RoomKind;
 use crate::protocol::{ErrorCode, RoomId, Seq, UserId, websocket};
+use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -309,6 +310,12 @@ fn outcome_of(
     }
 }
 
+/// What who erases a user from a room is told: nobody of the wire's side.
+#[derive(Serialize)]
+struct Erased {
+    done: bool,
+}
+
 fn acknowledge(write: &Write, done: OpReply, ctx: &mut Context<'_>) {
     let Some(id) = write.request else { return };
     let json = match done {
@@ -323,6 +330,7 @@ fn acknowledge(write: &Write, done: OpReply, ctx: &mut Context<'_>) {
             };
             reply::ack(id, &set)
         }
+        OpReply::Erased(done) => reply::ack(id, &Erased { done }),
         OpReply::Changed(seq) => {
             let changed = Changed {
                 room_id: write.op.room,

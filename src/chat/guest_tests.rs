@@ -113,7 +113,7 @@ impl Node {
                     version: 1,
                     rooms: Vec::new(),
                 };
-                StoreAnswer::SignIn(vec![nothing; users.len()])
+                StoreAnswer::SignIn(vec![Some(nothing); users.len()])
             }
             StoreCall::ListRooms(_) => StoreAnswer::ListRooms(Ok(RoomsPage {
                 rooms: Vec::new(),

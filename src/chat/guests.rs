@@ -13,6 +13,7 @@ use super::port::{Answer, Ask, AskId, Identity, SignIn, StoreAnswer, StoreCall, 
 use super::rate::{Left, Limits};
 use super::session::Read;
 use super::sessions::{Call, Sessions};
+use super::sign_in::ERASED;
 use super::{ConnId, Effect};
 use crate::limits;
 use crate::protocol::request::{self, Command, Request};
@@ -60,6 +61,8 @@ pub struct Guests {
 struct Known {
     newer: Map<UserId, u64>,
     older: Map<UserId, u64>,
+    /// When the newest were begun with, ms.
+    since_ms: u64,
     hasher: Seeded,
 }
 
@@ -79,9 +82,22 @@ impl Known {
 
     fn insert(&mut self, identity: &Identity) {
         if self.newer.len() >= limits::ASKERS_KNOWN_MAX / 2 {
-            self.older = std::mem::replace(&mut self.newer, Map::with_hasher(self.hasher.clone()));
+            self.turn();
         }
         self.newer.insert(identity.user, self.hash(identity));
+    }
+
+    /// The newest are the older ones from now on.
+    fn turn(&mut self) {
+        self.older = std::mem::replace(&mut self.newer, Map::with_hasher(self.hasher.clone()));
+    }
+
+    /// Forgets in time who is not asked for again: an account may be gone, and nobody says so here.
+    fn tick(&mut self, now_ms: u64) {
+        if now_ms >= self.since_ms + limits::ASKERS_KNOWN_MS_MAX / 2 {
+            self.since_ms = now_ms;
+            self.turn();
+        }
     }
 }
 
@@ -95,11 +111,18 @@ impl Guests {
             known: Known {
                 newer: Map::with_hasher(hasher.clone()),
                 older: Map::with_hasher(hasher.clone()),
+                since_ms: 0,
                 hasher,
             },
             signing_in: VecDeque::new(),
             sign_ins_under_way: 0,
         }
+    }
+
+    /// Whether the account of this user is there is asked for again.
+    pub fn forget(&mut self, user: UserId) {
+        self.known.newer.remove(&user);
+        self.known.older.remove(&user);
     }
 
     /// How many wait for their answer.
@@ -278,8 +301,9 @@ impl Sessions {
                 break;
             }
             guests.sign_ins_under_way += 1;
+            let users = sign_ins.iter().map(|sign_in| sign_in.user).collect();
             let ticket = ctx.call(StoreCall::SignIn(sign_ins));
-            self.calls.insert(ticket, Call::Guests(conns));
+            self.calls.insert(ticket, Call::Guests(conns, users));
         }
         for (conn, user, command) in known {
             self.guest_request(conn, user, Ok(command), ctx);
@@ -290,11 +314,18 @@ impl Sessions {
     pub(super) fn guests_signed_in(
         &mut self,
         conns: Vec<ConnId>,
+        asked: &[UserId],
         result: Result<StoreAnswer, StoreError>,
         ctx: &mut Context<'_>,
     ) {
         self.guests.sign_ins_under_way -= 1;
+        let mut erased: Vec<UserId> = Vec::new();
         let refusal: Option<Refused> = match result {
+            Ok(StoreAnswer::SignIn(signed_in)) => {
+                let asked = asked.iter().zip(signed_in);
+                erased.extend(asked.filter_map(|(user, found)| found.is_none().then_some(*user)));
+                None
+            }
             Ok(_) => None,
             Err(StoreError::Overloaded) => Some((ErrorCode::Overloaded, "the store is busy")),
             Err(StoreError::Unavailable(_)) => {
@@ -306,6 +337,10 @@ impl Sessions {
             let Some((identity, command)) = held else {
                 continue;
             };
+            if erased.contains(&identity.user) {
+                self.refuse(conn, Some(REQUEST), ErrorCode::Unauthenticated, ERASED, ctx);
+                continue;
+            }
             match refusal {
                 Some((code, message)) => self.refuse(conn, Some(REQUEST), code, message, ctx),
                 None => {
@@ -351,6 +386,7 @@ impl Sessions {
     /// Time has passed: who waited too long is told so.
     pub(super) fn tick_guests(&mut self, ctx: &mut Context<'_>) {
         let now_ms = ctx.now_ms();
+        self.guests.known.tick(now_ms);
         let late = |guest: &Guest| guest.since_ms + limits::ASK_MS_MAX <= now_ms;
         self.refuse_guests(late, "no answer in time; retry with the same id", ctx);
         self.sign_guests_in(ctx);

@@ -5,14 +5,13 @@
 //! that listens gets each event after the one it began with, in order, once: `cursor` is the next
 //! one it is owed; who is subscribed changes when the gate releases the event that says so.
 //!
-//! Continued in [`super::home_reads`], what it asks of the store, [`super::home_relay`], what it tells other
-//! nodes and hears from them, [`super::home_typing`] and [`super::home_receipts`].
+//! Continued in [`super::home_reads`], what it asks of the store, [`super::home_windows`], what it keeps of
+//! that, [`super::home_relay`], what it tells other nodes and hears from them, [`super::home_typing`] and
+//! [`super::home_receipts`].
 //!
 //! Next: [`super::fanout`] on each shard that listens.
 
-use super::bus::{
-    Context, MeshMessage, Packed, Replayable, Subscribe, SubscribeRoom, Subscribed, Write,
-};
+use super::bus::{Context, MeshMessage, Replayable, Subscribe, SubscribeRoom, Subscribed, Write};
 use super::commits::{Commits, Committed};
 use super::frame::{Frame, Stamps};
 use super::gate::{Gate, Passed};
@@ -75,6 +74,8 @@ pub(super) struct HomeRoom {
     pub(super) head: Seq,
     /// Events with `seq` ≤ this are no longer kept by the store.
     pub(super) floor: Seq,
+    /// The last event by which somebody was erased: what was read of the store before may hold what they wrote.
+    pub(super) erased: Seq,
     pub(super) fetching: bool,
     pub(super) filling: bool,
     /// It is noted when the missing event is fetched.
@@ -222,75 +223,6 @@ impl Home {
         if room.listeners.is_empty() {
             room.idle_since_ms = ctx.now_ms();
         }
-    }
-
-    /// The next stretch of a replay.
-    pub fn pull(
-        &mut self,
-        shard: ShardIx,
-        conn: ConnId,
-        room_id: RoomId,
-        after: Seq,
-        ctx: &mut Context<'_>,
-    ) {
-        let pulled = |frames| MeshMessage::Pulled {
-            conn,
-            room: room_id,
-            frames,
-        };
-        let Some(room) = self
-            .index
-            .get(&room_id)
-            .and_then(|index| self.rooms.get_mut(*index))
-        else {
-            return ctx.tell(shard, pulled(None));
-        };
-        // Never beyond what the shard was delivered, or the connection would hear it twice.
-        let Some(listener) = room
-            .listeners
-            .iter()
-            .find(|listener| listener.shard == shard)
-        else {
-            return ctx.tell(shard, pulled(None));
-        };
-        let to = listener.cursor - 1;
-        if after >= to {
-            return ctx.tell(shard, pulled(Some(Vec::new())));
-        }
-        if room.window.covers(after) {
-            room.touched = true;
-            let mut bytes = 0;
-            let frames = room
-                .window
-                .after(after)
-                .take_while(|(seq, frame)| {
-                    bytes += frame.len();
-                    *seq <= to && (bytes <= ctx.config.replay_pull_bytes() || bytes == frame.len())
-                })
-                .map(|(seq, frame)| (seq, Packed::of(frame)))
-                .collect();
-            return ctx.tell(shard, pulled(Some(frames)));
-        }
-        if self.fetches >= limits::FETCHES_MAX {
-            return ctx.tell(shard, pulled(None));
-        }
-        self.fetches += 1;
-        let ticket = ctx.call(StoreCall::Events(EventsRead {
-            room: room_id,
-            after,
-            to,
-            events_max: limits::REPLAY_EVENTS_MAX,
-            bytes_max: ctx.config.replay_pull_bytes(),
-            newest: false,
-        }));
-        self.calls.insert(
-            ticket,
-            Call::Pull {
-                shard,
-                conn,
-                room: room_id,
-            },
-        );
     }
 
     /// Takes a write.
@@ -446,6 +378,7 @@ impl Home {
             waiting: Vec::new(),
             head: 0,
             floor: 0,
+            erased: 0,
             fetching: false,
             filling: false,
             gap_noted: false,
@@ -503,7 +436,7 @@ impl Home {
                     }
                     joined.push(user);
                 }
-                Some(Membership::Left(user)) => {
+                Some(Membership::Left(user) | Membership::Erased(user)) => {
                     if let Ok(place) = room.members.binary_search(&user) {
                         room.members.remove(place);
                     }
@@ -514,6 +447,12 @@ impl Home {
                 None => (),
             }
             let seq = event.seq;
+            if let Some(Membership::Erased(_)) = event.membership {
+                // What they wrote is in its frames; the store tells it again without.
+                self.window_bytes -= room.window.bytes();
+                room.window.clear();
+                room.erased = seq;
+            }
             let stamps = Stamps {
                 received_us: passed.received_us,
                 published_us: now_us,
@@ -661,25 +600,6 @@ impl Home {
             ctx.tell(waiting.shard, message);
         }
     }
-
-    /// Gives up windows that were not looked at for a while, when all of them are too much (the
-    /// clock algorithm).
-    pub(super) fn bound_windows(&mut self, ctx: &Context<'_>) {
-        let mut steps = 2 * self.rooms.capacity();
-        while self.window_bytes > ctx.config.windows_bytes_max && steps > 0 {
-            steps -= 1;
-            self.clock_hand = (self.clock_hand + 1) % self.rooms.capacity().max(1);
-            let Some(room) = self.rooms.get_mut(self.clock_hand) else {
-                continue;
-            };
-            if room.touched {
-                room.touched = false;
-            } else {
-                self.window_bytes -= room.window.bytes();
-                room.window.clear();
-            }
-        }
-    }
 }
 
 enum Answer {
@@ -752,11 +672,12 @@ pub(super) fn encode(event: &RoomEvent) -> Frame {
 #[cfg(test)]
 mod tests {
     use super::super::bus::{Bus, Local};
+    use super::super::port::{EventsPage, OpenedRoom};
     use super::super::stats::Stats;
     use super::super::{CoreConfig, Now};
     use super::*;
     use crate::protocol::event::RoomEventBody;
-    use crate::protocol::view::{MemberJoined, Role};
+    use crate::protocol::view::{MemberJoined, Role, RoomKind, UserErased};
     use crate::protocol::{Epoch, UnixMs};
     use uuid::Uuid;
 
@@ -796,5 +717,75 @@ mod tests {
             panic!("{told:?}");
         };
         assert_eq!((of, &*users), (room, &[user(2)][..]));
+    }
+
+    /// What a window held of an erased user may not be told again, nor what was read before the store had
+    /// erased them.
+    #[test]
+    fn a_window_is_given_up_when_a_user_is_erased() {
+        let user = |n| UserId(Uuid::from_u128(n));
+        let room = RoomId(Uuid::from_u128(7));
+        let event = |seq, body| RoomEvent {
+            room_id: room,
+            seq,
+            ts: UnixMs(1),
+            body,
+        };
+        let joined = || {
+            event(
+                1,
+                RoomEventBody::MemberJoined(MemberJoined {
+                    user_id: user(2),
+                    name: "Bob".to_owned(),
+                    actor_id: user(1),
+                    role: Role::Member,
+                }),
+            )
+        };
+        let erased = event(
+            2,
+            RoomEventBody::UserErased(UserErased {
+                user_id: user(2),
+                erased_as: user(9),
+                deleted_at: UnixMs(1),
+                owner_id: None,
+                reactions: Vec::new(),
+                reactions_more: false,
+            }),
+        );
+        let config = CoreConfig::new("test", 1, Epoch(1));
+        let (mut bus, mut stats, mut effects) = (Bus::new(1, 1), Stats::default(), Vec::new());
+        let mut ctx = Context {
+            now: Now::default(),
+            config: &config,
+            shard: 0,
+            bus: &mut bus,
+            stats: &mut stats,
+            effects: &mut effects,
+        };
+        let mut home = Home::new(1);
+        let index = home.room_at(room, &mut ctx);
+        let opened = OpenedRoom {
+            last_seq: 0,
+            kind: RoomKind::Group,
+            members: vec![(user(1), Role::Owner)],
+            severed: false,
+        };
+        home.opened(room, Some(opened), &mut ctx);
+        for event in [joined(), erased] {
+            home.offer(index, EncodedEvent::of(&event), Passed::default(), &mut ctx);
+        }
+        assert_eq!(home.rooms[index].members, [user(1)]);
+        assert_eq!(home.rooms[index].window.first(), Some(2));
+        assert_eq!(home.window_bytes, home.rooms[index].window.bytes());
+        for (last_seq, is_kept) in [(1, false), (2, true)] {
+            let page = EventsPage {
+                events: vec![joined()],
+                last_seq,
+                floor: 0,
+            };
+            home.filled(room, Some(page), &mut ctx);
+            assert_eq!(home.rooms[index].window.holds(1), is_kept);
+        }
     }
 }

@@ -6,11 +6,11 @@
 //! are bounded ([`limits::FETCHES_MAX`]); a read that fails is tried again by the next tick or by
 //! whoever still wants it.
 
-use super::bus::{Context, MeshMessage, Packed, PageWanted};
+use super::ShardIx;
+use super::bus::{Context, MeshMessage, Packed};
 use super::gate::Passed;
 use super::home::{Call, Home, encode};
 use super::port::{EventsPage, EventsRead, OpenedRoom, StoreAnswer, StoreCall, StoreError, Ticket};
-use super::{ShardIx, window_page};
 use crate::limits;
 use crate::protocol::event::{EncodedEvent, RoomEvent};
 use crate::protocol::{RoomId, Seq};
@@ -108,18 +108,6 @@ impl Home {
         let rooms: Vec<RoomId> = self.to_open.drain(..count).collect();
         let ticket = ctx.call(StoreCall::OpenRooms(rooms.clone()));
         self.calls.insert(ticket, Call::Open(rooms));
-    }
-
-    /// A member reads a page while the store is away.
-    pub fn page(&mut self, shard: ShardIx, wanted: PageWanted, ctx: &mut Context<'_>) {
-        let PageWanted { request, read, .. } = &wanted;
-        let room = self.room_mut(read.room).filter(|room| room.open);
-        let json = room.and_then(|room| {
-            room.members.binary_search(&read.user).ok()?;
-            room.touched = true;
-            window_page::page(&room.window, room.gate.released(), *request, read)
-        });
-        ctx.tell(shard, MeshMessage::Paged(wanted, json));
     }
 
     pub(super) fn opened(
@@ -226,58 +214,6 @@ impl Home {
         if progress && room.head > room.gate.released() {
             self.fetch(index, ctx);
         }
-    }
-
-    /// Reads what stands before the window, for those who resume.
-    pub(super) fn fill(&mut self, index: usize, ctx: &mut Context<'_>) {
-        let room = &mut self.rooms[index];
-        if room.filling || self.fetches >= limits::FETCHES_MAX {
-            return;
-        }
-        room.filling = true;
-        self.fetches += 1;
-        let released = room.gate.released();
-        let ticket = ctx.call(StoreCall::Events(EventsRead {
-            room: room.id,
-            after: released.saturating_sub(limits::REPLAY_EVENTS_MAX as Seq),
-            to: released,
-            events_max: limits::REPLAY_EVENTS_MAX,
-            bytes_max: limits::REPLAY_BYTES_MAX,
-            newest: true,
-        }));
-        self.calls.insert(ticket, Call::Fill(room.id));
-    }
-
-    pub(super) fn filled(&mut self, room: RoomId, page: Option<EventsPage>, ctx: &mut Context<'_>) {
-        let Some(index) = self.index.get(&room).copied() else {
-            return;
-        };
-        let room = &mut self.rooms[index];
-        room.filling = false;
-        let Some(page) = page else { return };
-        room.floor = page.floor;
-        room.touched = true;
-        let bytes_before = room.window.bytes();
-        let last = page.events.last().map_or(0, |event| event.seq);
-        if room.window.is_empty() && last == room.gate.released() {
-            for event in &page.events {
-                room.window.push(event.seq, encode(event));
-            }
-        } else {
-            for event in page.events.iter().rev() {
-                if !room.window.holds(event.seq)
-                    && !room.window.push_front(event.seq, encode(event))
-                {
-                    break;
-                }
-            }
-        }
-        self.window_bytes = self.window_bytes + room.window.bytes() - bytes_before;
-        for waiting in &mut room.waiting {
-            waiting.filled = true;
-        }
-        self.answer_waiting(index, ctx);
-        self.bound_windows(ctx);
     }
 
     /// Compares the next rooms with the store; one call at a time.

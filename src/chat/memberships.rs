@@ -14,6 +14,7 @@ use super::sessions::{Call, Sessions};
 use crate::limits;
 use crate::protocol::event::{Notice, RoomAdded, RoomRemoved};
 use crate::protocol::{RoomId, UserId};
+use std::collections::BTreeSet;
 
 impl Sessions {
     /// The user is no longer a member: this was the last event.
@@ -184,11 +185,16 @@ impl Sessions {
     /// The versions of users were read.
     pub(super) fn versions_read(
         &mut self,
+        asked: &[UserId],
         result: Result<StoreAnswer, StoreError>,
         ctx: &mut Context<'_>,
     ) {
         self.versions_under_way = false;
-        if let Ok(StoreAnswer::Heads { users, .. }) = result {
+        if let Ok(StoreAnswer::Heads { mut users, .. }) = result {
+            let found: BTreeSet<UserId> = users.iter().map(|(user, _)| *user).collect();
+            // Who is there no longer was erased, or the history was replaced: to sign in says which.
+            let gone = asked.iter().filter(|user| !found.contains(user));
+            users.extend(gone.map(|user| (*user, u64::MAX)));
             self.compare_versions(&users, ctx);
         }
     }
@@ -204,6 +210,10 @@ impl Sessions {
             return;
         };
         for (user, signed_in) in users.iter().zip(signed_in) {
+            let Some(signed_in) = signed_in else {
+                self.user_erased(*user, ctx);
+                continue;
+            };
             for conn in self.users.get(user).cloned().unwrap_or_default() {
                 let state = self.get_mut(conn).map(|session| &mut session.state);
                 if let Some(State::Ready(ready)) = state {
@@ -220,18 +230,25 @@ impl Sessions {
         }
     }
 
+    /// Nobody is this user any more.
+    fn user_erased(&mut self, user: UserId, ctx: &mut Context<'_>) {
+        for conn in self.users.get(&user).cloned().unwrap_or_default() {
+            self.erased(conn, ctx);
+        }
+    }
+
     fn ask_versions(&mut self, ctx: &mut Context<'_>) {
         if self.versions_under_way || self.versions_queue.is_empty() || !ctx.may_read() {
             return;
         }
         self.versions_under_way = true;
         let count = self.versions_queue.len().min(limits::HEADS_MAX);
-        let users = self.versions_queue.drain(..count).collect();
+        let users: Vec<UserId> = self.versions_queue.drain(..count).collect();
         let ticket = ctx.call(StoreCall::Heads {
             rooms: Vec::new(),
-            users,
+            users: users.clone(),
         });
-        self.calls.insert(ticket, Call::Versions);
+        self.calls.insert(ticket, Call::Versions(users));
     }
 
     /// Reads the rooms of users of whom something changed that no event told.

@@ -9,6 +9,7 @@ mod asks;
 
 pub use asks::*;
 
+use super::upkeep::{Upkeep, UpkeepDone};
 use crate::protocol::block::{BlockChange, BlocksListed};
 use crate::protocol::ending::SessionsEnd;
 use crate::protocol::event::RoomEvent;
@@ -69,6 +70,8 @@ pub enum StoreCall {
     Blocks(BlocksRead),
     /// Messages by their words. What was written is found within a second or so, by what it is now.
     Search(SearchRead),
+    /// What is done for those who run the service, one step of it.
+    Upkeep(Upkeep),
     /// Of those who run the service.
     Admin(Box<AdminCall>),
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
@@ -82,8 +85,8 @@ pub enum StoreCall {
 pub enum StoreAnswer {
     /// One outcome per [`Op`], in their order.
     Commit(Vec<OpOutcome>),
-    /// One per [`SignIn`], in their order.
-    SignIn(Vec<SignedIn>),
+    /// One per [`SignIn`], in their order; `None`: the user was erased, and nobody is that user again.
+    SignIn(Vec<Option<SignedIn>>),
     /// One per room, in their order; `None`: there is no such room.
     OpenRooms(Vec<Option<OpenedRoom>>),
     /// What was found; unknown ids are left out.
@@ -119,6 +122,8 @@ pub enum StoreAnswer {
     Blocks(Result<BlocksListed, Refusal>),
     /// The page, or why there is none (a bad `before`, a room of others, too many words).
     Search(Result<SearchHits, Refusal>),
+    /// What came of the step.
+    Upkeep(UpkeepDone),
     /// Of the same kind as the call.
     Admin(Box<AdminAnswer>),
     /// The epoch is another one than the one given.
@@ -252,6 +257,12 @@ pub enum OpKind {
         /// Blocked, or no longer.
         blocked: bool,
     },
+    /// Erases the actor from the room, whose account is gone already ([`super::upkeep`]): a stretch of it, or,
+    /// when all before is done, the rest and the event. Never refused; of a room they were never in nothing.
+    Erase {
+        /// When it was asked for.
+        requested_at: UnixMs,
+    },
 }
 
 /// What is done to a message.
@@ -332,6 +343,8 @@ pub enum OpReply {
         /// Whether it was otherwise.
         changed: bool,
     },
+    /// To [`OpKind::Erase`]: whether that was all.
+    Erased(bool),
 }
 
 /// A user who connects.

@@ -131,6 +131,7 @@ impl Sessions {
 
     /// Sessions of a user end, as another shard or node told, or the store.
     pub fn ended(&mut self, end: SessionsEnd, ctx: &mut Context<'_>) {
+        self.guests.forget(end.user);
         for conn in self.users.get(&end.user).cloned().unwrap_or_default() {
             let began = match self.get_mut(conn).map(|session| &mut session.state) {
                 // What it reads may be from before or after.

@@ -119,14 +119,16 @@ impl Node {
         let version = |user: &UserId| self.versions.get(user).copied().unwrap_or(1);
         let (is_sign_in, answer) = match call {
             StoreCall::SignIn(users) => {
-                let signed_in = users.iter().map(|sign_in| SignedIn {
-                    version: version(&sign_in.user),
-                    block_version: 0,
-                    ends: (self.ends.iter())
-                        .filter(|end| end.user == sign_in.user)
-                        .copied()
-                        .collect(),
-                    rooms: Vec::new(),
+                let signed_in = users.iter().map(|sign_in| {
+                    Some(SignedIn {
+                        version: version(&sign_in.user),
+                        block_version: 0,
+                        ends: (self.ends.iter())
+                            .filter(|end| end.user == sign_in.user)
+                            .copied()
+                            .collect(),
+                        rooms: Vec::new(),
+                    })
                 });
                 (true, StoreAnswer::SignIn(signed_in.collect()))
             }

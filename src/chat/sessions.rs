@@ -79,14 +79,15 @@ pub struct Sessions {
 pub(super) enum Call {
     SignIn(Vec<ConnId>),
     Added(Vec<(RoomId, UserId)>),
-    Versions,
+    /// Of these users.
+    Versions(Vec<UserId>),
     Reconcile(Vec<UserId>),
     Read(ConnId, Option<RequestId>),
     /// Each with the device that knows.
     Own(Vec<(RoomId, UserId, Option<ConnId>)>),
     SetOwn(ConnId, Option<RequestId>, RoomId),
-    /// Of guests whose account may not be there yet.
-    Guests(Vec<ConnId>),
+    /// Of guests whose account may not be there yet, and the users who were asked for.
+    Guests(Vec<ConnId>, Vec<UserId>),
     /// A page, which its room's home may have too.
     Page(PageWanted),
     /// Of these users.
@@ -466,7 +467,7 @@ impl Sessions {
         for conn in slow {
             self.close_slow(conn, ctx);
         }
-        if let Some(Membership::Left(user)) = frame.membership() {
+        if let Some(Membership::Left(user) | Membership::Erased(user)) = frame.membership() {
             self.left(room, user, ctx);
         }
     }
@@ -546,13 +547,13 @@ impl Sessions {
         match call {
             Call::SignIn(conns) => self.signed_in(conns, result, ctx),
             Call::Added(asked) => self.added_read(&asked, result, ctx),
-            Call::Versions => self.versions_read(result, ctx),
+            Call::Versions(asked) => self.versions_read(&asked, result, ctx),
             Call::Reconcile(users) => self.rooms_read(&users, result, ctx),
             Call::Read(conn, request) => self.read_done(conn, request, result, ctx),
             Call::Own(asked) => self.own_read(&asked, result, ctx),
             Call::SetOwn(conn, request, room) => self.own_set(conn, request, room, result, ctx),
             Call::StillShared(conn, asked) => self.still_shared(conn, &asked, result, ctx),
-            Call::Guests(conns) => self.guests_signed_in(conns, result, ctx),
+            Call::Guests(conns, users) => self.guests_signed_in(conns, &users, result, ctx),
             Call::Page(wanted) if result.is_err() && !wanted.is_last_try => {
                 let last = PageWanted {
                     is_last_try: true,

@@ -27,6 +27,8 @@ use std::collections::VecDeque;
 
 /// Sign-in calls of one shard that the store may have under way.
 const SIGN_INS_UNDER_WAY_MAX: usize = 2;
+/// Why the token of an erased user is refused.
+pub(super) const ERASED: &str = "the user was deleted";
 
 impl Sessions {
     /// The first frame.
@@ -167,6 +169,10 @@ impl Sessions {
         match result {
             Ok(StoreAnswer::SignIn(signed_in)) => {
                 for (conn, signed_in) in conns.into_iter().zip(signed_in) {
+                    let Some(signed_in) = signed_in else {
+                        self.erased(conn, ctx);
+                        continue;
+                    };
                     let Some(session) = self.get_mut(conn) else {
                         continue;
                     };
@@ -189,6 +195,15 @@ impl Sessions {
             }
         }
         self.sign_in_more(ctx);
+    }
+
+    /// The user of a valid token was erased.
+    pub(super) fn erased(&mut self, conn: ConnId, ctx: &mut Context<'_>) {
+        if let Some(State::Joining(joining)) = self.get(conn).map(|session| &session.state) {
+            let request = joining.request;
+            self.refuse(conn, request, ErrorCode::Unauthenticated, ERASED, ctx);
+        }
+        self.close(conn, CloseCode::UserDeleted, ctx);
     }
 
     fn sign_in_failed(&mut self, conn: ConnId, ctx: &mut Context<'_>) {

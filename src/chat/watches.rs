@@ -537,7 +537,7 @@ mod tests {
                         };
                         let answer = match call {
                             StoreCall::SignIn(users) => {
-                                StoreAnswer::SignIn(vec![nothing; users.len()])
+                                StoreAnswer::SignIn(vec![Some(nothing); users.len()])
                             }
                             StoreCall::WhoShares { others, .. } => StoreAnswer::WhoShares(others),
                             StoreCall::Heads { users, .. } => StoreAnswer::Heads {

@@ -135,6 +135,10 @@ fn fold(window: &Window, first: Seq, reader: UserId) -> Option<(BTreeMap<Seq, He
                 bytes: json.len(),
             };
             held.insert(told.seq, held_one);
+            if told.r#type == "user.erased" {
+                // It changed messages without saying so of each.
+                outside = told.seq;
+            }
             continue;
         }
         let message_seq = told.data.get("message_seq")?.as_u64()?;
@@ -202,7 +206,10 @@ fn system(told: &Told) -> Option<Value> {
     let mut event = told.data.clone();
     let fields = event.as_object_mut()?;
     fields.insert("type", told.r#type.as_str());
-    let actor = fields.get(&"actor_id")?.as_str()?;
+    let actor = fields
+        .get(&"actor_id")
+        .or_else(|| fields.get(&"erased_as"))?;
+    let actor = actor.as_str()?;
     let sender_id = UserId(uuid::Uuid::try_parse(actor).ok()?);
     let event: SystemEvent = sonic_rs::from_value(&event).ok()?;
     let message = Message {

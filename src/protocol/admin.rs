@@ -76,6 +76,13 @@ admin_requests! {
     /// Redis is away. They are told `server.closing` with 4102 and may come back.
     Post "/v1/admin/users/{user_id}/disconnect" "admin.users.disconnect"
         => UserDisconnect(AdminUserDisconnect) answer AdminUserDisconnected,
+    /// Erases a user for good: the account at once, on all nodes, and then room by room whatever they wrote. Their
+    /// connections are closed with 4011, their tokens are refused from then on, and nobody is that user again.
+    Post "/v1/admin/users/{user_id}/erase" "admin.users.erase"
+        => UserErase(AdminUserErase) answer AdminErasure,
+    /// How far an erasure is.
+    Get "/v1/admin/users/{user_id}/erase" "admin.users.erasure"
+        => UserErasure(AdminUserNamed) answer AdminErasure,
     /// Rooms by id, those whose id, or a part of whose title, is asked for; paged as users are.
     Get "/v1/admin/rooms" "admin.rooms.list" => RoomsList(AdminList) answer AdminRooms,
     /// One room: members and counts.
@@ -130,6 +137,38 @@ pub struct AdminUserDisconnect {
     /// Why, for the audit trail; the user is not told. At most [`crate::limits::ADMIN_NOTE_CHARS_MAX`] characters.
     #[serde(default)]
     pub reason: Option<Text>,
+}
+
+/// A user to be erased.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct AdminUserErase {
+    /// Whom.
+    pub user_id: UserId,
+    /// Why, for the audit trail. At most [`crate::limits::ADMIN_NOTE_CHARS_MAX`] characters.
+    #[serde(default)]
+    pub reason: Option<Text>,
+}
+
+/// How far an erasure is.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct AdminErasure {
+    /// Whose.
+    pub user_id: UserId,
+    /// Whether something is left to do. It is done by itself, also after a restart.
+    pub state: AdminErasureState,
+    /// When it was asked for, while it is running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested_at: Option<UnixMs>,
+}
+
+/// Whether an erasure is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminErasureState {
+    /// Some of the user's rooms are not done.
+    Running,
+    /// Nothing is left.
+    Done,
 }
 
 /// One room.

@@ -9,7 +9,8 @@ use super::ids::{RoomId, Seq, UserId};
 use super::presence::PresenceUpdated;
 use super::time::UnixMs;
 use super::view::{
-    MemberJoined, MemberLeft, MemberRoleChanged, Message, OwnView, Room, RoomUpdated, Watermark,
+    MemberJoined, MemberLeft, MemberRoleChanged, Message, OwnView, Room, RoomUpdated, UserErased,
+    Watermark,
 };
 use super::websocket;
 use schemars::JsonSchema;
@@ -65,6 +66,8 @@ pub enum RoomEventBody {
     MessagePinned(MessagePinned),
     /// `message.unpinned`.
     MessageUnpinned(MessageUnpinned),
+    /// A user was erased, with all they wrote here.
+    UserErased(UserErased),
 }
 
 /// A message became a tombstone: its text, mentions, reactions and pin are gone.
@@ -126,6 +129,7 @@ impl RoomEventBody {
             RoomEventBody::ReactionUpdated(_) => "reaction.updated",
             RoomEventBody::MessagePinned(_) => "message.pinned",
             RoomEventBody::MessageUnpinned(_) => "message.unpinned",
+            RoomEventBody::UserErased(_) => "user.erased",
         }
     }
 
@@ -142,7 +146,8 @@ impl RoomEventBody {
             | RoomEventBody::MessageDeleted(_)
             | RoomEventBody::ReactionUpdated(_)
             | RoomEventBody::MessagePinned(_)
-            | RoomEventBody::MessageUnpinned(_) => None,
+            | RoomEventBody::MessageUnpinned(_)
+            | RoomEventBody::UserErased(_) => None,
         }
     }
 }
@@ -320,6 +325,7 @@ pub const DURABLE_NAMES: &[&str] = &[
     "reaction.updated",
     "message.pinned",
     "message.unpinned",
+    "user.erased",
 ];
 
 /// Whether this event changes who is subscribed, and how.
@@ -329,6 +335,8 @@ pub enum Membership {
     Joined(UserId),
     /// This is the last event for this user.
     Left(UserId),
+    /// The same, and of what this user wrote before nothing may be told again.
+    Erased(UserId),
 }
 
 /// A durable event as everybody gets it, encoded once: what the gate orders, what is fanned out, and
@@ -360,6 +368,7 @@ impl RoomEvent {
         match &self.body {
             RoomEventBody::MemberJoined(joined) => Some(Membership::Joined(joined.user_id)),
             RoomEventBody::MemberLeft(left) => Some(Membership::Left(left.user_id)),
+            RoomEventBody::UserErased(erased) => Some(Membership::Erased(erased.user_id)),
             RoomEventBody::MessageCreated { .. }
             | RoomEventBody::RoomCreated { .. }
             | RoomEventBody::MemberRoleChanged(_)

@@ -5,7 +5,7 @@
 //! known is passed over.
 //!
 //! Layout, integers little-endian: version (1), kind (1), origin (8), epoch (8), room (16), then by
-//! kind. `Event`: seq (8), membership (1: 0 none, 1 joined, 2 left), user (16, of a membership), the
+//! kind. `Event`: seq (8), membership (1: 0 none, 1 joined, 2 left, 3 erased), user (16, of a membership), the
 //! event's JSON. `Head`: seq (8). `Added`, `Typing`: users (16 each). `Receipts`, for each: user (16), read and
 //! delivered seq (8 each), whether what the room is to the user changed (1). Presence is of no room (zeros). `Presence`: how
 //! long it holds, s (2), then for each: user (16), state (1: 0 offline, 1 away, 2 online), last seen, ms (8:
@@ -121,6 +121,10 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
                     bytes.push(2);
                     bytes.extend_from_slice(user.0.as_bytes());
                 }
+                Some(Membership::Erased(user)) => {
+                    bytes.push(3);
+                    bytes.extend_from_slice(user.0.as_bytes());
+                }
             }
             bytes.extend_from_slice(websocket::payload(&event.frame));
         }
@@ -180,6 +184,7 @@ pub fn decode(bytes: &[u8]) -> Option<Relayed> {
                 [0] => None,
                 [1] => Some(Membership::Joined(user(&mut rest)?)),
                 [2] => Some(Membership::Left(user(&mut rest)?)),
+                [3] => Some(Membership::Erased(user(&mut rest)?)),
                 _ => return None,
             };
             let json = std::str::from_utf8(rest).ok()?;
@@ -301,6 +306,7 @@ mod tests {
             RelayMessage::Event(room(), event(None)),
             RelayMessage::Event(room(), event(Some(Membership::Joined(user)))),
             RelayMessage::Event(room(), event(Some(Membership::Left(user)))),
+            RelayMessage::Event(room(), event(Some(Membership::Erased(user)))),
             RelayMessage::Head(room(), 41),
             RelayMessage::Added(room(), vec![user, UserId(Uuid::from_u128(10))]),
             RelayMessage::Typing(room(), vec![user]),

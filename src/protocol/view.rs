@@ -149,6 +149,44 @@ pub enum SystemEvent {
     /// The room has another title.
     #[serde(rename = "room.updated")]
     RoomUpdated(RoomUpdated),
+    /// A user was erased.
+    #[serde(rename = "user.erased")]
+    UserErased(UserErased),
+}
+
+/// A user was erased: whatever they wrote in this room is a tombstone without an author, and they are a member
+/// no longer. One event says so of all their messages: none of these gets a new `changed_seq`.
+///
+/// Of `user_id` and of `erased_as` alike: their messages have no text, mentions, attachments and reactions, and are
+/// unpinned; `deleted_at` is that of this event where they had none; the author is `erased_as`, who is nobody.
+/// Mentions of the user are gone from others' messages, and of the user's reactions the event says what is left.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct UserErased {
+    /// Who was.
+    pub user_id: UserId,
+    /// Who stands in this room where they stood: an id of nobody, another one in each room.
+    pub erased_as: UserId,
+    /// When it was asked for: the `deleted_at` of their messages.
+    pub deleted_at: UnixMs,
+    /// The new owner of a group whose owner they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_id: Option<UserId>,
+    /// What is left where they had put an emoji; this event's `seq` is the `changed_seq` of these messages. The
+    /// newest messages, at most 200 of these.
+    pub reactions: Vec<ReactionLeft>,
+    /// There are more such messages: `history.get` with `after_seq` one below this event's `seq` has them.
+    pub reactions_more: bool,
+}
+
+/// How often an emoji is on a message.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct ReactionLeft {
+    /// The message.
+    pub message_seq: Seq,
+    /// The emoji.
+    pub emoji: String,
+    /// How often it is there now; 0: no longer.
+    pub count: u32,
 }
 
 /// A room has another title.

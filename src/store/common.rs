@@ -61,7 +61,7 @@ pub(super) fn room_hash(
     })
 }
 
-fn body_hash(key: &[u8; 32], parts: impl FnOnce(&mut Parts)) -> BodyHash {
+pub(super) fn body_hash(key: &[u8; 32], parts: impl FnOnce(&mut Parts)) -> BodyHash {
     let mut hash = Parts(blake3::Hasher::new_keyed(key));
     parts(&mut hash);
     let mut first = [0; 16];
@@ -70,10 +70,10 @@ fn body_hash(key: &[u8; 32], parts: impl FnOnce(&mut Parts)) -> BodyHash {
 }
 
 /// Parts of a body, each told from the next by its length.
-struct Parts(blake3::Hasher);
+pub(super) struct Parts(blake3::Hasher);
 
 impl Parts {
-    fn text(&mut self, text: &str) {
+    pub fn text(&mut self, text: &str) {
         self.number(text.len() as u64);
         self.0.update(text.as_bytes());
     }
@@ -82,7 +82,7 @@ impl Parts {
         self.0.update(&number.to_le_bytes());
     }
 
-    fn user(&mut self, user: UserId) {
+    pub fn user(&mut self, user: UserId) {
         self.0.update(user.0.as_bytes());
     }
 }
@@ -290,6 +290,7 @@ pub(super) fn system_body(
         SystemEvent::MemberLeft(left) => RoomEventBody::MemberLeft(left),
         SystemEvent::MemberRoleChanged(changed) => RoomEventBody::MemberRoleChanged(changed),
         SystemEvent::RoomUpdated(updated) => RoomEventBody::RoomUpdated(updated),
+        SystemEvent::UserErased(erased) => RoomEventBody::UserErased(erased),
     })
 }
 

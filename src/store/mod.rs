@@ -14,6 +14,7 @@ mod admin;
 mod blocks;
 mod changes;
 mod common;
+mod erase;
 pub mod postgres;
 mod search;
 pub mod sqlite;

@@ -160,7 +160,7 @@ impl Backend {
             panic!("not the answer to a sign-in");
         };
         assert_eq!(users.len(), 1);
-        users.remove(0)
+        users.remove(0).expect("not erased")
     }
 
     pub fn last_seq(&self, room: RoomId) -> Seq {

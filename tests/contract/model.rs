@@ -76,6 +76,7 @@ impl Model {
             OpKind::SetRole { users, role } => self.set_role(now, op, users, *role),
             OpKind::UpdateRoom { title } => self.update(now, op, title),
             OpKind::Leave => self.remove(now, op, &[op.actor]),
+            OpKind::Erase { .. } => unreachable!("no random test erases"),
             OpKind::SetBlock { user, blocked } => self.set_block(op.actor, *user, *blocked),
         }
     }

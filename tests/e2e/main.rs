@@ -31,6 +31,7 @@ mod crowds;
 mod database_away;
 mod descriptors;
 mod drain;
+mod erase;
 mod history;
 mod http;
 mod members;

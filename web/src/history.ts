@@ -16,10 +16,10 @@ const WAITING_MAX = 500;
 const QUOTES_AT_ONCE = 5;
 const TRIES_MAX = 10;
 /** Events that change title, members or pins. */
-const OF_ROOM = ["room.updated", "member.joined", "member.left", "member.role_changed", "message.pinned", "message.unpinned", "message.deleted"];
+const OF_ROOM = ["room.updated", "member.joined", "member.left", "member.role_changed", "message.pinned", "message.unpinned", "message.deleted", "user.erased"];
 const ROOM_EVENTS_MAX = 200;
 /** Events that stand in the history as messages of kind `system`, with their own `seq`. */
-const SYSTEM = ["room.created", "room.updated", "member.joined", "member.left", "member.role_changed"];
+const SYSTEM = ["room.created", "room.updated", "member.joined", "member.left", "member.role_changed", "user.erased"];
 
 /** Live events of a room that is new here begin after its `last_seq`, so that is its position. */
 export function hold(chat: Chat, room: Room): Held {
@@ -221,6 +221,7 @@ function caught(chat: Chat, held: Held, after: number, { messages = [], has_more
   for (const message of messages) {
     merge(chat, held, message, true);
     const { event, seq, created_at: ts } = message;
+    if (event?.type === "user.erased" && seq > held.position) erased(chat, held, event, seq);
     if (event && seq > held.position) roomEvent(chat, held, { type: event.type, seq, ts, data: event });
   }
   catching.cursor = Math.max(after, next_after_seq ?? last_seq);
@@ -247,6 +248,11 @@ export function durable(chat: Chat, held: Held, frame: Frame, seq: number): Requ
   if (!catching) {
     apply(chat, held, frame, seq);
     held.position = seq;
+    if (frame.data?.reactions_more) {
+      // It changed more than it tells: that is read.
+      held.position = seq - 1;
+      requests.push(...catchUp(chat, held, seq));
+    }
   } else if (seq > catching.live) {
     if (seq > catching.live + 1) catching.need = Math.max(catching.need, seq - 1);
     catching.live = seq;
@@ -271,6 +277,7 @@ function apply(chat: Chat, held: Held, frame: Frame, seq: number): void {
     return { ...known, ...is, mine_seq: seq, mine: [...known.mine.filter((one) => one !== emoji), ...(added ? [emoji] : [])] };
   });
   if (type === "message.pinned" || type === "message.unpinned") change(held, message_seq, (known) => ({ ...known, changed_seq: Math.max(seq, known.changed_seq) }));
+  if (type === "user.erased") erased(chat, held, data, seq);
   if (OF_ROOM.includes(type)) {
     roomEvent(chat, held, frame);
     held.roomEvents = [...held.roomEvents, frame].slice(-ROOM_EVENTS_MAX);
@@ -280,8 +287,10 @@ function apply(chat: Chat, held: Held, frame: Frame, seq: number): void {
 
 /** What an event does to the room's title, members and pins, unless these are known as of later. */
 function roomEvent(chat: Chat, held: Held, { type, seq = 0, data = {} }: Frame): void {
-  const { message_seq = 0, user_id = "", name = "", role, title } = data;
+  const { message_seq = 0, user_id = "", name = "", role, title, owner_id } = data;
   if (seq > held.pinsSeq) {
+    // Read before: a tombstone is not pinned. What is pinned and not held is asked for, and shown as it is.
+    if (type === "user.erased") held.pins = (held.pins ?? []).filter((pin) => !held.messages.get(pin.message_seq)?.deleted_at);
     const pins = (held.pins ?? []).filter((pin) => pin.message_seq !== message_seq);
     if (type === "message.pinned") held.pins = [{ message_seq }, ...pins];
     if (type === "message.unpinned" || type === "message.deleted") held.pins = pins;
@@ -292,8 +301,28 @@ function roomEvent(chat: Chat, held: Held, { type, seq = 0, data = {} }: Frame):
   if (name && user_id) chat.names.set(user_id, name);
   if (type === "room.updated") held.title = title;
   if (type === "member.joined") Object.assign(held, { members: [...rest, { user_id, name, role }], member_count: (held.member_count ?? rest.length) + 1 - is });
+  if (type === "user.erased" && is) Object.assign(held, { members: rest, member_count: Math.max(0, (held.member_count ?? rest.length + 1) - 1) });
+  if (type === "user.erased" && owner_id) held.members = held.members?.map((one) => (one.user_id === owner_id ? { ...one, role: "owner" } : one));
   if (type === "member.left") Object.assign(held, { members: rest, member_count: Math.max(0, (held.member_count ?? rest.length + 1) - 1) });
   if (type === "member.role_changed") held.members = held.members?.map((one) => (one.user_id === user_id ? { ...one, role } : one));
+}
+
+/** A user was erased: one event says so of all their messages here, none of which has a newer `changed_seq` by it. */
+function erased(chat: Chat, held: Held, { user_id = "", erased_as, deleted_at = "", reactions = [] }: Data, seq: number): void {
+  const known = new Set([...held.messages.keys(), ...held.quoted.keys(), held.last_message?.seq ?? 0]);
+  for (const one of known) change(held, one, (kept) => {
+    const mentions = kept.mentions?.filter((id) => id !== user_id) ?? [];
+    if (kept.kind === "system" || (kept.sender_id !== user_id && kept.sender_id !== erased_as)) return { ...kept, mentions };
+    return { ...tombstone(kept, kept.deleted_at ?? deleted_at, kept.changed_seq), sender_id: erased_as };
+  });
+  for (const { message_seq, emoji, count } of reactions) change(held, message_seq, (kept) => {
+    const { [emoji]: _, ...rest } = kept.reactions ?? {};
+    return seq < kept.changed_seq ? kept : { ...kept, changed_seq: seq, reactions: count > 0 ? { ...rest, [emoji]: { count } } : rest };
+  });
+  held.marks.delete(user_id);
+  held.typing = held.typing.filter((id) => id !== user_id);
+  chat.names.delete(user_id);
+  chat.presence.delete(user_id);
 }
 
 const tombstone = (known: Kept, deleted_at: string, changed_seq: number): Kept =>

@@ -33,6 +33,8 @@ export interface Data extends Own {
   message?: Message; message_seq?: number; messages?: Message[]; has_more?: boolean; last_seq?: number; next_after_seq?: number;
   emoji?: string; added?: boolean; count?: number; deleted_at?: string; delivered_seq?: number; user_ids?: string[];
   users?: Presence[]; until?: string; blocked?: boolean; hits?: Hit[]; next_before?: string | null; paused?: string[];
+  /** Of `user.erased`. */
+  erased_as?: string; owner_id?: string; reactions?: { message_seq: number; emoji: string; count: number }[]; reactions_more?: boolean;
   limits?: Limits; server_time?: string; token_expires_at?: string; reconnect_after_ms?: number; retry_after_ms?: number;
 }
 export interface Refusal { code: string; message: string; temporary: boolean; retry_after_ms?: number }

@@ -229,6 +229,7 @@ function told(chat: Chat, { event, sender_id }: Message): string {
     case "member.left": return self ? `${who} left` : `${actor} removed ${who}`;
     case "room.updated": return event.title ? `${actor} named the room ${event.title}` : `${actor} took the room's name away`;
     case "member.role_changed": return `${who} is ${event.role} now`;
+    case "user.erased": return "Somebody deleted their account";
     case "room.created": return "The conversation begins";
     default: return "The room changed";
   }

@@ -213,6 +213,35 @@ test("members who come and go are told in small lines, live and from history ali
   assert.deepEqual(texts(chat)[0], "Cy joined");
 });
 
+test("one event makes every message of an erased user a tombstone, live and caught up alike", () => {
+  const erased = { user_id: "bob", erased_as: "nobody", deleted_at: AT, reactions: [{ message_seq: 12, emoji: "👍", count: 1 }, { message_seq: 12, emoji: "🎉", count: 0 }], reactions_more: false };
+  const own = () => message(12, { sender_id: "ada", text: "mine", mentions: ["bob"], reactions: { "👍": { count: 2 }, "🎉": { count: 1 } } });
+  const check = (chat: ReturnType<typeof talking>, seq: number) => {
+    const held = chat.rooms.get("r")!;
+    const [theirs, mine] = [held.messages.get(11)!, held.messages.get(12)!];
+    assert.equal(theirs.text, "");
+    assert.deepEqual([theirs.sender_id, theirs.deleted_at, theirs.changed_seq], ["nobody", AT, 11]);
+    assert.deepEqual([mine.text, mine.mentions, mine.reactions, mine.changed_seq], ["mine", [], { "👍": { count: 1 } }, seq]);
+    assert.ok(!held.members?.some(({ user_id }) => user_id === "bob"));
+    assert.equal(texts(chat).at(-1), "Somebody deleted their account");
+    assert.ok(!chat.names.has("bob"));
+  };
+  const live = talking();
+  chats.event(live, { type: "message.created", room_id: "r", seq: 11, ts: AT, data: { message: message(11, { sender_id: "bob", text: "theirs" }) } });
+  chats.event(live, { type: "message.created", room_id: "r", seq: 12, ts: AT, data: { message: own() } });
+  chats.event(live, { type: "user.erased", room_id: "r", seq: 13, ts: AT, data: erased });
+  check(live, 13);
+  // Somebody who missed it: the page has what it changed of others, and itself.
+  const late = talking();
+  chats.event(late, { type: "message.created", room_id: "r", seq: 11, ts: AT, data: { message: message(11, { sender_id: "bob", text: "theirs" }) } });
+  chats.event(late, { type: "message.created", room_id: "r", seq: 12, ts: AT, data: { message: own() } });
+  chats.event(late, { type: "room.gap", data: { room_id: "r", last_seq: 13 } });
+  const system = message(13, { kind: "system", sender_id: "nobody", text: null, event: { type: "user.erased", ...erased } });
+  const changed = { ...own(), mentions: [], reactions: { "👍": { count: 1 } }, changed_seq: 13 };
+  answer(late, history({ after_seq: 12 }), { messages: [changed, system], has_more: false, last_seq: 13, next_after_seq: 13 });
+  check(late, 13);
+});
+
 test("the beginning of a room is a system line, live and from history alike", () => {
   const chat = chats.empty("ada", []);
   chats.event(chat, { type: "room.added", data: { room: room({ last_seq: 0 }), last_seq: 0 } });

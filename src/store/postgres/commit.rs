@@ -8,9 +8,9 @@
 //! Invariants: outcomes stand in the order of the writes, one each; a batch that the database refuses
 //! for its data is halved until the write that is to blame is alone.
 
-use super::changes;
 use super::row::{Failure, get, room_view, uint};
 use super::session::Session;
+use super::{changes, erase};
 use crate::chat::port::{MessageChange, Op, OpDone, OpKind, OpOutcome, OpReply, StoreError};
 use crate::limits;
 use crate::protocol::event::{RoomEvent, RoomEventBody};
@@ -44,8 +44,10 @@ pub(super) async fn commit(
     ops: &[&Op],
 ) -> Result<Vec<OpOutcome>, StoreError> {
     let mut outcomes = Vec::with_capacity(ops.len());
-    // What is not decided yet, the first of it last.
-    let mut waiting = vec![ops];
+    // What is not decided yet, the first of it last. An erasure is a transaction of its own.
+    let is_erasure = |op: &Op| matches!(op.kind, OpKind::Erase { .. });
+    let parts = ops.chunk_by(|left, right| !is_erasure(left) && !is_erasure(right));
+    let mut waiting: Vec<&[&Op]> = parts.rev().collect();
     while let Some(part) = waiting.pop() {
         match tried(session, now, part).await {
             Ok(mut done) => outcomes.append(&mut done),
@@ -110,6 +112,11 @@ async fn once(
     now: Option<UnixMs>,
     ops: &[&Op],
 ) -> Result<Vec<OpOutcome>, Failure> {
+    if let [op] = ops
+        && let OpKind::Erase { requested_at } = op.kind
+    {
+        return Ok(vec![erase::erase(session, now, op, requested_at).await?]);
+    }
     let mut outcomes: Vec<Option<OpOutcome>> = Vec::with_capacity(ops.len());
     let mut arrays = Arrays::default();
     // Where the writes stand that the database is asked about.
@@ -140,10 +147,12 @@ async fn once(
             decode(ops[place], &row, &mut outcomes[place])?;
         }
     }
-    outcomes
+    let mut outcomes = outcomes
         .into_iter()
         .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| Failure::Data("a write without an outcome".to_owned()))
+        .ok_or_else(|| Failure::Data("a write without an outcome".to_owned()))?;
+    erase::look_again(session, ops, &mut outcomes).await?;
+    Ok(outcomes)
 }
 
 fn has_zero(op: &Op) -> bool {
@@ -161,6 +170,7 @@ fn has_zero(op: &Op) -> bool {
         | OpKind::RemoveMembers { .. }
         | OpKind::SetRole { .. }
         | OpKind::SetBlock { .. }
+        | OpKind::Erase { .. }
         | OpKind::Leave => false,
     }
 }
@@ -256,6 +266,7 @@ impl<'a> Arrays<'a> {
                 self.name(op.actor, &[op.actor]);
                 4
             }
+            OpKind::Erase { .. } => unreachable!("an erasure is no part of a batch"),
             OpKind::SetBlock { user, blocked } => {
                 self.name(op.actor, &[*user]);
                 body = Some(Cow::Owned(limits::BLOCKS_MAX.to_string()));
@@ -424,8 +435,17 @@ fn decode_send(op: &Op, row: &Row, duplicate: bool) -> Result<OpDone, Failure> {
 }
 
 fn decode_event(room_id: RoomId, row: &Row) -> Result<RoomEvent, Failure> {
-    let (seq, ts) = (uint(row, 2)?, UnixMs(uint(row, 3)?));
-    let json: &str = get(row, 4)?;
+    decode_event_at(room_id, row, 2)
+}
+
+/// The event of a system message whose `seq`, time and event begin at this column.
+pub(super) fn decode_event_at(
+    room_id: RoomId,
+    row: &Row,
+    first: usize,
+) -> Result<RoomEvent, Failure> {
+    let (seq, ts) = (uint(row, first)?, UnixMs(uint(row, first + 1)?));
+    let json: &str = get(row, first + 2)?;
     let event: SystemEvent = from_json(json).map_err(Failure::Data)?;
     Ok(RoomEvent {
         room_id,

@@ -10,6 +10,7 @@
 //! its answer can be taken for no other's. An answer is told only with the epoch it was read in.
 
 use super::commit::{COMMIT, commit};
+use super::erase::{ERASE, SENT_BEFORE};
 use super::index::ToIndex;
 use super::options::{
     BACKOFF_MAX, BACKOFF_MIN, CONNECT_MAX, GROUP_OPS_MAX, KNOWN_USERS_MAX, LANES, PostgresOptions,
@@ -43,6 +44,8 @@ pub(super) struct Io {
     reads: Queue<ReadCall>,
     /// Apart from the other reads, none of which may wait for one of these.
     searches: Queue<ReadCall>,
+    /// Apart as well: steps of upkeep, one after the other.
+    upkeep: Queue<ReadCall>,
     /// What the index of messages does not have yet, each once; who adds to it looks into `noted`.
     pub unindexed: Queue<ToIndex>,
     noted: RefCell<BTreeSet<ToIndex>>,
@@ -133,6 +136,7 @@ impl Io {
             lanes: (0..LANES).map(|_| Queue::new()).collect(),
             reads: Queue::new(),
             searches: Queue::new(),
+            upkeep: Queue::new(),
             unindexed: Queue::new(),
             noted: RefCell::default(),
             changes: Queue::new(),
@@ -156,6 +160,7 @@ impl Io {
             Call::Read(pending, call) => {
                 let queue = match call {
                     StoreCall::Search(_) => &self.searches,
+                    StoreCall::Upkeep(_) => &self.upkeep,
                     // So may what looks at everything; what changes something is short.
                     StoreCall::Admin(ref call) if !call.writes() => &self.searches,
                     _ => &self.reads,
@@ -232,7 +237,7 @@ impl Io {
                 self.done(batch, Err(overdue()));
             }
         }
-        for reads in [&self.reads, &self.searches] {
+        for reads in [&self.reads, &self.searches, &self.upkeep] {
             while let Some(read) = reads.pop_if(|read| read.pending.due <= now) {
                 self.answer(read.pending, Err(overdue()));
             }
@@ -267,7 +272,7 @@ pub(super) fn start(io: &Rc<Io>) {
     for lane in 0..LANES {
         let io = Rc::clone(io);
         tokio::task::spawn_local(async move {
-            let mut link = Link::new(&io, &[COMMIT]);
+            let mut link = Link::new(&io, &[COMMIT, ERASE, SENT_BEFORE]);
             loop {
                 link.ready(&io.lanes[lane]).await;
                 commit_group(&mut link, lane).await;
@@ -291,6 +296,16 @@ pub(super) fn start(io: &Rc<Io>) {
             loop {
                 link.ready(&io.searches).await;
                 read_one(&mut link, &io.searches).await;
+            }
+        });
+    }
+    {
+        let io = Rc::clone(io);
+        tokio::task::spawn_local(async move {
+            let mut link = Link::new(&io, super::erase::STEPS);
+            loop {
+                link.ready(&io.upkeep).await;
+                read_one(&mut link, &io.upkeep).await;
             }
         });
     }

@@ -17,6 +17,7 @@ mod admin;
 mod blocks;
 mod changes;
 mod commit;
+mod erase;
 mod history;
 mod index;
 mod lanes;

@@ -93,6 +93,9 @@ pub(super) async fn answer(
         }
         StoreCall::Search(read) => StoreAnswer::Search(super::search::search(session, read).await?),
         StoreCall::Blocks(read) => StoreAnswer::Blocks(super::blocks::list(session, read).await?),
+        StoreCall::Upkeep(step) => {
+            StoreAnswer::Upkeep(super::erase::step(session, now, step).await?)
+        }
         StoreCall::Admin(call) => {
             let answer = super::admin::answer(session, now, call).await?;
             StoreAnswer::Admin(Box::new(answer))

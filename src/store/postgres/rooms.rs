@@ -15,6 +15,7 @@ use crate::protocol::ending::SessionsEnd;
 use crate::protocol::view::ListedRoom;
 use crate::protocol::{ErrorCode, RoomId, UnixMs, UserId};
 use crate::store::common::{Place, cursor, int, parse_cursor, refuse};
+use crate::store::erase::mark_of;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -41,20 +42,22 @@ pub(super) use unread;
 
 /// Per user, in their order: what is known of them, and a row for each of their rooms. `$1`–`$4`: user,
 /// name, picture, rooms to describe; `$5` and `$6`: rooms of `resume`, and whose; `$7`: rooms per user;
-/// `$8`: members up to which watermarks are told; `$9`: unread counted up to.
+/// `$8`: members up to which watermarks are told; `$9`: unread counted up to;
+/// `$10`: marks by which they were erased.
 pub(super) const SIGN_IN: &str = concat!(
     "WITH resume AS MATERIALIZED (
          SELECT r.n, r.room_id, min(r.place) AS place
          FROM unnest($5::integer[], $6::uuid[]) WITH ORDINALITY AS r (n, room_id, place)
          GROUP BY r.n, r.room_id
      ), asked AS MATERIALIZED (
-         SELECT a.*, u.version, u.block_version, u.user_id IS NULL
+         SELECT a.*, u.version, u.block_version,
+             EXISTS (SELECT FROM erased_users e WHERE e.mark = a.mark) AS is_erased, u.user_id IS NULL
              OR a.name IS NOT NULL AND a.name <> u.name
              OR a.picture IS NOT NULL AND a.picture IS DISTINCT FROM u.picture AS must_write,
              (SELECT json_agg(json_build_array(e.version, e.code))::text FROM user_ends e
                  WHERE e.user_id = a.user_id) AS ends
-         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[])
-             WITH ORDINALITY AS a (user_id, name, picture, describe_max, n)
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $10::bytea[])
+             WITH ORDINALITY AS a (user_id, name, picture, describe_max, mark, n)
          LEFT JOIN chat_users u ON u.user_id = a.user_id
      ), rooms AS MATERIALIZED (
          SELECT a.n, a.user_id, a.describe_max, r.room_id, r.kind, r.last_seq, r.last_ts,
@@ -82,7 +85,7 @@ pub(super) const SIGN_IN: &str = concat!(
              WHERE p.room_id = r.room_id AND p.left_seq IS NULL) END AS watermarks,
          r.muted_until, CASE WHEN r.place <= r.describe_max AND r.archived_seq IS NOT NULL
              THEN chat_archived(r.room_id, r.archived_seq) ELSE 0 END AS archived, a.block_version,
-         a.ends
+         a.ends, a.is_erased
      FROM asked a LEFT JOIN rooms r ON r.n = a.n
      ORDER BY a.n"
 );
@@ -108,13 +111,17 @@ pub(super) async fn sign_in(
     session: &Session,
     users: &[SignIn],
     is_written: bool,
-) -> Result<Option<Vec<SignedIn>>, Failure> {
+) -> Result<Option<Vec<Option<SignedIn>>>, Failure> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.user.0).collect();
     let names: Vec<Option<String>> = users.iter().map(|user| clean(&user.name)).collect();
     let pictures: Vec<Option<String>> = users.iter().map(|user| clean(&user.picture)).collect();
     let describe: Vec<i32> = users
         .iter()
         .map(|user| i32::try_from(user.describe_max).unwrap_or(i32::MAX))
+        .collect();
+    let marks: Vec<Vec<u8>> = users
+        .iter()
+        .map(|user| mark_of(session.hash_key(), user.user).to_vec())
         .collect();
     let (mut whose, mut resume) = (Vec::new(), Vec::new());
     for (n, user) in (1i32..).zip(users) {
@@ -134,16 +141,24 @@ pub(super) async fn sign_in(
                 &(limits::ROOMS_PER_USER_MAX as i64),
                 &(limits::READY_WATERMARK_MEMBERS_MAX as i32),
                 &i64::from(limits::UNREAD_MAX),
+                &marks,
             ],
         )
         .await?;
     let mut versions: Vec<Option<Versions>> = vec![None; users.len()];
+    let mut erased = vec![false; users.len()];
     let mut rooms: Vec<Vec<Found>> = users.iter().map(|_| Vec::new()).collect();
     for row in &rows {
+        let at = usize::try_from(get::<i64>(row, 0)? - 1).unwrap_or(usize::MAX);
+        if get::<bool>(row, 16)? {
+            if let Some(erased) = erased.get_mut(at) {
+                *erased = true;
+            }
+            continue;
+        }
         if !is_written && get::<bool>(row, 1)? {
             return Ok(None);
         }
-        let at = usize::try_from(get::<i64>(row, 0)? - 1).unwrap_or(usize::MAX);
         let (Some(version), Some(rooms)) = (versions.get_mut(at), rooms.get_mut(at)) else {
             return Err(Failure::Data("an answer to nobody".to_owned()));
         };
@@ -181,7 +196,11 @@ pub(super) async fn sign_in(
         });
     }
     let mut signed_in = Vec::with_capacity(users.len());
-    for (version, mut rooms) in versions.into_iter().zip(rooms) {
+    for ((version, mut rooms), erased) in versions.into_iter().zip(rooms).zip(erased) {
+        if erased {
+            signed_in.push(None);
+            continue;
+        }
         let Some(versions) = version else {
             return Err(Failure::Data("a user is gone".to_owned()));
         };
@@ -191,12 +210,12 @@ pub(super) async fn sign_in(
             None => (i64::MAX, Reverse(found.last_ts), found.room.room),
         });
         let rooms = rooms.into_iter().map(|found| found.room).collect();
-        signed_in.push(SignedIn {
+        signed_in.push(Some(SignedIn {
             version: versions.own,
             block_version: versions.blocks,
             ends: versions.ends,
             rooms,
-        });
+        }));
     }
     Ok(Some(signed_in))
 }
@@ -212,7 +231,8 @@ pub(super) const KNOW: &str = "INSERT INTO chat_users AS u
          (user_id, name, picture, version, room_count, created_at)
      SELECT a.user_id, coalesce(a.name, ''), a.picture, 1, 0,
          coalesce($4, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
-     FROM unnest($1::uuid[], $2::text[], $3::text[]) AS a (user_id, name, picture)
+     FROM unnest($1::uuid[], $2::text[], $3::text[], $5::bytea[]) AS a (user_id, name, picture, mark)
+     WHERE NOT EXISTS (SELECT FROM erased_users e WHERE e.mark = a.mark)
      ORDER BY a.user_id
      ON CONFLICT (user_id) DO UPDATE SET
          name = CASE WHEN excluded.name = '' THEN u.name ELSE excluded.name END,
@@ -229,8 +249,12 @@ pub(super) async fn know<'a>(
     let names: Vec<Option<String>> = by_id.values().map(|user| clean(&user.name)).collect();
     let pictures: Vec<Option<String>> = by_id.values().map(|user| clean(&user.picture)).collect();
     let now = now.map(|now| int(now.0));
+    let marks: Vec<Vec<u8>> = by_id
+        .keys()
+        .map(|user| mark_of(session.hash_key(), *user).to_vec())
+        .collect();
     session
-        .query(KNOW, &[&ids, &names, &pictures, &now])
+        .query(KNOW, &[&ids, &names, &pictures, &now, &marks])
         .await?;
     Ok(())
 }

@@ -284,6 +284,7 @@ impl Store for PostgresStore {
             | StoreCall::WhoShares { .. }
             | StoreCall::Blocks(_)
             | StoreCall::Search(_)
+            | StoreCall::Upkeep(_)
             | StoreCall::Admin(_)
             | StoreCall::RenewEpoch(_) => {
                 pending.reads = 1;

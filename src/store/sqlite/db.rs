@@ -10,13 +10,14 @@ use super::options::{DbOptions, OpenError};
 use super::row::{Failure, refuse};
 use super::search_index::{self, Unindexed};
 use super::write::Batch;
-use super::{own, read, rooms, schema};
+use super::{erase, own, read, rooms, schema};
 use crate::chat::port::admin::{AdminAnswer, AdminCall};
 use crate::chat::port::{
     Op, OpOutcome, Receipt, ReceiptOutcome, Refusal, SetOwn, SignIn, StoreAnswer, StoreCall,
     StoreError,
 };
 use crate::chat::sabotage::Sabotage;
+use crate::chat::upkeep::{Upkeep, UpkeepDone};
 use crate::protocol::{Epoch, ErrorCode, RoomId, UnixMs};
 use rusqlite::Connection;
 use std::cell::RefCell;
@@ -125,6 +126,7 @@ impl Db {
                 .write_receipts(receipts)
                 .map(StoreAnswer::WriteReceipts),
             StoreCall::SetOwn(set) => self.set_own(set).map(StoreAnswer::SetOwn),
+            StoreCall::Upkeep(step) => self.upkeep(now, step).map(StoreAnswer::Upkeep),
             StoreCall::Admin(own) if own.writes() => {
                 let answer = self.admin(now, own)?;
                 Ok(StoreAnswer::Admin(Box::new(answer)))
@@ -165,6 +167,28 @@ impl Db {
     /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
     pub fn set_own(&mut self, set: &SetOwn) -> Result<Result<bool, Refusal>, StoreError> {
         self.transact_own(|connection, marks| own::set_own(connection, marks, set))
+    }
+
+    /// Does a step for those who run the service.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
+    pub fn upkeep(&mut self, now: UnixMs, step: &Upkeep) -> Result<UpkeepDone, StoreError> {
+        let hash_key = self.hash_key;
+        self.transact_own(|connection, _| {
+            Ok(match step {
+                Upkeep::EraseBegin(user) => {
+                    UpkeepDone::EraseState(erase::begin(connection, &hash_key, now, *user)?)
+                }
+                Upkeep::EraseState(user) => {
+                    UpkeepDone::EraseState(erase::state(connection, &hash_key, *user)?)
+                }
+                Upkeep::EraseNext(held) => {
+                    UpkeepDone::EraseNext(erase::next(connection, now, *held)?)
+                }
+                Upkeep::EraseEnd(user) => UpkeepDone::EraseEnd(erase::end(connection, *user)?),
+            })
+        })
     }
 
     /// Does what those who run the service want changed.

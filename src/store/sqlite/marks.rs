@@ -83,7 +83,8 @@ impl MarksWriter {
         Ok(())
     }
 
-    fn fold(&mut self, connection: &Connection) -> Result<(), Failure> {
+    /// Writes them all to their rows.
+    pub fn fold(&mut self, connection: &Connection) -> Result<(), Failure> {
         let mut marks = MarkMap::new();
         load(connection, 0, &mut marks)?;
         // In the order of the table, page after page.

@@ -346,19 +346,21 @@ impl Batch<'_> {
         if left_role != Some(Role::Owner) {
             return Ok(None);
         }
-        let heir = {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT user_id FROM room_participants
-                 WHERE room_id = ?1 AND left_seq IS NULL
-                 ORDER BY role = 'admin' DESC, joined_seq, user_id LIMIT 1",
-            )?;
-            let mut rows = statement.query([room.0.as_bytes()])?;
-            match rows.next()? {
-                Some(row) => user_id(row, 0)?,
-                None => return Ok(None),
-            }
-        };
-        self.give_role(room, left, heir, Role::Owner).map(Some)
+        match self.heir(room)? {
+            Some(heir) => self.give_role(room, left, heir, Role::Owner).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Who would be the next owner.
+    pub(super) fn heir(&self, room: RoomId) -> Result<Option<UserId>, Failure> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT user_id FROM room_participants
+             WHERE room_id = ?1 AND left_seq IS NULL
+             ORDER BY role = 'admin' DESC, joined_seq, user_id LIMIT 1",
+        )?;
+        let mut rows = statement.query([room.0.as_bytes()])?;
+        rows.next()?.map(|row| user_id(row, 0)).transpose()
     }
 
     pub(super) fn set_role(
@@ -442,12 +444,7 @@ impl Batch<'_> {
         user: UserId,
         role: Role,
     ) -> Result<RoomEvent, Failure> {
-        self.connection
-            .prepare_cached(
-                "UPDATE room_participants SET role = ?3 WHERE room_id = ?1 AND user_id = ?2",
-            )?
-            .execute(params![room.0.as_bytes(), user.0.as_bytes(), role.name()])?;
-        self.seat(room, user)?.role = Some(role);
+        self.write_role(room, user, role)?;
         let role_changed = MemberRoleChanged {
             user_id: user,
             role,
@@ -459,6 +456,21 @@ impl Batch<'_> {
             &SystemEvent::MemberRoleChanged(role_changed.clone()),
             RoomEventBody::MemberRoleChanged(role_changed),
         )
+    }
+
+    pub(super) fn write_role(
+        &mut self,
+        room: RoomId,
+        user: UserId,
+        role: Role,
+    ) -> Result<(), Failure> {
+        self.connection
+            .prepare_cached(
+                "UPDATE room_participants SET role = ?3 WHERE room_id = ?1 AND user_id = ?2",
+            )?
+            .execute(params![room.0.as_bytes(), user.0.as_bytes(), role.name()])?;
+        self.seat(room, user)?.role = Some(role);
+        Ok(())
     }
 
     fn rooms_changed(&self, user: UserId, by: i64) -> Result<(), Failure> {

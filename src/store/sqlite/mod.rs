@@ -16,6 +16,7 @@ mod admin;
 mod backup;
 mod blocks;
 mod db;
+mod erase;
 mod history;
 mod marks;
 mod members;

@@ -58,6 +58,7 @@ pub(super) fn answer(
         | StoreCall::WriteReceipts(_)
         | StoreCall::SampleTyping(_)
         | StoreCall::SetOwn(_)
+        | StoreCall::Upkeep(_)
         | StoreCall::RenewEpoch(_) => return Ok(None),
         StoreCall::SignIn(users) => {
             for sign_in in users {

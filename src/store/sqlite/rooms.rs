@@ -1,5 +1,6 @@
 //! The rooms of a user: for signing in, and as a list.
 
+use super::erase::{is_erased, refuses};
 use super::history::own_reactions;
 use super::marks::Marks;
 use super::options::LISTED_MEMBERS_MAX;
@@ -24,10 +25,13 @@ pub(super) fn must_write(connection: &Connection, sign_in: &SignIn) -> Result<bo
             Ok((row.get(0)?, row.get(1)?))
         })
         .optional()?;
-    Ok(known.is_none_or(|(name, picture)| {
-        sign_in.name.as_ref().is_some_and(|new| *new != name)
-            || sign_in.picture.is_some() && sign_in.picture != picture
-    }))
+    Ok(match known {
+        Some((name, picture)) => {
+            sign_in.name.as_ref().is_some_and(|new| *new != name)
+                || sign_in.picture.is_some() && sign_in.picture != picture
+        }
+        None => !is_erased(connection, sign_in.user)?,
+    })
 }
 
 /// Creates an unknown user, and refreshes what a known one is called.
@@ -36,6 +40,9 @@ pub(super) fn write_user(
     now: UnixMs,
     sign_in: &SignIn,
 ) -> Result<(), Failure> {
+    if refuses(connection, sign_in)? {
+        return Ok(());
+    }
     connection
         .prepare_cached(
             "INSERT INTO chat_users (user_id, name, picture, version, room_count, created_at)
@@ -51,17 +58,18 @@ pub(super) fn write_user(
     Ok(())
 }
 
-/// What a connecting user, who is known by now, has.
+/// What a connecting user, who is known by now, has; `None`: they were erased.
 pub(super) fn sign_in(
     connection: &Connection,
     marks: &Marks,
     sign_in: &SignIn,
-) -> Result<SignedIn, Failure> {
+) -> Result<Option<SignedIn>, Failure> {
     let mut statement = connection
         .prepare_cached("SELECT version, block_version FROM chat_users WHERE user_id = ?1")?;
     let mut rows = statement.query([sign_in.user.0.as_bytes()])?;
     let (version, block_version) = match rows.next()? {
         Some(row) => (uint(row, 0)?, uint(row, 1)?),
+        None if is_erased(connection, sign_in.user)? => return Ok(None),
         None => return Err(Failure::Data("a user is gone".to_owned())),
     };
     let by_activity = rooms_by_activity(connection, marks, sign_in.user)?;
@@ -99,12 +107,12 @@ pub(super) fn sign_in(
             described,
         });
     }
-    Ok(SignedIn {
+    Ok(Some(SignedIn {
         version,
         block_version,
         ends: super::admin::ends_of(connection, sign_in.user)?,
         rooms,
-    })
+    }))
 }
 
 /// A room of a user, as they are sorted by.

@@ -24,6 +24,7 @@ use crate::chat::port::{
     Op, OpOutcome, Receipt, ReplySink, SetOwn, SignIn, Store, StoreAnswer, StoreCall, StoreError,
     StoreReply, Ticket,
 };
+use crate::chat::upkeep::Upkeep;
 use crate::protocol::{Epoch, UnixMs};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use rusqlite::Connection;
@@ -39,6 +40,9 @@ use std::time::Instant;
 pub(super) const DATABASE_FILE: &str = "chat.db";
 /// Name of the file in the data folder that is locked while the database is open.
 const LOCK_FILE: &str = "chat.lock";
+
+/// What a step of upkeep weighs in a group.
+const UPKEEP_OPS: usize = 100;
 
 /// The embedded store: a database in a data folder, and its threads. Dropping it ends them, after
 /// what they were given is done.
@@ -186,6 +190,12 @@ impl Store for SqliteStore {
                     write.into_pending().answer(Err(error));
                 }
             }
+            StoreCall::Upkeep(step) => {
+                let sent = give(&self.writes, Write::Upkeep(pending, step));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
             StoreCall::Admin(call) if call.writes() => {
                 let sent = give(&self.writes, Write::Admin(pending, call));
                 if let Err((write, error)) = sent {
@@ -305,6 +315,7 @@ enum Write {
     /// In a transaction of its own, after that of the group.
     Receipts(Pending, Vec<Receipt>),
     SetOwn(Pending, SetOwn),
+    Upkeep(Pending, Upkeep),
     /// Likewise.
     Admin(Pending, Box<AdminCall>),
     /// Done alone, in its turn.
@@ -318,6 +329,7 @@ impl Write {
             Write::SignIn(_, users) => users.len(),
             Write::Receipts(_, receipts) => receipts.len(),
             Write::SetOwn(..) | Write::Admin(..) => 1,
+            Write::Upkeep(..) => UPKEEP_OPS,
             Write::RenewEpoch(..) => GROUP_OPS_MAX,
         }
     }
@@ -328,6 +340,7 @@ impl Write {
             | Write::SignIn(pending, _)
             | Write::Receipts(pending, _)
             | Write::SetOwn(pending, _)
+            | Write::Upkeep(pending, _)
             | Write::Admin(pending, _)
             | Write::RenewEpoch(pending, _) => pending,
         }
@@ -418,7 +431,9 @@ impl Writer {
                 Write::Commit(_, more) => ops.extend(more),
                 Write::SignIn(_, more) => users.extend(more),
                 Write::RenewEpoch(_, last) => renewed = Some(self.db.renew_epoch(*last)),
-                Write::Receipts(..) | Write::SetOwn(..) | Write::Admin(..) => (),
+                Write::Receipts(..) | Write::SetOwn(..) | Write::Upkeep(..) | Write::Admin(..) => {
+                    ()
+                }
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
@@ -460,6 +475,10 @@ impl Writer {
                 }
                 Write::SetOwn(pending, set) => {
                     pending.answer(self.db.set_own(&set).map(StoreAnswer::SetOwn));
+                }
+                Write::Upkeep(pending, step) => {
+                    let done = self.db.upkeep((self.clock)(), &step);
+                    pending.answer(done.map(StoreAnswer::Upkeep));
                 }
                 Write::Admin(pending, call) => {
                     let done = self.db.admin((self.clock)(), &call);

@@ -21,6 +21,7 @@ use crate::protocol::view::{Mention, Role, RoomKind};
 use crate::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use crate::store::changes;
 use crate::store::common::{BodyHash, send_hash, sent, text_message, to_json};
+use crate::store::erase::erased_as;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +37,7 @@ pub(super) struct Batch<'a> {
     /// Rooms met so far. Ordered, so that the same writes always touch the file in the same order.
     heads: BTreeMap<RoomId, Head>,
     seats: BTreeMap<(RoomId, UserId), Seat>,
-    marks: &'a mut MarksWriter,
+    pub(super) marks: &'a mut MarksWriter,
     /// For showing a room that is found, on what this transaction made.
     pub(super) seen: Marks,
 }
@@ -138,6 +139,7 @@ impl<'a> Batch<'a> {
             OpKind::SetBlock { user, blocked } => {
                 self.set_block(op.room, op.actor, *user, *blocked)
             }
+            OpKind::Erase { requested_at } => self.erase(op.room, op.actor, *requested_at),
         }
     }
 
@@ -198,10 +200,13 @@ impl<'a> Batch<'a> {
                 return Ok(Ok(sent(room, client_msg_id, message)));
             }
         }
-        match (
-            self.sent_before(room, sender, client_msg_id)?,
-            wrong_mention,
-        ) {
+        let mut before = self.sent_before(room, sender, client_msg_id)?;
+        if before.is_none() && !may_send {
+            // Of an erased user the message has another author.
+            let stood_as = erased_as(self.hash_key, room, sender);
+            before = self.sent_before(room, stood_as, client_msg_id)?;
+        }
+        match (before, wrong_mention) {
             (Some((seq, ts, first)), _) if first == body_hash => Ok(Ok(OpDone {
                 reply: OpReply::Sent(Sent {
                     client_msg_id,

@@ -1,0 +1,133 @@
+//! What is done for those who run the service beside their requests: erasures go on here, also those that a
+//! restart interrupted, or that another node began and left.
+//!
+//! Invariants: nothing of it is kept in memory: what is to be done stands in the store, each step may be done
+//! again, and one erasure is one node's at a time. A step is given only when the one before is answered.
+//!
+//! The order of an erasure: the account ([`Upkeep::EraseBegin`], by the request), then each room, on the way of
+//! all writes, then [`Upkeep::EraseEnd`]. The user's files belong between the last room and the end: no message
+//! names them any more by then, and as long as the end is not there it is asked for again.
+
+use super::Serves;
+use super::requests::reply_data;
+use super::store_client::StoreClient;
+use crate::chat::port::{
+    Op, OpKind, ServiceAnswer, ServiceAsk, ServiceAsked, StoreAnswer, StoreCall,
+};
+use crate::chat::upkeep::{Erasure, Upkeep, UpkeepDone};
+use crate::limits;
+use crate::protocol::{RoomId, UserId};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+
+/// How often it is looked for something to do, if nobody says that there is.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Between two steps: they leave room for what users write.
+const STEP_PAUSE: Duration = Duration::from_millis(5);
+/// Longest wait for the store.
+const STORE_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for a shard.
+const SHARD_MAX: Duration = Duration::from_millis(limits::ASK_MS_MAX + 1_000);
+
+/// What it needs of the node.
+#[derive(Clone)]
+pub struct UpkeepParts {
+    /// The shards.
+    pub shards: u16,
+    /// Asks one of them.
+    pub serves: Arc<Serves>,
+    /// Told when there is something to do.
+    pub wake: Arc<Notify>,
+}
+
+/// For ever: does what there is to do, and waits.
+pub(super) async fn run(parts: UpkeepParts, store: StoreClient) {
+    let worker = Worker { parts, store };
+    loop {
+        match worker.erase_next().await {
+            Ok(true) => continue,
+            Ok(false) => (),
+            // Whoever has it next goes on where this one stopped.
+            Err(text) => tracing::warn!(error = text, "an erasure goes on later"),
+        }
+        tokio::select! {
+            () = worker.parts.wake.notified() => (),
+            () = tokio::time::sleep(LOOK_EVERY) => (),
+        }
+    }
+}
+
+struct Worker {
+    parts: UpkeepParts,
+    store: StoreClient,
+}
+
+impl Worker {
+    /// Takes an erasure that nobody has to its end; whether there was one.
+    async fn erase_next(&self) -> Result<bool, String> {
+        let mut held: Option<UserId> = None;
+        loop {
+            let next = match self.step(Upkeep::EraseNext(held)).await? {
+                UpkeepDone::EraseNext(next) => next,
+                other => return Err(format!("an answer to another step: {other:?}")),
+            };
+            let Some(erasure) = next else {
+                return Ok(held.is_some());
+            };
+            held = Some(erasure.user);
+            if erasure.rooms.is_empty() {
+                self.step(Upkeep::EraseEnd(erasure.user)).await?;
+                tracing::info!("a user is erased");
+                return Ok(true);
+            }
+            for room in &erasure.rooms {
+                while !self.erase_in(&erasure, *room).await? {
+                    tokio::time::sleep(STEP_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Does a stretch of a room; whether that was all.
+    async fn erase_in(&self, erasure: &Erasure, room: RoomId) -> Result<bool, String> {
+        let op = Op {
+            actor: erasure.user,
+            room,
+            kind: OpKind::Erase {
+                requested_at: erasure.requested_at,
+            },
+        };
+        let (sender, receiver) = oneshot::channel();
+        let asked = ServiceAsked {
+            ask: ServiceAsk::Write(op),
+            done: Box::new(move |answer| {
+                // Nobody waits any more: the answer came too late.
+                let _late = sender.send(answer);
+            }),
+        };
+        if !(self.parts.serves)(room.bucket() % self.parts.shards, asked) {
+            return Err("no shard takes it".to_owned());
+        }
+        match tokio::time::timeout(SHARD_MAX, receiver).await {
+            Ok(Ok(ServiceAnswer::Reply(reply))) => match reply_data(&reply) {
+                Ok(data) => Ok(data["done"] == true),
+                Err(problem) => Err(format!("{problem:?}")),
+            },
+            Ok(Ok(_)) => Err("an answer to another question".to_owned()),
+            Ok(Err(_)) | Err(_) => Err("no answer in time".to_owned()),
+        }
+    }
+
+    async fn step(&self, step: Upkeep) -> Result<UpkeepDone, String> {
+        match self
+            .store
+            .call_within(STORE_MAX, StoreCall::Upkeep(step))
+            .await
+        {
+            Ok(StoreAnswer::Upkeep(done)) => Ok(done),
+            Ok(_) => Err("an answer to another call".to_owned()),
+            Err(error) => Err(format!("{error:?}")),
+        }
+    }
+}
