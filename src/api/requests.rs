@@ -5,7 +5,7 @@
 
 use super::Parts;
 use super::problem::{Problem, too_large};
-use crate::chat::port::{Answer, Asked, Identify, Identity, IdentityError};
+use crate::chat::port::{Answer, Asked, Decided, Identify, Identity, IdentityError};
 use crate::limits;
 use crate::protocol::http::{self, Bound, Given, Method};
 use crate::protocol::openapi::Me;
@@ -108,7 +108,7 @@ impl Requests {
     ///
     /// # Errors
     /// There is no valid token.
-    pub fn identity(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+    pub async fn identity(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
         let (Some(value), None) = (given.next(), given.next()) else {
             let detail = "one `Authorization: Bearer <token>` is needed";
@@ -125,7 +125,7 @@ impl Requests {
             return Err(unauthenticated(detail, "Bearer"));
         };
         const INVALID: &str = "Bearer error=\"invalid_token\"";
-        match self.identify.identify(token, now()) {
+        match self.verdict(token).await {
             Ok(identity) => Ok(identity),
             Err(IdentityError::Invalid) => {
                 Err(unauthenticated("the token is not accepted", INVALID))
@@ -138,12 +138,34 @@ impl Requests {
         }
     }
 
+    /// What becomes of a token, which may have to wait for whoever issued it.
+    async fn verdict(&self, token: &str) -> Result<Identity, IdentityError> {
+        let (sender, receiver) = oneshot::channel();
+        let verdict = {
+            let mut sender = Some(sender);
+            let mut later = || -> Decided {
+                let sender = sender.take();
+                Box::new(move |verdict| {
+                    if let Some(sender) = sender {
+                        // Nobody waits any more: the request was given up.
+                        let _late = sender.send(verdict);
+                    }
+                })
+            };
+            self.identify.identify(token, now(), &mut later)
+        };
+        match verdict {
+            Some(verdict) => verdict,
+            None => receiver.await.unwrap_or(Err(IdentityError::Unavailable)),
+        }
+    }
+
     /// `GET /v1/users/me`.
     ///
     /// # Errors
     /// There is no valid token, or no JSON is wanted.
-    pub fn me(&self, headers: &HeaderMap) -> Result<Response, Problem> {
-        let identity = self.identity(headers)?;
+    pub async fn me(&self, headers: &HeaderMap) -> Result<Response, Problem> {
+        let identity = self.identity(headers).await?;
         wants_json(headers)?;
         let me = Me {
             user_id: identity.user,
@@ -156,7 +178,7 @@ impl Requests {
     }
 
     async fn answer(&self, bound: &Bound, came: Came) -> Result<Response, Problem> {
-        let identity = self.identity(&came.headers)?;
+        let identity = self.identity(&came.headers).await?;
         wants_json(&came.headers)?;
         let body = came.body.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => too_large(),

@@ -163,7 +163,7 @@ async fn openapi_json(State(shared): App) -> Response {
 }
 
 async fn me(State(shared): App, headers: HeaderMap) -> Result<Response, Problem> {
-    shared.requests.me(&headers)
+    shared.requests.me(&headers).await
 }
 
 async fn demo_login(

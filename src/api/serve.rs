@@ -76,11 +76,14 @@ pub struct ControlPlane {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the control plane on a thread of its own. The node need not be up yet.
+/// Work that goes on beside the answers, as long as the control plane runs.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Starts the control plane on a thread of its own, and this work beside it. The node need not be up yet.
 ///
 /// # Errors
 /// No thread, or no descriptors for it.
-pub fn start(parts: Parts) -> io::Result<(ControlPlane, Door)> {
+pub fn start(parts: Parts, work: Vec<Work>) -> io::Result<(ControlPlane, Door)> {
     // As many places as permits: a permit holder always finds room.
     let (handed, connections) = mpsc::channel(CONNECTIONS_MAX);
     let (stop, stopping) = watch::channel(false);
@@ -95,6 +98,10 @@ pub fn start(parts: Parts) -> io::Result<(ControlPlane, Door)> {
                 rejoin: parts.rejoin.clone(),
                 router: routes(&Arc::new(Shared::new(parts))),
             };
+            for work in work {
+                runtime.spawn(work);
+            }
+            // What still goes on then ends with the runtime.
             runtime.block_on(accept(connections, stopping, serving));
         })?;
     let plane = ControlPlane {

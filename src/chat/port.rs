@@ -658,6 +658,10 @@ pub struct Identity {
     pub name: Option<String>,
     /// `picture`.
     pub picture: Option<String>,
+    /// `iat`.
+    pub issued_at: Option<UnixMs>,
+    /// `sid`: the session at the issuer.
+    pub sid: Option<String>,
 }
 
 /// Why a token is refused.
@@ -776,11 +780,18 @@ pub trait RelaySink: Send + Sync {
     fn news(&self, news: RelayNews);
 }
 
+/// Where a verdict on a token goes that had to wait. Called exactly once, from any thread; must not block.
+pub type Decided = Box<dyn FnOnce(Result<Identity, IdentityError>) + Send>;
+
 /// Who a token names. May be asked from any thread; must not block.
 pub trait Identify: Send + Sync {
-    /// Checks a token at this time.
-    ///
-    /// # Errors
-    /// [`IdentityError`], which says how the connection is closed.
-    fn identify(&self, token: &str, now: UnixMs) -> Result<Identity, IdentityError>;
+    /// Checks a token at this time: whom it names, or how the connection is closed. `None`: something has to
+    /// be fetched first. Then `later` was asked, once, for where the verdict goes, which is within
+    /// [`crate::limits::IDENTIFY_MS_MAX`], or twice that where two things have to be fetched.
+    fn identify(
+        &self,
+        token: &str,
+        now: UnixMs,
+        later: &mut dyn FnMut() -> Decided,
+    ) -> Option<Result<Identity, IdentityError>>;
 }

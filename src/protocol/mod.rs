@@ -19,6 +19,7 @@ pub mod search;
 pub mod text;
 pub mod time;
 pub mod view;
+pub mod webhook;
 pub mod websocket;
 
 pub use error::{CloseCode, ErrorCode};

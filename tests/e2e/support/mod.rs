@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod follower;
+pub mod main_app;
 pub mod metrics;
 pub mod pair;
 pub mod rest;
