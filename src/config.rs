@@ -52,6 +52,10 @@ pub struct Config {
     pub webhook_secrets_map: Vec<Secret>,
     /// Secrets of the webhooks of the Main App; empty: there are none.
     pub webhook_secrets_main_app: Vec<Secret>,
+    /// Service tokens; empty: there is no Admin API.
+    pub admin_tokens: Vec<Secret>,
+    /// Wrong service tokens of one address in a minute.
+    pub admin_failures_per_min: u32,
     /// Whose pages may connect.
     pub origins: Origins,
     /// Whether `POST /v1/demo/login` is there.
@@ -289,6 +293,12 @@ impl Config {
             main_app_token: raw.take("main_app_token", None, parse_token),
             webhook_secrets_map: raw.take("webhook_secrets_map", Vec::new(), parse_whsec),
             webhook_secrets_main_app: raw.take("webhook_secrets_main_app", Vec::new(), parse_whsec),
+            admin_tokens: raw.take("admin_token", Vec::new(), parse_admin_tokens),
+            admin_failures_per_min: raw.take(
+                "admin_failures_per_min",
+                limits::ADMIN_FAILURES_PER_MIN,
+                parse_number(1, 1_000_000),
+            ),
             origins: raw.take("allowed_origins", default_origins, parse_origins),
             demo_login: raw.take("demo_login", development, parse_bool),
             sends_per_10s: raw.take(
@@ -374,13 +384,17 @@ impl Config {
                 ));
             }
         }
-        for (place, secret) in self.jwt_secrets.iter().enumerate() {
-            if let Some(weakness) = weakness(secret) {
-                problems.push(format!(
-                    "secret {} of CAFFIS_JWT_SECRET {weakness}; make one with \
-                     `openssl rand -hex 32`",
-                    place + 1
-                ));
+        for (name, secrets) in [
+            ("CAFFIS_JWT_SECRET", &self.jwt_secrets),
+            ("CAFFIS_ADMIN_TOKEN", &self.admin_tokens),
+        ] {
+            for (place, secret) in secrets.iter().enumerate() {
+                if let Some(weakness) = weakness(secret) {
+                    problems.push(format!(
+                        "secret {} of {name} {weakness}; make one with `openssl rand -hex 32`",
+                        place + 1
+                    ));
+                }
             }
         }
         let webhooks = (self.webhook_secrets_map.iter()).chain(&self.webhook_secrets_main_app);
@@ -642,6 +656,22 @@ fn parse_whsec(text: &str) -> Result<Vec<Secret>, String> {
         return Err("whsec_ and 24 to 64 bytes in base64 each, comma-separated".to_owned());
     }
     Ok(secrets)
+}
+
+fn parse_admin_tokens(text: &str) -> Result<Vec<Secret>, String> {
+    let expected = || {
+        let least = limits::ADMIN_TOKEN_CHARS_MIN;
+        format!("one or more tokens of at least {least} visible ASCII characters, comma-separated")
+    };
+    let tokens = parse_secrets(text).map_err(|_| expected())?;
+    let fits = |token: &Secret| {
+        token.0.len() >= limits::ADMIN_TOKEN_CHARS_MIN
+            && token.0.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    match tokens.iter().all(fits) {
+        true => Ok(tokens),
+        false => Err(expected()),
+    }
 }
 
 fn parse_origins(text: &str) -> Result<Origins, String> {

@@ -117,6 +117,30 @@ pub const MEMBERS_PAGE_MAX: usize = 100;
 /// `unread` is counted up to this.
 pub const UNREAD_MAX: u32 = 100;
 
+/// Users, rooms, connections, reports or acts of one page of the Admin API.
+pub const ADMIN_PAGE_MAX: usize = 200;
+/// The same, if not asked otherwise.
+pub const ADMIN_PAGE: usize = 50;
+/// Users, or rooms, that one page of the Admin API looks at to find those that are asked for.
+pub const ADMIN_SCANNED_MAX: usize = 20_000;
+/// Of each kind of thing shown with one user or room by the Admin API.
+pub const ADMIN_SHOWN_MAX: usize = 100;
+/// Newest reports among which those by and of one user are looked for.
+pub const ADMIN_REPORTS_SCANNED_MAX: usize = 5_000;
+/// Messages of a room are counted up to this by the Admin API.
+pub const ADMIN_COUNTED_MAX: usize = 10_000;
+/// Characters of a reason or note given to the Admin API.
+pub const ADMIN_NOTE_CHARS_MAX: usize = 1_000;
+/// Shortest service token, characters.
+pub const ADMIN_TOKEN_CHARS_MIN: usize = 32;
+/// Wrong service tokens of one address within a minute, if not set otherwise. Above it: `rate_limited`, whatever
+/// the token.
+pub const ADMIN_FAILURES_PER_MIN: u32 = 10;
+/// Questions of the Admin API that may wait for one shard.
+pub const SERVICE_ASKS_MAX: usize = 64;
+/// Characters kept of what a client calls itself.
+pub const CLIENT_CHARS_MAX: usize = 64;
+
 /// Messages one user may send within 10 s, over all connections and HTTP together.
 pub const SENDS_PER_10S: u32 = 50;
 /// Commands one user may give within 10 s, sends included, over all connections and HTTP together.

@@ -8,7 +8,8 @@
 //! a second signal without waiting.
 
 use crate::api::serve::{self, CONNECTIONS_MAX, Work};
-use crate::api::{LogView, NodeView, Parts, Phase, ShardView};
+use crate::api::tokens::Tokens;
+use crate::api::{AdminParts, LogView, NodeView, Parts, Phase, ShardView};
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
 use crate::config::{Config, Database, Mode, Origins, Secret};
@@ -36,7 +37,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fmt, thread};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Descriptors that are no connections of clients: the store's files, logs, the runtimes.
 const DESCRIPTORS_RESERVED: usize = 128;
@@ -212,6 +213,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         shards: OnceLock::new(),
     });
     let origins = allowed_origins(&config.origins);
+    let drain = Arc::new(Notify::new());
     let (seen, asked) = (view.clone(), view.clone());
     let parts = Parts {
         node: view.clone(),
@@ -226,6 +228,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
             None => false,
         }),
         identify: identify.clone(),
+        admin: admin_parts(config, &view, &drain),
         origins: Arc::new(move |origin, host| origins.allow(origin, host)),
     };
     let (control_plane, door) = serve::start(parts, work)
@@ -250,12 +253,35 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     .map_err(Failure::Shards)?;
     let handle = view.shards.get_or_init(|| shards.handle()).clone();
     announce(config, shards.address(), connections_max);
-    let result = runtime.block_on(until_stopped(config, &view, &handle, shards, &mut signals));
+    let stopped = until_stopped(config, &view, &handle, shards, &mut signals, &drain);
+    let result = runtime.block_on(stopped);
     // Answers under way are ended, then the store: its last user is gone.
     drop(control_plane);
     drop(relay);
     drop(store);
     result
+}
+
+/// For those who run the service, if they have tokens.
+fn admin_parts(config: &Config, view: &Arc<View>, drain: &Arc<Notify>) -> Option<AdminParts> {
+    if config.admin_tokens.is_empty() {
+        return None;
+    }
+    let (asked, drain, drain_ms) = (view.clone(), drain.clone(), config.drain_ms);
+    Some(AdminParts {
+        tokens: Tokens::new(config.admin_tokens.iter().map(Secret::expose)),
+        failures_per_min: config.admin_failures_per_min,
+        trusted: config.trusted_proxies.clone(),
+        shards: config.shards,
+        serves: Arc::new(move |shard, ask| match asked.shards.get() {
+            Some(shards) => shards.serve(shard, ask),
+            None => false,
+        }),
+        drain: Arc::new(move || {
+            drain.notify_one();
+            drain_ms
+        }),
+    })
 }
 
 /// Opens the store that the settings name, at its newest schema.
@@ -491,6 +517,7 @@ async fn until_stopped(
     handle: &Handle,
     shards: Shards,
     signals: &mut Signals,
+    drain: &Notify,
 ) -> Result<(), Failure> {
     let (ended, mut end) = oneshot::channel();
     thread::Builder::new()
@@ -504,6 +531,9 @@ async fn until_stopped(
         result = &mut end => return joined(result),
         (name, _) = signals.next() => {
             tracing::info!(signal = name, drain_ms = config.drain_ms, "draining");
+        }
+        () = drain.notified() => {
+            tracing::info!(drain_ms = config.drain_ms, "draining, as the Admin API was told");
         }
     }
     view.draining.store(true, Ordering::Release);

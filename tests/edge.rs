@@ -39,6 +39,7 @@ impl NoRooms {
                             .iter()
                             .map(|_| SignedIn {
                                 block_version: 0,
+                                ends: Vec::new(),
                                 version: 1,
                                 rooms: Vec::new(),
                             })

@@ -1,5 +1,6 @@
 //! Who answers what.
 
+use super::admin::{self, Admin};
 use super::health::{self, Readiness};
 use super::metrics::{self, HttpCounts};
 use super::page::{FILES, SAFE_HEADERS, serve};
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     asyncapi: String,
     openapi: String,
     pub requests: Requests,
+    pub admin: Option<Admin>,
     pub origins: Arc<Origins>,
 }
 
@@ -43,6 +45,9 @@ impl Shared {
     pub fn new(parts: Parts) -> Shared {
         let requests = Requests::new(&parts);
         let store = StoreClient::new(parts.store);
+        let admin = parts
+            .admin
+            .map(|own| Admin::new(own, parts.node.clone(), store.clone()));
         Shared {
             readiness: Readiness::new(parts.node.clone(), store.clone()),
             node: parts.node,
@@ -52,6 +57,7 @@ impl Shared {
             asyncapi: asyncapi::document_text(),
             openapi: openapi::document_text(),
             requests,
+            admin,
             origins: parts.origins,
         }
     }
@@ -73,6 +79,11 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
     if shared.demo.is_some() {
         router = router.route("/v1/demo/login", post(demo_login));
     }
+    if shared.admin.is_some() {
+        for (path, methods) in admin::routes() {
+            router = router.route(path, methods);
+        }
+    }
     let mut api = Router::new().route(openapi::ME_PATH, get(me).options(cors::options));
     for (path, methods) in requests::routes() {
         api = api.route(path, methods.options(cors::options));
@@ -89,10 +100,11 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
 
 /// Around every request: names it, bounds its time, counts it, logs it, and makes its answer safe
 /// to look at. Whatever is logged meanwhile carries the request's id.
-async fn around(State(shared): App, request: Request, next: Next) -> Response {
+async fn around(State(shared): App, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
     let method = request.method().clone();
     let span = tracing::info_span!("request", request_id = %id, %method, route);
     async {

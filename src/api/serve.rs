@@ -12,7 +12,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io::{self, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -36,6 +36,10 @@ const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// The answer when no shard has room for a connection that leaves.
 const REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\
     retry-after: 5\r\nconnection: close\r\n\r\n";
+
+/// Who is at the other end of a request's connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 struct Handed {
     stream: TcpStream,
@@ -163,6 +167,7 @@ async fn serve(handed: Handed, serving: Serving, mut stopping: watch::Receiver<b
         read,
         permit,
     } = handed;
+    let peer = stream.peer_addr().ok().map(|address| Peer(address.ip()));
     let stream = match tokio::net::TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => {
@@ -173,7 +178,10 @@ async fn serve(handed: Handed, serving: Serving, mut stopping: watch::Receiver<b
     let stream = TokioIo::new(Prefixed::new(read, stream));
     let (upgrades, mut upgrade) = mpsc::channel(1);
     let router = TowerToHyperService::new(serving.router);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         // No answer is made to an upgrade here: the shard's is the one.
         let leaves = rejoin::head(&request).is_some_and(|head| upgrades.try_send(head).is_ok());
         let answer = (!leaves).then(|| router.call(request));

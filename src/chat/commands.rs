@@ -272,7 +272,7 @@ impl Sessions {
     }
 
     /// Sends a write to its room's home.
-    fn write(
+    pub(super) fn write(
         &mut self,
         conn: ConnId,
         request: Option<RequestId>,

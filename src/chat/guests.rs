@@ -164,37 +164,11 @@ impl Sessions {
             identity,
             command,
         } = ask;
-        let is_draining = self.draining();
-        let guests = &mut self.guests;
-        let refusal = if is_draining {
-            Some((ErrorCode::Unavailable, "the node stops"))
-        } else if guests.table.len() >= limits::ASKS_MAX {
-            Some((ErrorCode::Overloaded, "too many requests are under way"))
-        } else {
-            None
-        };
-        if let Some((code, message)) = refusal {
-            ctx.stats.commands_refused += 1;
-            let reply = reply::error(Some(REQUEST), code, message, Some(limits::RETRY_AFTER_MS));
-            let answer = Answer { reply, left: None };
-            ctx.effects.push(Effect::Answer(id, answer));
-            return;
-        }
         let user = identity.user;
-        guests.generation = guests.generation.wrapping_add(1);
-        let generation = guests.generation;
-        let place = guests.table.insert(Guest {
-            ask: id,
-            generation,
-            user,
-            since_ms: ctx.now_ms(),
-            left: None,
-            held: None,
-        });
-        let conn = ConnId {
-            index: GUESTS_FROM + place as u32,
-            generation,
+        let Some(conn) = self.new_guest(id, user, ctx) else {
+            return;
         };
+        let place = (conn.index - GUESTS_FROM) as usize;
         let command = command.and_then(|command| match needs_connection(&command) {
             true => Err(request::Refused {
                 code: ErrorCode::BadRequest,
@@ -210,6 +184,51 @@ impl Sessions {
             }
             command => self.guest_request(conn, user, command, ctx),
         }
+    }
+
+    /// A write of the service, which waits for its answer as a guest does: its place, and the id of its request.
+    pub(super) fn guest_of_service(
+        &mut self,
+        id: AskId,
+        actor: UserId,
+        ctx: &mut Context<'_>,
+    ) -> Option<(ConnId, Option<RequestId>)> {
+        let conn = self.new_guest(id, actor, ctx)?;
+        Some((conn, Some(REQUEST)))
+    }
+
+    /// A place for one more who waits; without room they are told so at once.
+    fn new_guest(&mut self, id: AskId, user: UserId, ctx: &mut Context<'_>) -> Option<ConnId> {
+        let is_draining = self.draining();
+        let guests = &mut self.guests;
+        let refusal = if is_draining {
+            Some((ErrorCode::Unavailable, "the node stops"))
+        } else if guests.table.len() >= limits::ASKS_MAX {
+            Some((ErrorCode::Overloaded, "too many requests are under way"))
+        } else {
+            None
+        };
+        if let Some((code, message)) = refusal {
+            ctx.stats.commands_refused += 1;
+            let reply = reply::error(Some(REQUEST), code, message, Some(limits::RETRY_AFTER_MS));
+            let answer = Answer { reply, left: None };
+            ctx.effects.push(Effect::Answer(id, answer));
+            return None;
+        }
+        guests.generation = guests.generation.wrapping_add(1);
+        let generation = guests.generation;
+        let place = guests.table.insert(Guest {
+            ask: id,
+            generation,
+            user,
+            since_ms: ctx.now_ms(),
+            left: None,
+            held: None,
+        });
+        Some(ConnId {
+            index: GUESTS_FROM + place as u32,
+            generation,
+        })
     }
 
     fn guest_request(

@@ -13,6 +13,7 @@ use super::map::{Map, Seeded};
 use super::port::{
     Identity, IdentityError, RoomForSignIn, SignIn, StoreAnswer, StoreCall, StoreError,
 };
+use super::service;
 use super::session::{Joining, Ready, Replay, State};
 use super::sessions::{Call, Sessions};
 use super::{ConnId, Effect};
@@ -57,11 +58,13 @@ impl Sessions {
             expires_at: UnixMs(0),
             name: None,
             picture: None,
+            client: auth.client.as_ref().map(service::client_name),
             resume_epoch,
             resume,
             early: Vec::new(),
             version: 0,
             block_version: 0,
+            ends: Vec::new(),
             rooms: Vec::new(),
             asked: 0,
             answers: Map::with_hasher(Seeded::with_seed(seed)),
@@ -173,7 +176,10 @@ impl Sessions {
                     joining.version = signed_in.version;
                     joining.block_version = signed_in.block_version;
                     joining.rooms = signed_in.rooms;
-                    self.subscribe_more(conn, ctx);
+                    let ends = std::mem::take(&mut joining.ends);
+                    if !self.close_if_ended(conn, signed_in.version, &ends, ctx) {
+                        self.subscribe_more(conn, ctx);
+                    }
                 }
             }
             _ => {
@@ -363,10 +369,9 @@ impl Sessions {
             ..
         } = answer;
         let random = ctx.random() as u32;
-        let ConnId { index, generation } = conn;
         let ready = reply::Ready {
             user_id: user,
-            connection_id: format!("{}-{index}-{generation}-{random:08x}", ctx.shard),
+            connection_id: service::connection_name(ctx.shard, conn, random),
             node: ctx.config.node.clone(),
             epoch: ctx.config.epoch,
             server_time: ctx.now.unix,
@@ -380,6 +385,9 @@ impl Sessions {
             session.state = State::Ready(Box::new(Ready {
                 user,
                 expires_at: joining.expires_at,
+                random,
+                client: joining.client,
+                began: joining.version,
                 version: joining.version,
                 block_version: joining.block_version,
                 rooms: places,

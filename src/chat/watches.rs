@@ -534,6 +534,7 @@ mod tests {
                         let nothing = SignedIn {
                             version: 1,
                             block_version: 0,
+                            ends: Vec::new(),
                             rooms: Vec::new(),
                         };
                         let answer = match call {

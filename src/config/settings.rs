@@ -166,6 +166,22 @@ pub const SETTINGS: &[Setting] = &[
         help: "Secrets of the webhooks of the Main App. Two while they are rotated.",
     },
     Setting {
+        name: "admin_token",
+        kind: Kind::SecretList,
+        default: "none: there is no Admin API",
+        example: "[\"at least 32 characters from a generator\"]",
+        help: "Service tokens of the Admin API (/v1/admin/…), of at least 32 characters. Several may be given \
+               for rotation. Better given by environment or file: flags are seen by other users of the machine.",
+    },
+    Setting {
+        name: "admin_failures_per_min",
+        kind: Kind::Integer,
+        default: "10",
+        example: "10",
+        help: "Wrong service tokens that one address may give in a minute; then it is answered 429, whatever \
+               it gives.",
+    },
+    Setting {
         name: "allowed_origins",
         kind: Kind::List,
         default: "in development, this server's own and those of loopback hosts",

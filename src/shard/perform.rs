@@ -4,11 +4,11 @@
 //! store is answered, at the latest by a refusal here; the core never has more calls under way
 //! than fit into the queue of answers.
 
-use super::asks::{AskQueue, Waiting};
+use super::asks::{AskQueue, ServiceQueue, Waiting};
 use super::bell::Bell;
 use crate::chat::port::{
-    Decided, Identify, Identity, IdentityError, Relay, RelayNews, RelaySink, ReplySink, Store,
-    StoreCall, StoreError, StoreReply, Ticket,
+    Decided, Identify, Identity, IdentityError, Relay, RelayNews, RelaySink, ReplySink,
+    ServiceAnswer, Store, StoreCall, StoreError, StoreReply, Ticket,
 };
 use crate::chat::{ConnId, Effect, Input};
 use crate::edge::{Chat, Edge};
@@ -197,6 +197,11 @@ impl Performer {
         self.waiting.take(queue, chat)
     }
 
+    /// Gives the core what the service wants; returns how much there was.
+    pub fn take_service(&mut self, queue: &ServiceQueue, chat: &mut Chat) -> usize {
+        self.waiting.take_service(queue, chat)
+    }
+
     /// Gives the core the answers of the store; returns how many there were.
     pub fn take_replies(&mut self, chat: &mut Chat) -> usize {
         let mut taken = 0;
@@ -233,6 +238,14 @@ impl Performer {
                         }
                     }
                     Effect::Answer(id, answer) => self.waiting.answer(id, answer),
+                    Effect::Served(id, mut answer) => {
+                        if let ServiceAnswer::Connections(page) = &mut answer {
+                            for seen in &mut page.connections {
+                                seen.address = edge.address(seen.conn);
+                            }
+                        }
+                        self.waiting.served(id, answer);
+                    }
                     Effect::Flush(conn) => edge.want_flush(conn),
                     Effect::Close(conn, code) => edge.close(chat, conn, code),
                     Effect::Drained => drained = true,

@@ -284,6 +284,7 @@ impl Store for PostgresStore {
             | StoreCall::WhoShares { .. }
             | StoreCall::Blocks(_)
             | StoreCall::Search(_)
+            | StoreCall::Admin(_)
             | StoreCall::RenewEpoch(_) => {
                 pending.reads = 1;
                 (&self.shared.reads, 1, CALLS_MAX)

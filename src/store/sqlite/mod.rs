@@ -12,6 +12,7 @@
 //! In the order in which a call meets them: `threads`, `db`, then `write`, `members` and `messages` (writes) or
 //! `read`, `history`, `rooms` (reads), on the rows of `row` and the tables of `schema`.
 
+mod admin;
 mod backup;
 mod blocks;
 mod db;

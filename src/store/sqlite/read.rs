@@ -50,6 +50,10 @@ pub(super) fn answer(
 ) -> Result<Option<StoreAnswer>, Failure> {
     let _snapshot = Snapshot::begin(connection)?;
     let answer = match call {
+        StoreCall::Admin(call) if call.writes() => return Ok(None),
+        StoreCall::Admin(call) => {
+            StoreAnswer::Admin(Box::new(super::admin::read(connection, call)?))
+        }
         StoreCall::Commit(_)
         | StoreCall::WriteReceipts(_)
         | StoreCall::SampleTyping(_)

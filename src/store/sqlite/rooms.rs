@@ -102,6 +102,7 @@ pub(super) fn sign_in(
     Ok(SignedIn {
         version,
         block_version,
+        ends: super::admin::ends_of(connection, sign_in.user)?,
         rooms,
     })
 }
