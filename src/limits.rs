@@ -239,6 +239,8 @@ pub const ASKS_MAX: usize = 256;
 pub const ASK_MS_MAX: u64 = 5_000;
 /// Users whose account a shard knows to be there, so that their requests over HTTP need no sign-in.
 pub const ASKERS_KNOWN_MAX: usize = 8_192;
+/// For so long, ms; then it is looked again whether their session has ended, which is told at once but may be lost.
+pub const ASKERS_KNOWN_MS: u64 = 5_000;
 /// Calls of one shard that the store may have under way. Above it: `overloaded`.
 pub const STORE_CALLS_MAX: usize = 2_048;
 /// `retry_after_ms` told with `overloaded` and `unavailable`.

@@ -9,6 +9,7 @@
 
 use crate::api::serve::{self, CONNECTIONS_MAX, Work};
 use crate::api::tokens::Tokens;
+use crate::api::webhooks::WebhookParts;
 use crate::api::{AdminParts, LogView, NodeView, Parts, Phase, ShardView};
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
@@ -20,7 +21,7 @@ use crate::edge::peers::PeerLimits;
 use crate::identity::demo::Demo;
 use crate::identity::hs256::{Hs256, Issuer};
 use crate::identity::remote::{Remote, RemoteOptions};
-use crate::identity::{DemoLogin, secret_file};
+use crate::identity::{DemoLogin, WebhookSecrets, secret_file};
 use crate::outbound::{Client, Endpoint};
 use crate::protocol::{Epoch, UnixMs};
 use crate::relay::redis::RedisRelay;
@@ -85,7 +86,7 @@ impl fmt::Display for Failure {
                 f,
                 "cannot keep a secret in the data folder ({error}); set CAFFIS_JWT_SECRET"
             ),
-            Failure::Url(name, problem) => write!(f, "{name} cannot be asked: {problem}"),
+            Failure::Url(name, problem) => write!(f, "{name} cannot be used: {problem}"),
             Failure::Tls(problem) => write!(f, "TLS cannot be set up: {problem}"),
             Failure::Shards(error) => error.fmt(f),
             Failure::System(what, error) => write!(f, "cannot {what}: {error}"),
@@ -229,6 +230,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         }),
         identify: identify.clone(),
         admin: admin_parts(config, &view, &drain),
+        webhooks: webhook_parts(config, &view)?,
         origins: Arc::new(move |origin, host| origins.allow(origin, host)),
     };
     let (control_plane, door) = serve::start(parts, work)
@@ -280,6 +282,32 @@ fn admin_parts(config: &Config, view: &Arc<View>, drain: &Arc<Notify>) -> Option
         drain: Arc::new(move || {
             drain.notify_one();
             drain_ms
+        }),
+    })
+}
+
+/// For other services, as far as they have secrets.
+fn webhook_parts(config: &Config, view: &Arc<View>) -> Result<WebhookParts, Failure> {
+    let secrets = |name, secrets: &[Secret]| {
+        let of = || WebhookSecrets::new(secrets.iter().map(Secret::expose_text));
+        let secrets = (!secrets.is_empty()).then(of).transpose();
+        match secrets {
+            Ok(secrets) => Ok(secrets.map(Arc::new)),
+            Err(problem) => Err(Failure::Url(name, problem)),
+        }
+    };
+    let asked = view.clone();
+    Ok(WebhookParts {
+        map: secrets("CAFFIS_WEBHOOK_SECRETS_MAP", &config.webhook_secrets_map)?,
+        main_app: secrets(
+            "CAFFIS_WEBHOOK_SECRETS_MAIN_APP",
+            &config.webhook_secrets_main_app,
+        )?,
+        shards: config.shards,
+        has_peers: matches!(config.database, Database::Postgres(_)),
+        serves: Arc::new(move |shard, ask| match asked.shards.get() {
+            Some(shards) => shards.serve(shard, ask),
+            None => false,
         }),
     })
 }

@@ -3,6 +3,7 @@
 #![cfg(feature = "server")]
 
 use caffis_chat::api::serve::{self, CONNECTIONS_MAX, ControlPlane, Door};
+use caffis_chat::api::webhooks::WebhookParts;
 use caffis_chat::api::{LogView, NodeView, Parts, Phase, ShardView};
 use caffis_chat::chat::port::{
     ReplySink, SignedIn, Store, StoreAnswer, StoreCall, StoreError, StoreReply, Ticket,
@@ -87,6 +88,7 @@ impl Store for FakeStore {
                     known.insert(sign_in.user.to_string(), sign_in.name);
                     SignedIn {
                         block_version: 0,
+                        ends: Vec::new(),
                         version: 1,
                         rooms: Vec::new(),
                     }
@@ -141,6 +143,14 @@ fn server(development: bool) -> Server {
         rejoin: Arc::new(|stream, _| Err(stream)),
         asks: Arc::new(|_| false),
         identify: Arc::new(Hs256::new([SECRET], issuer())),
+        admin: None,
+        webhooks: WebhookParts {
+            map: None,
+            main_app: None,
+            shards: 1,
+            serves: Arc::new(|_, _| false),
+            has_peers: false,
+        },
         origins: Arc::new(|origin, _| origin == "https://page.test"),
     };
     let (plane, door) = serve::start(parts, Vec::new()).expect("started");

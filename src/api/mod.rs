@@ -21,6 +21,7 @@ pub mod routes;
 pub mod serve;
 pub mod store_client;
 pub mod tokens;
+pub mod webhooks;
 
 use crate::chat::port::{Asked, Identify, ServiceAsked, Store};
 use crate::chat::stats::Stats;
@@ -29,6 +30,7 @@ use crate::protocol::network::Network;
 use rejoin::Rejoin;
 use std::sync::Arc;
 use tokens::Tokens;
+use webhooks::WebhookParts;
 
 /// What the control plane needs of the node.
 #[derive(Clone)]
@@ -49,6 +51,8 @@ pub struct Parts {
     pub origins: Arc<Origins>,
     /// For those who run the service, if there are tokens.
     pub admin: Option<AdminParts>,
+    /// For other services.
+    pub webhooks: WebhookParts,
 }
 
 /// What the Admin API needs of the node.

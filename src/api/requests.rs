@@ -436,7 +436,7 @@ pub(super) fn wants_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-fn now() -> UnixMs {
+pub(super) fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     // A clock before 1970 finds every token not yet valid.
     UnixMs(since.map_or(0, |since| since.as_millis() as u64))

@@ -98,13 +98,19 @@ pub fn start(parts: Parts, work: Vec<Work>) -> io::Result<(ControlPlane, Door)> 
     let thread = std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
+            let rejoin = parts.rejoin.clone();
+            let shared = Arc::new(Shared::new(parts));
             let serving = Serving {
-                rejoin: parts.rejoin.clone(),
-                router: routes(&Arc::new(Shared::new(parts))),
+                rejoin,
+                router: routes(&shared),
             };
             for work in work {
                 runtime.spawn(work);
             }
+            if shared.webhooks.hears_of_accounts() {
+                runtime.spawn(shared.webhooks.clone().tell_profiles());
+            }
+            drop(shared);
             // What still goes on then ends with the runtime.
             runtime.block_on(accept(connections, stopping, serving));
         })?;

@@ -30,6 +30,7 @@ pub mod own;
 pub mod port;
 pub mod presence;
 pub mod presence_relay;
+pub mod profiles;
 pub mod rate;
 pub mod receipts;
 pub mod replay;

@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod asks;
+pub mod intake;
 
 pub use asks::*;
 
@@ -19,6 +20,7 @@ use crate::protocol::view::{
 };
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use admin::{AdminAnswer, AdminCall, AuditEntry};
+use intake::{IntakeAnswer, IntakeCall};
 
 /// What a shard asks of the store. A few kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub enum StoreCall {
     Search(SearchRead),
     /// Of those who run the service.
     Admin(Box<AdminCall>),
+    /// Of other services.
+    Intake(Box<IntakeCall>),
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
     /// has released): if the store's epoch is still this one, it becomes a new random one. The
     /// reply's `epoch` says what it is now, also when another asked first.
@@ -121,6 +125,8 @@ pub enum StoreAnswer {
     Search(Result<SearchHits, Refusal>),
     /// Of the same kind as the call.
     Admin(Box<AdminAnswer>),
+    /// Of the same kind as the call.
+    Intake(Box<IntakeAnswer>),
     /// The epoch is another one than the one given.
     RenewEpoch,
 }
@@ -356,7 +362,7 @@ pub struct SignedIn {
     pub version: u64,
     /// Rises with every change of the user's own blocks.
     pub block_version: u64,
-    /// What ended sessions of the user that began before.
+    /// What ends sessions of the user: those that began before, and maybe this one.
     pub ends: Vec<SessionsEnd>,
     /// Every room of the user, up to [`crate::limits::ROOMS_PER_USER_MAX`]: the described ones
     /// first (those of `resume` that the user is a member of, then by activity), then the rest by

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod network;
 pub mod openapi;
 mod openapi_admin;
+pub mod openapi_webhooks;
 pub mod presence;
 pub mod relay;
 pub mod reply;

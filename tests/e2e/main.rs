@@ -50,3 +50,4 @@ mod store_full;
 mod traffic;
 mod typing;
 mod upgrade;
+mod webhooks;

@@ -19,6 +19,7 @@ mod changes;
 mod commit;
 mod history;
 mod index;
+mod intake;
 mod lanes;
 mod options;
 mod own;

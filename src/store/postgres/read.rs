@@ -93,6 +93,10 @@ pub(super) async fn answer(
         }
         StoreCall::Search(read) => StoreAnswer::Search(super::search::search(session, read).await?),
         StoreCall::Blocks(read) => StoreAnswer::Blocks(super::blocks::list(session, read).await?),
+        StoreCall::Intake(call) => {
+            let answer = super::intake::answer(session, now, call).await?;
+            StoreAnswer::Intake(Box::new(answer))
+        }
         StoreCall::Admin(call) => {
             let answer = super::admin::answer(session, now, call).await?;
             StoreAnswer::Admin(Box::new(answer))

@@ -12,7 +12,7 @@ use crate::protocol::admin::{
     AdminReports, AdminRoom, AdminRoomSummary, AdminRooms, AdminUserKept, AdminUserRoom,
     AdminUserSummary, AdminUsers, ReportKey, SERVICE,
 };
-use crate::protocol::ending::SessionsEnd;
+use crate::protocol::ending::{EndsWhich, SessionsEnd};
 use crate::protocol::{CloseCode, RoomId, Seq, UnixMs, UserId};
 use crate::store::admin::{Wanted, page_of, parse_entry, parse_id, parse_report, reports_page};
 use rusqlite::{Connection, Row, Statement, ToSql, params};
@@ -139,11 +139,12 @@ pub(super) fn end_sessions(
         user,
         version,
         code,
+        which: EndsWhich::BeganBefore,
     }))
 }
 
 /// What ended sessions of a user.
-pub(super) fn ends_of(connection: &Connection, user: UserId) -> Result<Vec<SessionsEnd>, Failure> {
+pub(super) fn ended_by(connection: &Connection, user: UserId) -> Result<Vec<SessionsEnd>, Failure> {
     let mut statement =
         connection.prepare_cached("SELECT version, code FROM user_ends WHERE user_id = ?1")?;
     let mut rows = statement.query([user.0.as_bytes()])?;
@@ -155,6 +156,7 @@ pub(super) fn ends_of(connection: &Connection, user: UserId) -> Result<Vec<Sessi
             user,
             version: uint(row, 0)?,
             code,
+            which: EndsWhich::BeganBefore,
         });
     }
     Ok(ends)

@@ -17,6 +17,7 @@ mod backup;
 mod blocks;
 mod db;
 mod history;
+mod intake;
 mod marks;
 mod members;
 mod messages;

@@ -20,6 +20,7 @@ use super::options::{
 };
 use super::{read, schema};
 use crate::chat::port::admin::AdminCall;
+use crate::chat::port::intake::IntakeCall;
 use crate::chat::port::{
     Op, OpOutcome, Receipt, ReplySink, SetOwn, SignIn, Store, StoreAnswer, StoreCall, StoreError,
     StoreReply, Ticket,
@@ -192,6 +193,12 @@ impl Store for SqliteStore {
                     write.into_pending().answer(Err(error));
                 }
             }
+            StoreCall::Intake(call) if call.writes() => {
+                let sent = give(&self.writes, Write::Intake(pending, call));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
             StoreCall::SignIn(_)
             | StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
@@ -204,6 +211,7 @@ impl Store for SqliteStore {
             | StoreCall::WhoShares { .. }
             | StoreCall::Blocks(_)
             | StoreCall::Admin(_)
+            | StoreCall::Intake(_)
             | StoreCall::Search(_) => {
                 if let Err((read, error)) = give(&self.reads, Read { pending, call }) {
                     read.pending.answer(Err(error));
@@ -307,6 +315,8 @@ enum Write {
     SetOwn(Pending, SetOwn),
     /// Likewise.
     Admin(Pending, Box<AdminCall>),
+    /// Likewise.
+    Intake(Pending, Box<IntakeCall>),
     /// Done alone, in its turn.
     RenewEpoch(Pending, Epoch),
 }
@@ -317,7 +327,7 @@ impl Write {
             Write::Commit(_, ops) => ops.len(),
             Write::SignIn(_, users) => users.len(),
             Write::Receipts(_, receipts) => receipts.len(),
-            Write::SetOwn(..) | Write::Admin(..) => 1,
+            Write::SetOwn(..) | Write::Admin(..) | Write::Intake(..) => 1,
             Write::RenewEpoch(..) => GROUP_OPS_MAX,
         }
     }
@@ -329,6 +339,7 @@ impl Write {
             | Write::Receipts(pending, _)
             | Write::SetOwn(pending, _)
             | Write::Admin(pending, _)
+            | Write::Intake(pending, _)
             | Write::RenewEpoch(pending, _) => pending,
         }
     }
@@ -418,7 +429,9 @@ impl Writer {
                 Write::Commit(_, more) => ops.extend(more),
                 Write::SignIn(_, more) => users.extend(more),
                 Write::RenewEpoch(_, last) => renewed = Some(self.db.renew_epoch(*last)),
-                Write::Receipts(..) | Write::SetOwn(..) | Write::Admin(..) => (),
+                Write::Receipts(..) | Write::SetOwn(..) | Write::Admin(..) | Write::Intake(..) => {
+                    ()
+                }
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
@@ -464,6 +477,10 @@ impl Writer {
                 Write::Admin(pending, call) => {
                     let done = self.db.admin((self.clock)(), &call);
                     pending.answer(done.map(|answer| StoreAnswer::Admin(Box::new(answer))));
+                }
+                Write::Intake(pending, call) => {
+                    let done = self.db.intake((self.clock)(), &call);
+                    pending.answer(done.map(|answer| StoreAnswer::Intake(Box::new(answer))));
                 }
                 Write::RenewEpoch(pending, _) => {
                     let renewed = renewed.take().unwrap_or(Err(StoreError::Overloaded));

@@ -10,6 +10,7 @@ pub mod server;
 pub mod socket;
 pub mod token;
 pub mod wait;
+pub mod webhooks;
 
 pub use client::Client;
 pub use server::Server;
