@@ -19,6 +19,47 @@ pub const AUTH_MS_MAX: u64 = 10_000;
 pub const TOKEN_BYTES_MAX: usize = 8 << 10;
 /// Clock skew allowed between the issuer of a token and us, s.
 pub const TOKEN_SKEW_S: u64 = 60;
+/// Longest `kid` of a key, bytes.
+pub const KID_BYTES_MAX: usize = 256;
+/// Longest `sid` of a token, bytes.
+pub const SID_BYTES_MAX: usize = 256;
+/// Keys of the issuer. Above it the set is refused.
+pub const KEYS_MAX: usize = 64;
+/// The issuer's keys are fetched again after this, ms.
+pub const KEYS_REFRESH_MS: u64 = 10 * 60_000;
+/// A key that is not known makes the issuer be asked for its keys at most this often, ms.
+pub const KEYS_ASK_MS: u64 = 30_000;
+/// Keys that could not be fetched are asked for again after this, ms, then after twice as long, up to
+/// [`KEYS_ASK_MS`].
+pub const KEYS_RETRY_MS: u64 = 500;
+/// A token that waits for the issuer is answered `unavailable` after this, ms.
+pub const IDENTIFY_MS_MAX: u64 = 3_000;
+/// Tokens that may wait for the issuer. Above it: `unavailable`.
+pub const IDENTIFY_WAITING_MAX: usize = 4_096;
+/// Questions about tokens that the issuer is asked at once; the others wait.
+pub const INTROSPECTIONS_MAX: usize = 32;
+/// What the issuer said of a token holds for this, ms.
+pub const INTROSPECTED_MS: u64 = 30_000;
+/// Tokens of which it is kept what the issuer said.
+pub const INTROSPECTED_MAX: usize = 20_000;
+/// Longest answer of another service, bytes.
+pub const OUTBOUND_BYTES_MAX: usize = 256 << 10;
+/// Longest time of a request to another service, ms.
+pub const OUTBOUND_MS_MAX: u64 = 2_500;
+/// Longest `webhook-id`, bytes.
+pub const WEBHOOK_ID_BYTES_MAX: usize = 256;
+/// Longest `webhook-signature`, bytes.
+pub const WEBHOOK_SIGNATURES_BYTES_MAX: usize = 4 << 10;
+/// Signatures of one webhook that are looked at.
+pub const WEBHOOK_SIGNATURES_MAX: usize = 16;
+/// A webhook that was signed longer ago, or will be later, is refused, ms.
+pub const WEBHOOK_TOLERANCE_MS: u64 = 300_000;
+/// Characters of an `invite_id`.
+pub const INVITE_ID_CHARS_MAX: usize = 200;
+/// Webhooks are kept, answered, for this long, ms.
+pub const WEBHOOK_KEPT_MS: u64 = 30 * 24 * 3_600_000;
+/// A revoked session is kept for this long, where it is not said when its tokens end, ms.
+pub const SESSION_REVOKED_MS: u64 = 30 * 24 * 3_600_000;
 /// Fragments of one WebSocket message. Above it: close 4008. A sender of empty fragments costs
 /// time without sending bytes, which no byte limit would notice.
 pub const FRAGMENTS_MAX: u32 = if cfg!(feature = "echo") {
@@ -198,8 +239,9 @@ pub const ASKS_MAX: usize = 256;
 pub const ASK_MS_MAX: u64 = 5_000;
 /// Users whose account a shard knows to be there, so that their requests over HTTP need no sign-in.
 pub const ASKERS_KNOWN_MAX: usize = 8_192;
-/// For how long that is believed, ms: an account may be erased meanwhile.
-pub const ASKERS_KNOWN_MS_MAX: u64 = 120_000;
+/// For so long, ms; then it is looked again whether their session has ended or the account is gone, which is told at
+/// once but may be lost.
+pub const ASKERS_KNOWN_MS: u64 = 5_000;
 /// Reactions that a `user.erased` tells of; `UserErased::reactions`.
 pub const REACTIONS_LEFT_MAX: usize = 200;
 /// Calls of one shard that the store may have under way. Above it: `overloaded`.
@@ -323,3 +365,7 @@ const _: () = assert!(MESH_DELIVER_MAX < MESH_COMMAND_MAX);
 const _: () = assert!(SHARDS_MAX <= PRESENCE_BUCKETS as usize);
 const _: () = assert!(2 * PRESENCE_ASK_MS < PRESENCE_TTL_S as u64 * 1_000);
 const _: () = assert!(3 * PRESENCE_ASK_MS < PRESENCE_WANTED_MS);
+// Who waits for the issuer hears what it says, and what it does not say.
+const _: () = assert!(OUTBOUND_MS_MAX < IDENTIFY_MS_MAX);
+// A sign-in that waited for keys and for an introspection still has the time of one call.
+const _: () = assert!(2 * IDENTIFY_MS_MAX < 2 * SIGN_IN_MS_MAX);

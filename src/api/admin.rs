@@ -12,8 +12,10 @@ use super::requests::{unauthenticated, wants_json};
 use super::serve::Peer;
 use super::store_client::StoreClient;
 use super::tokens::Failures;
+use super::webhooks::Webhooks;
 use super::{AdminParts, NodeView};
 use crate::chat::port::admin::{AdminAnswer, AdminCall, AuditEntry, PageRead};
+use crate::chat::port::intake::WebhookKept;
 use crate::chat::port::{
     ConnectionSeen, ConnectionsPage, ConnectionsRead, HistoryPage, MessageChange, Op, OpKind,
     Refusal, ServiceAnswer, ServiceAsk, ServiceAsked, StoreAnswer, StoreCall, StoreError,
@@ -24,7 +26,7 @@ use crate::protocol::admin::{
     AdminConnection, AdminConnectionClosed, AdminConnections, AdminConnectionsList, AdminDraining,
     AdminErasure, AdminErasureState, AdminReport, AdminReportAction, AdminReportResolve,
     AdminReportResolved, AdminRequest, AdminRoomMessages, AdminUser, AdminUserDisconnected,
-    ReportKey, SERVICE,
+    AdminWebhook, AdminWebhookReplayed, AdminWebhooks, ReportKey, SERVICE,
 };
 use crate::protocol::ending::SessionsEnd;
 use crate::protocol::http::{self, Bound, Given};
@@ -58,6 +60,7 @@ pub struct Admin {
     failures: Failures,
     node: Arc<dyn NodeView>,
     store: StoreClient,
+    webhooks: Webhooks,
 }
 
 /// Who asks.
@@ -141,8 +144,14 @@ fn request(
 
 impl Admin {
     /// That of this node.
-    pub fn new(parts: AdminParts, node: Arc<dyn NodeView>, store: StoreClient) -> Admin {
+    pub fn new(
+        parts: AdminParts,
+        node: Arc<dyn NodeView>,
+        store: StoreClient,
+        webhooks: Webhooks,
+    ) -> Admin {
         Admin {
+            webhooks,
             failures: Failures::new(parts.failures_per_min),
             parts,
             node,
@@ -263,6 +272,26 @@ impl Admin {
                     AdminAnswer::Audit(audit) => Ok(told(&audit.map_err(refused)?)),
                     _ => Err(confused()),
                 }
+            }
+            AdminRequest::WebhooksList(list) => {
+                let limit = limit_of(list.limit, limits::ADMIN_PAGE)?;
+                let is_open = list.open.unwrap_or(false);
+                let kept = self.webhooks.all_kept(is_open, list.before, limit);
+                Ok(told(&AdminWebhooks {
+                    webhooks: kept.await?.into_iter().map(webhook_seen).collect(),
+                }))
+            }
+            AdminRequest::WebhookReplay(asked) => {
+                is_short(asked.reason.as_ref())?;
+                let id = asked.webhook_id.to_string();
+                let target = format!("{}/{id}", asked.source.name());
+                self.note(caller.entry(act, Some(shortened(&target)), asked.reason.as_ref()))
+                    .await?;
+                let answer = self.webhooks.replay(asked.source, &id).await?;
+                Ok(told(&AdminWebhookReplayed {
+                    status: answer.status,
+                    answer: answer.body,
+                }))
             }
             AdminRequest::Drain(asked) => {
                 is_short(asked.reason.as_ref())?;
@@ -596,6 +625,25 @@ fn page(
         cursor: cursor.map(Text::into_string),
         limit: limit_of(limit, limits::ADMIN_PAGE)?,
     })
+}
+
+fn webhook_seen(kept: WebhookKept) -> AdminWebhook {
+    let WebhookKept {
+        webhook,
+        received_at,
+        answer,
+        replays,
+    } = kept;
+    AdminWebhook {
+        source: webhook.source,
+        webhook_id: webhook.id,
+        signed_at: webhook.signed_at,
+        received_at,
+        body: String::from_utf8_lossy(&webhook.body).into_owned(),
+        status: answer.as_ref().map(|answer| answer.status),
+        answer: answer.map(|answer| answer.body),
+        replays,
+    }
 }
 
 fn is_short(text: Option<&Text>) -> Result<(), Problem> {

@@ -22,6 +22,7 @@ pub mod serve;
 pub mod store_client;
 pub mod tokens;
 pub mod upkeep;
+pub mod webhooks;
 
 use crate::chat::port::{Asked, Identify, ServiceAsked, Store};
 use crate::chat::stats::Stats;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use tokens::Tokens;
 use tokio::sync::Notify;
 use upkeep::UpkeepParts;
+use webhooks::WebhookParts;
 
 /// What the control plane needs of the node.
 #[derive(Clone)]
@@ -54,6 +56,8 @@ pub struct Parts {
     pub admin: Option<AdminParts>,
     /// What goes on beside the requests; `None`: nothing does.
     pub upkeep: Option<UpkeepParts>,
+    /// For other services.
+    pub webhooks: WebhookParts,
 }
 
 /// What the Admin API needs of the node.

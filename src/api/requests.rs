@@ -5,7 +5,7 @@
 
 use super::Parts;
 use super::problem::{Problem, too_large};
-use crate::chat::port::{Answer, Asked, Identify, Identity, IdentityError};
+use crate::chat::port::{Answer, Asked, Decided, Identify, Identity, IdentityError};
 use crate::limits;
 use crate::protocol::http::{self, Bound, Given, Method};
 use crate::protocol::openapi::Me;
@@ -112,9 +112,9 @@ impl Requests {
     ///
     /// # Errors
     /// There is no valid token.
-    pub fn identity(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+    pub async fn identity(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
         let token = bearer(headers)?;
-        match self.identify.identify(token, now()) {
+        match self.verdict(token).await {
             Ok(identity) => Ok(identity),
             Err(IdentityError::Invalid) => {
                 Err(unauthenticated("the token is not accepted", INVALID))
@@ -127,12 +127,34 @@ impl Requests {
         }
     }
 
+    /// What becomes of a token, which may have to wait for whoever issued it.
+    async fn verdict(&self, token: &str) -> Result<Identity, IdentityError> {
+        let (sender, receiver) = oneshot::channel();
+        let verdict = {
+            let mut sender = Some(sender);
+            let mut later = || -> Decided {
+                let sender = sender.take();
+                Box::new(move |verdict| {
+                    if let Some(sender) = sender {
+                        // Nobody waits any more: the request was given up.
+                        let _late = sender.send(verdict);
+                    }
+                })
+            };
+            self.identify.identify(token, now(), &mut later)
+        };
+        match verdict {
+            Some(verdict) => verdict,
+            None => receiver.await.unwrap_or(Err(IdentityError::Unavailable)),
+        }
+    }
+
     /// `GET /v1/users/me`.
     ///
     /// # Errors
     /// There is no valid token, or no JSON is wanted.
-    pub fn me(&self, headers: &HeaderMap) -> Result<Response, Problem> {
-        let identity = self.identity(headers)?;
+    pub async fn me(&self, headers: &HeaderMap) -> Result<Response, Problem> {
+        let identity = self.identity(headers).await?;
         wants_json(headers)?;
         let me = Me {
             user_id: identity.user,
@@ -145,7 +167,7 @@ impl Requests {
     }
 
     async fn answer(&self, bound: &Bound, came: Came) -> Result<Response, Problem> {
-        let identity = self.identity(&came.headers)?;
+        let identity = self.identity(&came.headers).await?;
         wants_json(&came.headers)?;
         let body = body_of(bound, came.body, &came.headers)?;
         let command = command(
@@ -414,7 +436,7 @@ pub(super) fn wants_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-fn now() -> UnixMs {
+pub(super) fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     // A clock before 1970 finds every token not yet valid.
     UnixMs(since.map_or(0, |since| since.as_millis() as u64))

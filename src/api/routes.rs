@@ -8,11 +8,13 @@ use super::problem::{Problem, too_large};
 use super::request_id::{self, RequestId};
 use super::requests::{self, Requests};
 use super::store_client::StoreClient;
+use super::webhooks::Webhooks;
 use super::{NodeView, Origins, Parts, cors, demo};
 use crate::identity::DemoLogin;
-use crate::protocol::{ErrorCode, asyncapi, http, openapi};
+use crate::protocol::{ErrorCode, asyncapi, http, openapi, openapi_webhooks};
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -36,18 +38,21 @@ pub(super) struct Shared {
     openapi: String,
     pub requests: Requests,
     pub admin: Option<Admin>,
+    pub webhooks: Webhooks,
     pub origins: Arc<Origins>,
 }
 
 type App = State<Arc<Shared>>;
+type Body = Result<Bytes, BytesRejection>;
 
 impl Shared {
     pub fn new(parts: Parts) -> Shared {
         let requests = Requests::new(&parts);
         let store = StoreClient::new(parts.store);
+        let webhooks = Webhooks::new(parts.webhooks, store.clone());
         let admin = parts
             .admin
-            .map(|own| Admin::new(own, parts.node.clone(), store.clone()));
+            .map(|own| Admin::new(own, parts.node.clone(), store.clone(), webhooks.clone()));
         Shared {
             readiness: Readiness::new(parts.node.clone(), store.clone()),
             node: parts.node,
@@ -58,6 +63,7 @@ impl Shared {
             openapi: openapi::document_text(),
             requests,
             admin,
+            webhooks,
             origins: parts.origins,
         }
     }
@@ -75,6 +81,12 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
     for file in &FILES {
         let answer = move |headers: HeaderMap| async move { serve(file, &headers) };
         router = router.route(file.path, get(answer));
+    }
+    for (path, source) in openapi_webhooks::WEBHOOKS {
+        let answer = move |State(shared): App, headers: HeaderMap, body: Body| async move {
+            shared.webhooks.receive(*source, &headers, body).await
+        };
+        router = router.route(path, post(answer));
     }
     if shared.demo.is_some() {
         router = router.route("/v1/demo/login", post(demo_login));
@@ -175,7 +187,7 @@ async fn openapi_json(State(shared): App) -> Response {
 }
 
 async fn me(State(shared): App, headers: HeaderMap) -> Result<Response, Problem> {
-    shared.requests.me(&headers)
+    shared.requests.me(&headers).await
 }
 
 async fn demo_login(

@@ -82,11 +82,14 @@ pub struct ControlPlane {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the control plane on a thread of its own. The node need not be up yet.
+/// Work that goes on beside the answers, as long as the control plane runs.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Starts the control plane on a thread of its own, and this work beside it. The node need not be up yet.
 ///
 /// # Errors
 /// No thread, or no descriptors for it.
-pub fn start(parts: Parts) -> io::Result<(ControlPlane, Door)> {
+pub fn start(parts: Parts, work: Vec<Work>) -> io::Result<(ControlPlane, Door)> {
     // As many places as permits: a permit holder always finds room.
     let (handed, connections) = mpsc::channel(CONNECTIONS_MAX);
     let (stop, stopping) = watch::channel(false);
@@ -99,17 +102,24 @@ pub fn start(parts: Parts) -> io::Result<(ControlPlane, Door)> {
         .spawn(move || {
             let store = StoreClient::new(parts.store.clone());
             let upkeep = parts.upkeep.clone().map(|own| (own, store));
+            let rejoin = parts.rejoin.clone();
+            let shared = Arc::new(Shared::new(parts));
             let serving = Serving {
-                rejoin: parts.rejoin.clone(),
-                router: routes(&Arc::new(Shared::new(parts))),
+                rejoin,
+                router: routes(&shared),
             };
-            runtime.block_on(async {
-                let worker = upkeep.map(|(parts, store)| tokio::spawn(upkeep::run(parts, store)));
-                accept(connections, stopping, serving).await;
-                if let Some(worker) = worker {
-                    worker.abort();
-                }
-            });
+            for work in work {
+                runtime.spawn(work);
+            }
+            if let Some((parts, store)) = upkeep {
+                runtime.spawn(upkeep::run(parts, store));
+            }
+            if shared.webhooks.hears_of_accounts() {
+                runtime.spawn(shared.webhooks.clone().tell_profiles());
+            }
+            drop(shared);
+            // What still goes on then ends with the runtime.
+            runtime.block_on(accept(connections, stopping, serving));
         })?;
     let plane = ControlPlane {
         stop,

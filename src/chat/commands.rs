@@ -3,22 +3,20 @@
 //!
 //! Next: a write goes to its room's home ([`super::commits`]), a read to the store.
 
+use super::ConnId;
 use super::blocks::block_of;
 use super::bus::{Context, MeshMessage, PageWanted, Write};
 use super::commits::room_to_create;
 use super::guests;
 use super::load::Load;
 use super::port::{
-    BlocksRead, HistoryPage, HistoryRead, Identity, IdentityError, ListRead, MembersRead,
-    MessageChange, Op, OpKind, Refusal, RoomForUser, SearchRead, SetOwn, StoreAnswer, StoreCall,
-    StoreError,
+    BlocksRead, HistoryPage, HistoryRead, ListRead, MembersRead, MessageChange, Op, OpKind,
+    Refusal, RoomForUser, SearchRead, SetOwn, StoreAnswer, StoreCall, StoreError,
 };
 use super::session::{Read, State};
 use super::sessions::{Call, Sessions, may_begin};
-use super::sign_in::refusal_of;
-use super::{ConnId, Effect};
 use crate::limits;
-use crate::protocol::reply::{self, MembersListed, Refreshed, RoomGot, RoomsListed};
+use crate::protocol::reply::{self, MembersListed, RoomGot, RoomsListed};
 use crate::protocol::request::{
     Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, RoomRoleSet, SendKind,
     TypingIn,
@@ -215,60 +213,6 @@ impl Sessions {
             Some(retry_after_ms),
         );
         self.say_json(conn, &json, ctx);
-    }
-
-    fn refresh(
-        &mut self,
-        conn: ConnId,
-        request: Option<RequestId>,
-        token: String,
-        ctx: &mut Context<'_>,
-    ) -> Result<(), Refused> {
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
-            return Ok(());
-        };
-        if ready.refreshing.is_some() {
-            return Err((ErrorCode::RateLimited, "a token is being verified already"));
-        }
-        ready.refreshing = Some(request);
-        ctx.effects.push(Effect::Verify(conn, token));
-        Ok(())
-    }
-
-    /// The token of an `auth.refresh` was verified.
-    pub(super) fn refreshed(
-        &mut self,
-        conn: ConnId,
-        result: Result<Identity, IdentityError>,
-        ctx: &mut Context<'_>,
-    ) {
-        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
-            return;
-        };
-        let Some(request) = ready.refreshing.take() else {
-            return;
-        };
-        match result {
-            Ok(identity) if identity.user == ready.user => {
-                ready.expires_at = identity.expires_at;
-                self.remind_of_expiry(conn, identity.expires_at, ctx);
-                if let Some(id) = request {
-                    let refreshed = Refreshed {
-                        token_expires_at: identity.expires_at,
-                    };
-                    self.say_json(conn, &reply::ack(id, &refreshed), ctx);
-                }
-            }
-            // The old token goes on until its end.
-            Ok(_) => {
-                let message = "the token names another user";
-                self.refuse(conn, request, ErrorCode::Forbidden, message, ctx);
-            }
-            Err(error) => {
-                let (code, _) = refusal_of(error);
-                self.refuse(conn, request, code, "the token is not accepted", ctx);
-            }
-        }
     }
 
     /// Sends a write to its room's home.

@@ -43,6 +43,8 @@ fn identity(user: UserId, name: &str) -> Identity {
         expires_at: UnixMs(u64::MAX),
         name: Some(name.to_owned()),
         picture: None,
+        issued_at: None,
+        sid: None,
     }
 }
 

@@ -9,13 +9,16 @@
 use super::bus::Context;
 use super::commands::Refused;
 use super::map::{Map, Seeded};
-use super::port::{Answer, Ask, AskId, Identity, SignIn, StoreAnswer, StoreCall, StoreError};
+use super::port::{
+    Answer, Ask, AskId, Identity, SignIn, SignedIn, StoreAnswer, StoreCall, StoreError,
+};
 use super::rate::{Left, Limits};
 use super::session::Read;
 use super::sessions::{Call, Sessions};
 use super::sign_in::ERASED;
-use super::{ConnId, Effect};
+use super::{ConnId, Effect, service};
 use crate::limits;
+use crate::protocol::ending::{Began, sid_hash};
 use crate::protocol::request::{self, Command, Request};
 use crate::protocol::{ErrorCode, RequestId, UserId, reply};
 use slab::Slab;
@@ -59,11 +62,16 @@ pub struct Guests {
 /// Users of whom the store knows what their tokens say: the newest, and those before them.
 #[derive(Debug)]
 struct Known {
-    newer: Map<UserId, u64>,
-    older: Map<UserId, u64>,
-    /// When the newest were begun with, ms.
-    since_ms: u64,
+    newer: Map<UserId, Knew>,
+    older: Map<UserId, Knew>,
     hasher: Seeded,
+}
+
+/// What was known of a user, and when, ms: what ended their session since may not have been told.
+#[derive(Clone, Copy, Debug)]
+struct Knew {
+    hash: u64,
+    at_ms: u64,
 }
 
 impl Known {
@@ -71,33 +79,25 @@ impl Known {
         let mut hasher = self.hasher.build_hasher();
         identity.name.hash(&mut hasher);
         identity.picture.hash(&mut hasher);
+        identity.sid.hash(&mut hasher);
+        identity.issued_at.hash(&mut hasher);
         hasher.finish()
     }
 
-    fn has(&self, identity: &Identity) -> bool {
+    fn has(&self, identity: &Identity, now_ms: u64) -> bool {
         let hash = self.hash(identity);
-        let found = |map: &Map<UserId, u64>| map.get(&identity.user) == Some(&hash);
-        found(&self.newer) || found(&self.older)
+        let knew = self.newer.get(&identity.user);
+        let knew = knew.or_else(|| self.older.get(&identity.user));
+        let fresh = |knew: &&Knew| now_ms < knew.at_ms + limits::ASKERS_KNOWN_MS;
+        knew.filter(fresh).is_some_and(|knew| knew.hash == hash)
     }
 
-    fn insert(&mut self, identity: &Identity) {
+    fn insert(&mut self, identity: &Identity, at_ms: u64) {
         if self.newer.len() >= limits::ASKERS_KNOWN_MAX / 2 {
-            self.turn();
+            self.older = std::mem::replace(&mut self.newer, Map::with_hasher(self.hasher.clone()));
         }
-        self.newer.insert(identity.user, self.hash(identity));
-    }
-
-    /// The newest are the older ones from now on.
-    fn turn(&mut self) {
-        self.older = std::mem::replace(&mut self.newer, Map::with_hasher(self.hasher.clone()));
-    }
-
-    /// Forgets in time who is not asked for again: an account may be gone, and nobody says so here.
-    fn tick(&mut self, now_ms: u64) {
-        if now_ms >= self.since_ms + limits::ASKERS_KNOWN_MS_MAX / 2 {
-            self.since_ms = now_ms;
-            self.turn();
-        }
+        let hash = self.hash(identity);
+        self.newer.insert(identity.user, Knew { hash, at_ms });
     }
 }
 
@@ -111,7 +111,6 @@ impl Guests {
             known: Known {
                 newer: Map::with_hasher(hasher.clone()),
                 older: Map::with_hasher(hasher.clone()),
-                since_ms: 0,
                 hasher,
             },
             signing_in: VecDeque::new(),
@@ -119,8 +118,8 @@ impl Guests {
         }
     }
 
-    /// Whether the account of this user is there is asked for again.
-    pub fn forget(&mut self, user: UserId) {
+    /// Something ends sessions of this user: the next request looks whether its own has ended.
+    pub(super) fn forget(&mut self, user: UserId) {
         self.known.newer.remove(&user);
         self.known.older.remove(&user);
     }
@@ -200,7 +199,7 @@ impl Sessions {
             false => Ok(command),
         });
         match command {
-            Ok(command) if !self.guests.known.has(&identity) => {
+            Ok(command) if !self.guests.known.has(&identity, ctx.now_ms()) => {
                 self.guests.table[place].held = Some((identity, command));
                 self.guests.signing_in.push_back(conn);
                 self.sign_guests_in(ctx);
@@ -282,7 +281,7 @@ impl Sessions {
                 let Some((identity, command)) = guest.held.take() else {
                     continue;
                 };
-                if guests.known.has(&identity) {
+                if guests.known.has(&identity, ctx.now_ms()) {
                     known.push((conn, identity.user, command));
                     continue;
                 }
@@ -314,37 +313,47 @@ impl Sessions {
     pub(super) fn guests_signed_in(
         &mut self,
         conns: Vec<ConnId>,
-        asked: &[UserId],
+        users: &[UserId],
         result: Result<StoreAnswer, StoreError>,
         ctx: &mut Context<'_>,
     ) {
         self.guests.sign_ins_under_way -= 1;
-        let mut erased: Vec<UserId> = Vec::new();
-        let refusal: Option<Refused> = match result {
-            Ok(StoreAnswer::SignIn(signed_in)) => {
-                let asked = asked.iter().zip(signed_in);
-                erased.extend(asked.filter_map(|(user, found)| found.is_none().then_some(*user)));
-                None
+        let (signed_in, refusal): (Vec<Option<SignedIn>>, Option<Refused>) = match result {
+            Ok(StoreAnswer::SignIn(signed_in)) => (signed_in, None),
+            Err(StoreError::Overloaded) => (
+                Vec::new(),
+                Some((ErrorCode::Overloaded, "the store is busy")),
+            ),
+            Ok(_) | Err(StoreError::Unavailable(_)) => (
+                Vec::new(),
+                Some((ErrorCode::Unavailable, "the store does not answer")),
+            ),
+        };
+        let refused = |identity: &Identity| -> Option<Refused> {
+            if refusal.is_some() {
+                return refusal;
             }
-            Ok(_) => None,
-            Err(StoreError::Overloaded) => Some((ErrorCode::Overloaded, "the store is busy")),
-            Err(StoreError::Unavailable(_)) => {
-                Some((ErrorCode::Unavailable, "the store does not answer"))
-            }
+            let place = users.iter().position(|user| *user == identity.user)?;
+            let Some(signed_in) = signed_in.get(place)? else {
+                return Some((ErrorCode::Unauthenticated, ERASED));
+            };
+            let began = Began {
+                version: signed_in.version,
+                sid: identity.sid.as_deref().map(sid_hash),
+                issued_at: identity.issued_at,
+            };
+            let end = signed_in.ends.iter().find(|end| end.ends(&began))?;
+            Some((service::code_of(end.code), service::ENDED))
         };
         for conn in conns {
             let held = find(&mut self.guests.table, conn).and_then(|guest| guest.held.take());
             let Some((identity, command)) = held else {
                 continue;
             };
-            if erased.contains(&identity.user) {
-                self.refuse(conn, Some(REQUEST), ErrorCode::Unauthenticated, ERASED, ctx);
-                continue;
-            }
-            match refusal {
+            match refused(&identity) {
                 Some((code, message)) => self.refuse(conn, Some(REQUEST), code, message, ctx),
                 None => {
-                    self.guests.known.insert(&identity);
+                    self.guests.known.insert(&identity, ctx.now_ms());
                     self.guest_request(conn, identity.user, Ok(command), ctx);
                 }
             }
@@ -386,7 +395,6 @@ impl Sessions {
     /// Time has passed: who waited too long is told so.
     pub(super) fn tick_guests(&mut self, ctx: &mut Context<'_>) {
         let now_ms = ctx.now_ms();
-        self.guests.known.tick(now_ms);
         let late = |guest: &Guest| guest.since_ms + limits::ASK_MS_MAX <= now_ms;
         self.refuse_guests(late, "no answer in time; retry with the same id", ctx);
         self.sign_guests_in(ctx);

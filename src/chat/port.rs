@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod asks;
+pub mod intake;
 
 pub use asks::*;
 
@@ -20,6 +21,7 @@ use crate::protocol::view::{
 };
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use admin::{AdminAnswer, AdminCall, AuditEntry};
+use intake::{IntakeAnswer, IntakeCall};
 
 /// What a shard asks of the store. A few kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
@@ -74,6 +76,8 @@ pub enum StoreCall {
     Upkeep(Upkeep),
     /// Of those who run the service.
     Admin(Box<AdminCall>),
+    /// Of other services.
+    Intake(Box<IntakeCall>),
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
     /// has released): if the store's epoch is still this one, it becomes a new random one. The
     /// reply's `epoch` says what it is now, also when another asked first.
@@ -126,6 +130,8 @@ pub enum StoreAnswer {
     Upkeep(UpkeepDone),
     /// Of the same kind as the call.
     Admin(Box<AdminAnswer>),
+    /// Of the same kind as the call.
+    Intake(Box<IntakeAnswer>),
     /// The epoch is another one than the one given.
     RenewEpoch,
 }
@@ -369,7 +375,7 @@ pub struct SignedIn {
     pub version: u64,
     /// Rises with every change of the user's own blocks.
     pub block_version: u64,
-    /// What ended sessions of the user that began before.
+    /// What ends sessions of the user: those that began before, and maybe this one.
     pub ends: Vec<SessionsEnd>,
     /// Every room of the user, up to [`crate::limits::ROOMS_PER_USER_MAX`]: the described ones
     /// first (those of `resume` that the user is a member of, then by activity), then the rest by
@@ -685,6 +691,10 @@ pub struct Identity {
     pub name: Option<String>,
     /// `picture`.
     pub picture: Option<String>,
+    /// `iat`.
+    pub issued_at: Option<UnixMs>,
+    /// `sid`: the session at the issuer.
+    pub sid: Option<String>,
 }
 
 /// Why a token is refused.
@@ -766,11 +776,18 @@ pub trait RelaySink: Send + Sync {
     fn news(&self, news: RelayNews);
 }
 
+/// Where a verdict on a token goes that had to wait. Called exactly once, from any thread; must not block.
+pub type Decided = Box<dyn FnOnce(Result<Identity, IdentityError>) + Send>;
+
 /// Who a token names. May be asked from any thread; must not block.
 pub trait Identify: Send + Sync {
-    /// Checks a token at this time.
-    ///
-    /// # Errors
-    /// [`IdentityError`], which says how the connection is closed.
-    fn identify(&self, token: &str, now: UnixMs) -> Result<Identity, IdentityError>;
+    /// Checks a token at this time: whom it names, or how the connection is closed. `None`: something has to
+    /// be fetched first. Then `later` was asked, once, for where the verdict goes, which is within
+    /// [`crate::limits::IDENTIFY_MS_MAX`], or twice that where two things have to be fetched.
+    fn identify(
+        &self,
+        token: &str,
+        now: UnixMs,
+        later: &mut dyn FnMut() -> Decided,
+    ) -> Option<Result<Identity, IdentityError>>;
 }

@@ -14,10 +14,10 @@ use super::session::{Ready, Session, State};
 use super::sessions::Sessions;
 use super::{ConnId, Effect, Peers};
 use crate::limits;
-use crate::protocol::ending::SessionsEnd;
+use crate::protocol::ending::{Began, SessionsEnd};
 use crate::protocol::relay::RelayMessage;
 use crate::protocol::request::ClientInfo;
-use crate::protocol::{CloseCode, UnixMs};
+use crate::protocol::{CloseCode, ErrorCode, UnixMs};
 
 /// What a client calls itself, in short.
 pub(super) fn client_name(info: &ClientInfo) -> Box<str> {
@@ -63,6 +63,10 @@ impl Sessions {
                 if ctx.config.peers == Peers::Relay {
                     home_relay::tell(limits::USERS_BUCKET, &RelayMessage::Ended(end), ctx);
                 }
+                ServiceAnswer::Told
+            }
+            ServiceAsk::Profiles(profiles) => {
+                self.profiles_told(&profiles, ctx);
                 ServiceAnswer::Told
             }
             ServiceAsk::Write(op) => return self.write_for_service(id, op, ctx),
@@ -139,19 +143,20 @@ impl Sessions {
                     joining.ends.push(end);
                     continue;
                 }
-                Some(State::Joining(joining)) => joining.version,
+                Some(State::Joining(joining)) => joining.began(),
                 Some(State::Ready(ready)) => ready.began,
                 Some(State::Fresh { .. } | State::Closing) | None => continue,
             };
-            self.close_if_ended(conn, began, &[end], ctx);
+            self.close_if_ended(conn, &began, &[end], ctx);
         }
+        self.guests.forget(end.user);
     }
 
-    /// Closes a connection that began with this version if one of these ends it; whether it did.
+    /// Closes a connection that began so if one of these ends it; whether it did.
     pub(super) fn close_if_ended(
         &mut self,
         conn: ConnId,
-        began: u64,
+        began: &Began,
         ends: &[SessionsEnd],
         ctx: &mut Context<'_>,
     ) -> bool {
@@ -159,8 +164,24 @@ impl Sessions {
             return false;
         };
         ctx.stats.closed_ended += 1;
+        if let Some(State::Joining(joining)) = self.get(conn).map(|session| &session.state) {
+            let request = joining.request;
+            self.refuse(conn, request, code_of(end.code), ENDED, ctx);
+        }
         self.close(conn, end.code, ctx);
         true
+    }
+}
+
+/// What a request of a session that has ended is told.
+pub(super) const ENDED: &str = "this session has ended";
+
+/// How a request is refused where a connection would be closed so.
+pub(super) fn code_of(close: CloseCode) -> ErrorCode {
+    match close {
+        CloseCode::Unauthenticated | CloseCode::TokenExpired => ErrorCode::Unauthenticated,
+        CloseCode::Forbidden | CloseCode::UserDeleted => ErrorCode::Forbidden,
+        _ => ErrorCode::Unavailable,
     }
 }
 

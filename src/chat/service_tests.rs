@@ -7,7 +7,7 @@ use super::port::{
 use super::{ConnId, CoreConfig, Effect, Input, Now, Peers, ShardCore, ShardIx, TICK_MS};
 use crate::chat::port::RelayNews;
 use crate::limits;
-use crate::protocol::ending::SessionsEnd;
+use crate::protocol::ending::{EndsWhich, SessionsEnd};
 use crate::protocol::relay::{self, RelayMessage};
 use crate::protocol::{CloseCode, Epoch, UnixMs, UserId};
 use std::collections::BTreeMap;
@@ -47,6 +47,7 @@ fn end(n: u128, version: u64, code: CloseCode) -> SessionsEnd {
         user: user(n),
         version,
         code,
+        which: EndsWhich::BeganBefore,
     }
 }
 
@@ -85,6 +86,8 @@ impl Node {
                         expires_at: UnixMs(u64::MAX),
                         name: None,
                         picture: None,
+                        issued_at: None,
+                        sid: None,
                     };
                     self.step(shard, Input::Verified(conn, Ok(identity)));
                 }

@@ -9,13 +9,14 @@ use super::port::{OwnChange, RoomForSignIn, RoomForUser};
 use super::rate::Budget;
 use super::watches::Watching;
 use crate::protocol::block::UserBlocks;
-use crate::protocol::ending::SessionsEnd;
+use crate::protocol::ending::{Began, SessionsEnd};
 use crate::protocol::presence::PresenceChoice;
 use crate::protocol::request::{HistoryGet, RoomGet, RoomMembersList, RoomsList};
 use crate::protocol::search::Search;
 use crate::protocol::view::Watermark;
 use crate::protocol::{CloseCode, RequestId, RoomId, Seq, UnixMs, UserId};
 use std::collections::{BTreeMap, VecDeque};
+use uuid::Uuid;
 
 /// One connection.
 #[derive(Debug)]
@@ -85,6 +86,10 @@ pub struct Joining {
     pub version: u64,
     /// How often the user had changed their blocks by then.
     pub block_version: u64,
+    /// `sid` of the token, by its hash.
+    pub sid: Option<Uuid>,
+    /// `iat` of the token.
+    pub issued_at: Option<UnixMs>,
     /// What ended sessions of the user while the rooms were being loaded.
     pub ends: Vec<SessionsEnd>,
     /// The user's rooms, the described ones first.
@@ -99,6 +104,17 @@ pub struct Joining {
     pub receipts: Vec<(RoomId, Watermark)>,
 }
 
+impl Joining {
+    /// What is to be known of it to say whether it ends, once its user's rooms are loaded.
+    pub fn began(&self) -> Began {
+        Began {
+            version: self.version,
+            sid: self.sid,
+            issued_at: self.issued_at,
+        }
+    }
+}
+
 /// A connection that is ready.
 #[derive(Debug)]
 pub struct Ready {
@@ -110,8 +126,8 @@ pub struct Ready {
     pub random: u32,
     /// What the client calls itself.
     pub client: Option<Box<str>>,
-    /// The user's version at the sign-in.
-    pub began: u64,
+    /// The user's version at the sign-in, and what its token says of its session.
+    pub began: Began,
     /// The user's version that `rooms` is as of; 0 when a change may have been missed, so that
     /// the next comparison with the store reads them again.
     pub version: u64,
@@ -184,6 +200,11 @@ impl Session {
             budget: Budget::default(),
             shared: false,
         }
+    }
+
+    /// Whether it receives events.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready(_))
     }
 
     /// Whose it is, once that is known.

@@ -18,6 +18,7 @@ use super::session::{Joining, Ready, Replay, State};
 use super::sessions::{Call, Sessions};
 use super::{ConnId, Effect};
 use crate::limits;
+use crate::protocol::ending::sid_hash;
 use crate::protocol::presence::PresenceChoice;
 use crate::protocol::reply::{self, Limits, NotRecovered, ReadyRoom};
 use crate::protocol::request::Auth;
@@ -66,6 +67,8 @@ impl Sessions {
             early: Vec::new(),
             version: 0,
             block_version: 0,
+            sid: None,
+            issued_at: None,
             ends: Vec::new(),
             rooms: Vec::new(),
             asked: 0,
@@ -112,6 +115,8 @@ impl Sessions {
                 joining.expires_at = identity.expires_at;
                 joining.name = identity.name;
                 joining.picture = identity.picture;
+                joining.sid = identity.sid.as_deref().map(sid_hash);
+                joining.issued_at = identity.issued_at;
                 self.users.entry(identity.user).or_default().push(conn);
                 let home = ctx.home_of_user(identity.user);
                 ctx.tell(home, MeshMessage::Came(identity.user, conn));
@@ -182,8 +187,10 @@ impl Sessions {
                     joining.version = signed_in.version;
                     joining.block_version = signed_in.block_version;
                     joining.rooms = signed_in.rooms;
-                    let ends = std::mem::take(&mut joining.ends);
-                    if !self.close_if_ended(conn, signed_in.version, &ends, ctx) {
+                    let mut ends = signed_in.ends;
+                    ends.append(&mut joining.ends);
+                    let began = joining.began();
+                    if !self.close_if_ended(conn, &began, &ends, ctx) {
                         self.subscribe_more(conn, ctx);
                     }
                 }
@@ -359,6 +366,7 @@ impl Sessions {
             return;
         };
         let Some(user) = joining.user else { return };
+        let began = joining.began();
         let mut answer = Standing::new(&joining, ctx.config.epoch.to_string(), ctx.now.unix);
         let mut places = Vec::with_capacity(joining.rooms.len());
         for room in &joining.rooms {
@@ -402,7 +410,7 @@ impl Sessions {
                 expires_at: joining.expires_at,
                 random,
                 client: joining.client,
-                began: joining.version,
+                began,
                 version: joining.version,
                 block_version: joining.block_version,
                 rooms: places,

@@ -525,6 +525,8 @@ mod tests {
                             expires_at: UnixMs(u64::MAX),
                             name: None,
                             picture: None,
+                            issued_at: None,
+                            sid: None,
                         };
                         self.step(Input::Verified(conn, Ok(identity)));
                     }

@@ -10,6 +10,7 @@ use super::request::{self, Refused};
 use super::text::Text;
 use super::time::UnixMs;
 use super::view::{Role, RoomKind};
+use super::webhook::WebhookSource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -104,8 +105,76 @@ admin_requests! {
         => ReportResolve(AdminReportResolve) answer AdminReportResolved,
     /// What was done with service tokens, the newest first.
     Get "/v1/admin/audit" "admin.audit.list" => AuditList(AdminAuditList) answer AdminAudit,
+    /// Webhooks that came, the newest first: what was sent is kept for 30 days after it was answered.
+    Get "/v1/admin/webhooks" "admin.webhooks.list" => WebhooksList(AdminWebhooksList) answer AdminWebhooks,
+    /// Does again what a webhook says, which changes nothing that stands already. Its new answer is kept.
+    Post "/v1/admin/webhooks/{source}/{webhook_id}/replay" "admin.webhooks.replay"
+        => WebhookReplay(AdminWebhookReplay) answer AdminWebhookReplayed,
     /// Stops the node that answers, as SIGTERM does: it takes nobody new, asks everybody to leave, and ends.
     Post "/v1/admin/drain" "admin.drain" => Drain(AdminDrain) answer AdminDraining,
+}
+
+/// A page of webhooks.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct AdminWebhooksList {
+    /// Only those for which nothing was done yet.
+    #[serde(default)]
+    pub open: Option<bool>,
+    /// Received before then.
+    #[serde(default)]
+    pub before: Option<UnixMs>,
+    /// At most so many, up to [`crate::limits::ADMIN_PAGE_MAX`].
+    #[serde(default)]
+    pub limit: Option<u32>,
+}
+
+/// A webhook that is to be done again.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct AdminWebhookReplay {
+    /// Who sent it.
+    pub source: WebhookSource,
+    /// Its `webhook-id`.
+    pub webhook_id: Text,
+    /// Why, for the audit trail. At most [`crate::limits::ADMIN_NOTE_CHARS_MAX`] characters.
+    #[serde(default)]
+    pub reason: Option<Text>,
+}
+
+/// A page of webhooks.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct AdminWebhooks {
+    /// The newest first.
+    pub webhooks: Vec<AdminWebhook>,
+}
+
+/// A webhook that came.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct AdminWebhook {
+    /// Who sent it.
+    pub source: WebhookSource,
+    /// Its `webhook-id`.
+    pub webhook_id: String,
+    /// Its `webhook-timestamp`.
+    pub signed_at: UnixMs,
+    /// When it came.
+    pub received_at: UnixMs,
+    /// The body, as text.
+    pub body: String,
+    /// What it was answered; null: nothing was done for it yet.
+    pub status: Option<u16>,
+    /// The body of the answer.
+    pub answer: Option<String>,
+    /// How often it was done again.
+    pub replays: u32,
+}
+
+/// What came of a webhook that was done again.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct AdminWebhookReplayed {
+    /// The status that its sender would be answered.
+    pub status: u16,
+    /// The body of that answer.
+    pub answer: String,
 }
 
 /// A page of users, or of rooms.

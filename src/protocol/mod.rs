@@ -14,6 +14,7 @@ pub mod ids;
 pub mod network;
 pub mod openapi;
 mod openapi_admin;
+pub mod openapi_webhooks;
 pub mod presence;
 pub mod relay;
 pub mod reply;
@@ -22,6 +23,7 @@ pub mod search;
 pub mod text;
 pub mod time;
 pub mod view;
+pub mod webhook;
 pub mod websocket;
 
 pub use error::{CloseCode, ErrorCode};

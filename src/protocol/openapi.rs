@@ -10,9 +10,9 @@ use super::http::{
     self, BODY_BYTES_MAX, ENDPOINTS, Endpoint, Fields, KEY_BYTES_MAX, field_of_path, path_names,
 };
 use super::ids::{JSON_INTEGER_MAX, UserId};
-use super::openapi_admin;
 use super::request::Command;
 use super::time::UnixMs;
+use super::{openapi_admin, openapi_webhooks};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -75,6 +75,7 @@ pub fn document() -> Value {
         path[endpoint.method.name().to_lowercase()] = operation;
     }
     openapi_admin::add(&mut paths, &fields, &mut answers);
+    openapi_webhooks::add(&mut paths, &mut answers);
     let me = answers.subschema_for::<Me>().to_value();
     paths.insert(ME_PATH.to_owned(), json!({"get": me_operation(&me)}));
     answers.subschema_for::<Problem>();
@@ -103,6 +104,7 @@ pub fn document() -> Value {
             {"name": "messages", "description": "What is said in a room."},
             {"name": "users", "description": "The user's own account."},
             {"name": "admin", "description": "For those who run the service, with a service token."},
+            {"name": "webhooks", "description": "What other services tell, signed."},
         ],
         "paths": paths,
         "components": {
@@ -112,6 +114,7 @@ pub fn document() -> Value {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 (openapi_admin::SCHEME): openapi_admin::scheme(),
+                (openapi_webhooks::SCHEME): openapi_webhooks::scheme(),
             },
         },
         "x-error-codes": ErrorCode::ALL

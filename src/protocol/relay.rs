@@ -10,10 +10,11 @@
 //! delivered seq (8 each), whether what the room is to the user changed (1). Presence is of no room (zeros). `Presence`: how
 //! long it holds, s (2), then for each: user (16), state (1: 0 offline, 1 away, 2 online), last seen, ms (8:
 //! 0 unknown). `PresenceAsked`: users (16 each). `Block`, of no room: who (16), whom (16), 1 if blocked (1), 1 if
-//! severed (1), version (8). `Ended`, of no room: who (16), version (8), close code (2).
+//! severed (1), version (8). `Ended`, of no room: who (16), version (8), close code (2), which (1: 0 began before
+//! the version, 1 of a session, 2 issued until), then for 1 its name's hash (16), for 2 the time, ms (8).
 
 use super::block::BlockChange;
-use super::ending::SessionsEnd;
+use super::ending::{EndsWhich, SessionsEnd};
 use super::error::CloseCode;
 use super::event::{EncodedEvent, Membership};
 use super::ids::{Epoch, RoomId, Seq, UserId};
@@ -156,6 +157,17 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
             bytes.extend_from_slice(end.user.0.as_bytes());
             bytes.extend_from_slice(&end.version.to_le_bytes());
             bytes.extend_from_slice(&(end.code as u16).to_le_bytes());
+            match end.which {
+                EndsWhich::BeganBefore => bytes.push(0),
+                EndsWhich::OfSession(sid) => {
+                    bytes.push(1);
+                    bytes.extend_from_slice(sid.as_bytes());
+                }
+                EndsWhich::IssuedUntil(until) => {
+                    bytes.push(2);
+                    bytes.extend_from_slice(&until.0.to_le_bytes());
+                }
+            }
         }
         RelayMessage::Added(_, users)
         | RelayMessage::Typing(_, users)
@@ -251,6 +263,12 @@ pub fn decode(bytes: &[u8]) -> Option<Relayed> {
             user: user(&mut rest)?,
             version: u64::from_le_bytes(take(&mut rest)?),
             code: CloseCode::from_number(u16::from_le_bytes(take(&mut rest)?))?,
+            which: match take::<1>(&mut rest)? {
+                [0] => EndsWhich::BeganBefore,
+                [1] => EndsWhich::OfSession(Uuid::from_bytes(take(&mut rest)?)),
+                [2] => EndsWhich::IssuedUntil(UnixMs(u64::from_le_bytes(take(&mut rest)?))),
+                _ => return None,
+            },
         }),
         _ => return None,
     };
@@ -347,6 +365,19 @@ mod tests {
                 user,
                 version: 1 << 40,
                 code: CloseCode::UserDeleted,
+                which: EndsWhich::BeganBefore,
+            }),
+            RelayMessage::Ended(SessionsEnd {
+                user,
+                version: SessionsEnd::FOR_GOOD,
+                code: CloseCode::Unauthenticated,
+                which: EndsWhich::OfSession(Uuid::from_u128(11)),
+            }),
+            RelayMessage::Ended(SessionsEnd {
+                user,
+                version: 4,
+                code: CloseCode::Unauthenticated,
+                which: EndsWhich::IssuedUntil(UnixMs(1_700_000_000_123)),
             }),
         ]
     }

@@ -7,10 +7,10 @@
 use super::asks::{AskQueue, ServiceQueue, Waiting};
 use super::bell::Bell;
 use crate::chat::port::{
-    Identify, Relay, RelayNews, RelaySink, ReplySink, ServiceAnswer, Store, StoreCall, StoreError,
-    StoreReply, Ticket,
+    Decided, Identify, Identity, IdentityError, Relay, RelayNews, RelaySink, ReplySink,
+    ServiceAnswer, Store, StoreCall, StoreError, StoreReply, Ticket,
 };
-use crate::chat::{Effect, Input};
+use crate::chat::{ConnId, Effect, Input};
 use crate::edge::{Chat, Edge};
 use crate::limits;
 use crossbeam_queue::{ArrayQueue, SegQueue};
@@ -92,14 +92,34 @@ pub struct Relayed {
     pub news: Arc<News>,
 }
 
+/// Verdicts that one turn takes.
+const VERDICTS_PER_TURN: usize = 1024;
 /// News of the relay that one turn takes.
 const NEWS_PER_TURN: usize = 1024;
+
+/// Where verdicts on tokens go that had to wait: at most one for each connection.
+#[derive(Debug)]
+struct Verdicts {
+    queue: SegQueue<(ConnId, Result<Identity, IdentityError>)>,
+    bell: Arc<Bell>,
+}
+
+impl Verdicts {
+    fn place(self: &Arc<Verdicts>, conn: ConnId) -> Decided {
+        let verdicts = self.clone();
+        Box::new(move |verdict| {
+            verdicts.queue.push((conn, verdict));
+            verdicts.bell.ring();
+        })
+    }
+}
 
 /// What the shard asks for outside itself.
 pub struct Performer {
     store: Arc<dyn Store>,
     relayed: Option<Relayed>,
     identify: Arc<dyn Identify>,
+    verdicts: Arc<Verdicts>,
     replies: Arc<Replies>,
     sink: Arc<dyn ReplySink>,
     calls: usize,
@@ -120,6 +140,10 @@ impl Performer {
         identify: Arc<dyn Identify>,
         bell: Arc<Bell>,
     ) -> Performer {
+        let verdicts = Arc::new(Verdicts {
+            queue: SegQueue::new(),
+            bell: bell.clone(),
+        });
         let replies = Arc::new(Replies {
             queue: ArrayQueue::new(limits::STORE_CALLS_MAX),
             bell,
@@ -129,6 +153,7 @@ impl Performer {
             store,
             relayed,
             identify,
+            verdicts,
             replies,
             sink,
             calls: 0,
@@ -136,10 +161,21 @@ impl Performer {
         }
     }
 
-    /// Whether an answer or news wait to be taken.
+    /// Whether an answer, a verdict or news wait to be taken.
     pub fn has_replies(&self) -> bool {
         let news = self.relayed.as_ref().is_some_and(|it| !it.news.is_empty());
-        news || !self.replies.queue.is_empty()
+        news || !self.replies.queue.is_empty() || !self.verdicts.queue.is_empty()
+    }
+
+    /// Gives the core the verdicts on tokens that had to wait; returns how many there were.
+    pub fn take_verdicts(&mut self, chat: &mut Chat, edge: &mut Edge) -> usize {
+        for taken in 0..VERDICTS_PER_TURN {
+            let Some((conn, verdict)) = self.verdicts.queue.pop() else {
+                return taken;
+            };
+            verified(chat, edge, conn, verdict);
+        }
+        VERDICTS_PER_TURN
     }
 
     /// Gives the core the news of the relay; returns how many there were.
@@ -189,11 +225,11 @@ impl Performer {
             for effect in effects.drain(..) {
                 match effect {
                     Effect::Verify(conn, token) => {
-                        let identity = self.identify.identify(&token, chat.now.unix);
-                        if identity.is_ok() {
-                            edge.authenticated(conn);
+                        let mut later = || self.verdicts.place(conn);
+                        let verdict = self.identify.identify(&token, chat.now.unix, &mut later);
+                        if let Some(verdict) = verdict {
+                            verified(chat, edge, conn, verdict);
                         }
-                        chat.tell(Input::Verified(conn, identity));
                     }
                     Effect::Store(ticket, call) => self.call(chat, edge, ticket, call),
                     Effect::Relay(call) => {
@@ -235,4 +271,17 @@ impl Performer {
         self.calls += 1;
         self.store.submit(ticket, call, &self.sink);
     }
+}
+
+/// Tells the core, and whoever counts connections that have not signed in.
+fn verified(
+    chat: &mut Chat,
+    edge: &mut Edge,
+    conn: ConnId,
+    verdict: Result<Identity, IdentityError>,
+) {
+    if verdict.is_ok() {
+        edge.authenticated(conn);
+    }
+    chat.tell(Input::Verified(conn, verdict));
 }

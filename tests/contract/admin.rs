@@ -5,10 +5,19 @@ use caffis_chat::chat::port::admin::*;
 use caffis_chat::chat::port::*;
 use caffis_chat::limits;
 use caffis_chat::protocol::admin::*;
+use caffis_chat::protocol::ending::Began;
 use caffis_chat::protocol::event::RoomEventBody;
 use caffis_chat::protocol::view::{Role, RoomKind};
 use caffis_chat::protocol::{CloseCode, ErrorCode, RoomId, Seq, UnixMs};
 use uuid::Uuid;
+
+/// A session that began with this version.
+fn began(version: u64) -> Began {
+    Began {
+        version,
+        ..Began::default()
+    }
+}
 
 impl Backend {
     fn admin(&self, call: AdminCall) -> AdminAnswer {
@@ -135,8 +144,8 @@ fn sessions_end_by_a_version_that_later_ones_have() {
         };
         assert_eq!((end.user, end.version), (user(1), version));
         assert_eq!(end.code, CloseCode::Draining);
-        assert!(end.ends(before.version), "who came before");
-        assert!(!end.ends(after.version), "who came after");
+        assert!(end.ends(&began(before.version)), "who came before");
+        assert!(!end.ends(&began(after.version)), "who came after");
         // The next one says how, for all that came before it.
         let next = backend.end_sessions(1, CloseCode::UserDeleted, entry(2, "end"));
         let next = next.expect("a user");
@@ -145,7 +154,7 @@ fn sessions_end_by_a_version_that_later_ones_have() {
         let ends = backend.sign_in(1).ends;
         assert_eq!(ends.len(), 1);
         assert_eq!(ends[0].code, CloseCode::UserDeleted);
-        assert!(ends[0].ends(version) && !ends[0].ends(next));
+        assert!(ends[0].ends(&began(version)) && !ends[0].ends(&began(next)));
     }
 }
 

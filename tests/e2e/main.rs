@@ -9,6 +9,8 @@
 
 #![cfg(all(feature = "server", not(feature = "echo")))]
 
+#[path = "../support/keyring.rs"]
+mod keyring;
 #[path = "../support/line.rs"]
 mod line;
 #[path = "../support/openapi.rs"]
@@ -34,6 +36,7 @@ mod drain;
 mod erase;
 mod history;
 mod http;
+mod identity;
 mod members;
 mod messages;
 mod presence;
@@ -49,3 +52,4 @@ mod store_full;
 mod traffic;
 mod typing;
 mod upgrade;
+mod webhooks;

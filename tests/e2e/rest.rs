@@ -390,6 +390,13 @@ fn every_operation_of_the_document_is_answered() {
     what_is_one_s_own(&server);
     admin::everything();
     for (method, path) in openapi::operations() {
+        // Of others than users, who have tests of their own.
+        if ["/v1/admin/webhooks", "/v1/webhooks/"]
+            .iter()
+            .any(|own| path.starts_with(own))
+        {
+            continue;
+        }
         let seen = openapi::seen(&method, &path);
         assert!(
             seen.iter().any(|status| (200..300).contains(status)),

@@ -1,6 +1,7 @@
 //! What other threads ask of a shard: the requests of clients without a socket, and what the service itself
 //! wants of it.
 
+use super::intake::ProfileTold;
 use super::{Identity, Op};
 use crate::chat::ConnId;
 use crate::chat::rate::Left;
@@ -8,6 +9,7 @@ use crate::protocol::ending::SessionsEnd;
 use crate::protocol::request::{Command, Refused};
 use crate::protocol::{CloseCode, UnixMs, UserId};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The driver's name for a request of a client without a socket.
 pub type AskId = u64;
@@ -60,6 +62,8 @@ pub enum ServiceAsk {
     },
     /// Tells all shards of this node, and all other nodes, that sessions end: the store has it already.
     End(SessionsEnd),
+    /// Tells connections of profiles that the Main App told.
+    Profiles(Arc<[ProfileTold]>),
     /// A write in nobody's name, on the way of all writes: batch, commit, gate, fan-out.
     Write(Op),
 }
@@ -71,7 +75,7 @@ pub enum ServiceAnswer {
     Connections(ConnectionsPage),
     /// To [`ServiceAsk::Close`]: whether there was one.
     Closed(bool),
-    /// To [`ServiceAsk::End`].
+    /// To [`ServiceAsk::End`] and [`ServiceAsk::Profiles`].
     Told,
     /// To [`ServiceAsk::Write`]: the reply that a connection would get, with id 0.
     Reply(String),

@@ -15,7 +15,7 @@ use crate::protocol::admin::{
     AdminReports, AdminRoom, AdminRoomSummary, AdminRooms, AdminUserKept, AdminUserRoom,
     AdminUserSummary, AdminUsers, ReportKey, SERVICE,
 };
-use crate::protocol::ending::SessionsEnd;
+use crate::protocol::ending::{EndsWhich, SessionsEnd};
 use crate::protocol::{CloseCode, RoomId, UnixMs, UserId};
 use crate::store::admin::{Wanted, page_of, parse_entry, parse_id, parse_report, reports_page};
 use crate::store::common::{from_json, int, to_json};
@@ -46,6 +46,7 @@ pub(super) async fn answer(
                 user: *user,
                 version: version.unsigned_abs(),
                 code: *code,
+                which: EndsWhich::BeganBefore,
             }))
         }
         AdminCall::Dismiss { report: key, entry } => {
@@ -95,22 +96,30 @@ fn one(rows: &[Row]) -> Result<&Row, Failure> {
         .ok_or_else(|| Failure::Data("an answer without a row".to_owned()))
 }
 
-/// What ended sessions of a user, as the database tells it: pairs of a version and a code.
+/// What ends sessions of a user, as the database tells it: versions, codes, which, and a session or a time.
 pub(super) fn ends_of(user: UserId, json: Option<&str>) -> Result<Vec<SessionsEnd>, Failure> {
     let Some(json) = json else {
         return Ok(Vec::new());
     };
-    let pairs: Vec<(u64, u16)> = from_json(json).map_err(Failure::Data)?;
-    let end = |(version, number)| {
+    type End = (u64, u16, u8, Option<Uuid>, Option<u64>);
+    let ends: Vec<End> = from_json(json).map_err(Failure::Data)?;
+    let end = |(version, number, which, sid, until): End| {
+        let which = match (which, sid, until) {
+            (0, _, _) => EndsWhich::BeganBefore,
+            (1, Some(sid), _) => EndsWhich::OfSession(sid),
+            (2, _, Some(until)) => EndsWhich::IssuedUntil(UnixMs(until)),
+            _ => return Err(Failure::Data("an unknown end of sessions".to_owned())),
+        };
         let code = CloseCode::from_number(number)
             .ok_or_else(|| Failure::Data("an unknown close code".to_owned()))?;
         Ok(SessionsEnd {
             user,
             version,
             code,
+            which,
         })
     };
-    pairs.into_iter().map(end).collect()
+    ends.into_iter().map(end).collect()
 }
 
 /// All rows of a statement as values.

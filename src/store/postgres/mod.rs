@@ -20,6 +20,7 @@ mod commit;
 mod erase;
 mod history;
 mod index;
+mod intake;
 mod lanes;
 mod options;
 mod own;

@@ -96,6 +96,10 @@ pub(super) async fn answer(
         StoreCall::Upkeep(step) => {
             StoreAnswer::Upkeep(super::erase::step(session, now, step).await?)
         }
+        StoreCall::Intake(call) => {
+            let answer = super::intake::answer(session, now, call).await?;
+            StoreAnswer::Intake(Box::new(answer))
+        }
         StoreCall::Admin(call) => {
             let answer = super::admin::answer(session, now, call).await?;
             StoreAnswer::Admin(Box::new(answer))

@@ -52,10 +52,9 @@ pub(super) const SIGN_IN: &str = concat!(
      ), asked AS MATERIALIZED (
          SELECT a.*, u.version, u.block_version,
              EXISTS (SELECT FROM erased_users e WHERE e.mark = a.mark) AS is_erased, u.user_id IS NULL
-             OR a.name IS NOT NULL AND a.name <> u.name
-             OR a.picture IS NOT NULL AND a.picture IS DISTINCT FROM u.picture AS must_write,
-             (SELECT json_agg(json_build_array(e.version, e.code))::text FROM user_ends e
-                 WHERE e.user_id = a.user_id) AS ends
+             OR u.profile_version = 0 AND (a.name IS NOT NULL AND a.name <> u.name
+                 OR a.picture IS NOT NULL AND a.picture IS DISTINCT FROM u.picture) AS must_write,
+             chat_ends_json(a.user_id) AS ends
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $10::bytea[])
              WITH ORDINALITY AS a (user_id, name, picture, describe_max, mark, n)
          LEFT JOIN chat_users u ON u.user_id = a.user_id
@@ -236,7 +235,8 @@ pub(super) const KNOW: &str = "INSERT INTO chat_users AS u
      ORDER BY a.user_id
      ON CONFLICT (user_id) DO UPDATE SET
          name = CASE WHEN excluded.name = '' THEN u.name ELSE excluded.name END,
-         picture = coalesce(excluded.picture, u.picture)";
+         picture = coalesce(excluded.picture, u.picture)
+     WHERE u.profile_version = 0";
 
 /// Writes what the tokens of these users say; of a user who is there twice, the last.
 pub(super) async fn know<'a>(

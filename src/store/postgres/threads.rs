@@ -286,6 +286,7 @@ impl Store for PostgresStore {
             | StoreCall::Search(_)
             | StoreCall::Upkeep(_)
             | StoreCall::Admin(_)
+            | StoreCall::Intake(_)
             | StoreCall::RenewEpoch(_) => {
                 pending.reads = 1;
                 (&self.shared.reads, 1, CALLS_MAX)

@@ -12,7 +12,7 @@ use crate::protocol::admin::{
     AdminReports, AdminRoom, AdminRoomSummary, AdminRooms, AdminUserKept, AdminUserRoom,
     AdminUserSummary, AdminUsers, ReportKey, SERVICE,
 };
-use crate::protocol::ending::SessionsEnd;
+use crate::protocol::ending::{EndsWhich, SessionsEnd};
 use crate::protocol::{CloseCode, RoomId, Seq, UnixMs, UserId};
 use crate::store::admin::{Wanted, page_of, parse_entry, parse_id, parse_report, reports_page};
 use rusqlite::{Connection, Row, Statement, ToSql, params};
@@ -66,7 +66,7 @@ pub(super) fn write(
         }
         AdminCall::EndSessions { user, code, entry } => {
             let ended = match is_noted(connection, entry)? {
-                true => ends_of(connection, *user)?.pop(),
+                true => ended_by(connection, *user)?.pop(),
                 false => end_sessions(connection, now, *user, *code)?,
             };
             if ended.is_some() {
@@ -149,11 +149,12 @@ pub(super) fn end_sessions(
         user,
         version,
         code,
+        which: EndsWhich::BeganBefore,
     }))
 }
 
 /// What ended sessions of a user.
-pub(super) fn ends_of(connection: &Connection, user: UserId) -> Result<Vec<SessionsEnd>, Failure> {
+pub(super) fn ended_by(connection: &Connection, user: UserId) -> Result<Vec<SessionsEnd>, Failure> {
     let mut statement =
         connection.prepare_cached("SELECT version, code FROM user_ends WHERE user_id = ?1")?;
     let mut rows = statement.query([user.0.as_bytes()])?;
@@ -165,6 +166,7 @@ pub(super) fn ends_of(connection: &Connection, user: UserId) -> Result<Vec<Sessi
             user,
             version: uint(row, 0)?,
             code,
+            which: EndsWhich::BeganBefore,
         });
     }
     Ok(ends)

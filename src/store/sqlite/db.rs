@@ -12,6 +12,7 @@ use super::search_index::{self, Unindexed};
 use super::write::Batch;
 use super::{erase, own, read, rooms, schema};
 use crate::chat::port::admin::{AdminAnswer, AdminCall};
+use crate::chat::port::intake::{IntakeAnswer, IntakeCall};
 use crate::chat::port::{
     Op, OpOutcome, Receipt, ReceiptOutcome, Refusal, SetOwn, SignIn, StoreAnswer, StoreCall,
     StoreError,
@@ -131,6 +132,10 @@ impl Db {
                 let answer = self.admin(now, own)?;
                 Ok(StoreAnswer::Admin(Box::new(answer)))
             }
+            StoreCall::Intake(own) if own.writes() => {
+                let answer = self.intake(now, own)?;
+                Ok(StoreAnswer::Intake(Box::new(answer)))
+            }
             StoreCall::Search(_) => {
                 // Nobody else brings the index up to date here.
                 while self.index()? {}
@@ -146,7 +151,8 @@ impl Db {
             | StoreCall::OwnStates(_)
             | StoreCall::WhoShares { .. }
             | StoreCall::Blocks(_)
-            | StoreCall::Admin(_) => self.read(call),
+            | StoreCall::Admin(_)
+            | StoreCall::Intake(_) => self.read(call),
         }
     }
 
@@ -197,6 +203,14 @@ impl Db {
     /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
     pub fn admin(&mut self, now: UnixMs, call: &AdminCall) -> Result<AdminAnswer, StoreError> {
         self.transact_own(|connection, _| super::admin::write(connection, now, call))
+    }
+
+    /// Does what other services tell.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
+    pub fn intake(&mut self, now: UnixMs, call: &IntakeCall) -> Result<IntakeAnswer, StoreError> {
+        self.transact_own(|connection, _| super::intake::write(connection, now, call))
     }
 
     /// A transaction beside those of the rooms' events.

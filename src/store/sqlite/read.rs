@@ -51,6 +51,10 @@ pub(super) fn answer(
     let _snapshot = Snapshot::begin(connection)?;
     let answer = match call {
         StoreCall::Admin(call) if call.writes() => return Ok(None),
+        StoreCall::Intake(call) if call.writes() => return Ok(None),
+        StoreCall::Intake(call) => {
+            StoreAnswer::Intake(Box::new(super::intake::read(connection, call)?))
+        }
         StoreCall::Admin(call) => {
             StoreAnswer::Admin(Box::new(super::admin::read(connection, call)?))
         }

@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0004_search.sql"),
     include_str!("../../../migrations/sqlite/0005_admin.sql"),
     include_str!("../../../migrations/sqlite/0006_erase.sql"),
+    include_str!("../../../migrations/sqlite/0007_webhooks.sql"),
 ];
 
 /// `application_id` of our databases: "CafC".

@@ -20,6 +20,7 @@ use super::options::{
 };
 use super::{read, schema};
 use crate::chat::port::admin::AdminCall;
+use crate::chat::port::intake::IntakeCall;
 use crate::chat::port::{
     Op, OpOutcome, Receipt, ReplySink, SetOwn, SignIn, Store, StoreAnswer, StoreCall, StoreError,
     StoreReply, Ticket,
@@ -202,6 +203,12 @@ impl Store for SqliteStore {
                     write.into_pending().answer(Err(error));
                 }
             }
+            StoreCall::Intake(call) if call.writes() => {
+                let sent = give(&self.writes, Write::Intake(pending, call));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
             StoreCall::SignIn(_)
             | StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
@@ -214,6 +221,7 @@ impl Store for SqliteStore {
             | StoreCall::WhoShares { .. }
             | StoreCall::Blocks(_)
             | StoreCall::Admin(_)
+            | StoreCall::Intake(_)
             | StoreCall::Search(_) => {
                 if let Err((read, error)) = give(&self.reads, Read { pending, call }) {
                     read.pending.answer(Err(error));
@@ -318,6 +326,8 @@ enum Write {
     Upkeep(Pending, Upkeep),
     /// Likewise.
     Admin(Pending, Box<AdminCall>),
+    /// Likewise.
+    Intake(Pending, Box<IntakeCall>),
     /// Done alone, in its turn.
     RenewEpoch(Pending, Epoch),
 }
@@ -328,7 +338,7 @@ impl Write {
             Write::Commit(_, ops) => ops.len(),
             Write::SignIn(_, users) => users.len(),
             Write::Receipts(_, receipts) => receipts.len(),
-            Write::SetOwn(..) | Write::Admin(..) => 1,
+            Write::SetOwn(..) | Write::Admin(..) | Write::Intake(..) => 1,
             Write::Upkeep(..) => UPKEEP_OPS,
             Write::RenewEpoch(..) => GROUP_OPS_MAX,
         }
@@ -342,6 +352,7 @@ impl Write {
             | Write::SetOwn(pending, _)
             | Write::Upkeep(pending, _)
             | Write::Admin(pending, _)
+            | Write::Intake(pending, _)
             | Write::RenewEpoch(pending, _) => pending,
         }
     }
@@ -431,7 +442,11 @@ impl Writer {
                 Write::Commit(_, more) => ops.extend(more),
                 Write::SignIn(_, more) => users.extend(more),
                 Write::RenewEpoch(_, last) => renewed = Some(self.db.renew_epoch(*last)),
-                Write::Receipts(..) | Write::SetOwn(..) | Write::Upkeep(..) | Write::Admin(..) => {
+                Write::Receipts(..)
+                | Write::SetOwn(..)
+                | Write::Upkeep(..)
+                | Write::Admin(..)
+                | Write::Intake(..) => {
                     ()
                 }
             }
@@ -483,6 +498,10 @@ impl Writer {
                 Write::Admin(pending, call) => {
                     let done = self.db.admin((self.clock)(), &call);
                     pending.answer(done.map(|answer| StoreAnswer::Admin(Box::new(answer))));
+                }
+                Write::Intake(pending, call) => {
+                    let done = self.db.intake((self.clock)(), &call);
+                    pending.answer(done.map(|answer| StoreAnswer::Intake(Box::new(answer))));
                 }
                 Write::RenewEpoch(pending, _) => {
                     let renewed = renewed.take().unwrap_or(Err(StoreError::Overloaded));
