@@ -44,6 +44,8 @@ pub struct Config {
     pub jwt_audience: String,
     /// Whose pages may connect.
     pub origins: Origins,
+    /// The origin of the Main App, where the page gets its tokens.
+    pub main_app_url: Option<String>,
     /// Whether `POST /v1/demo/login` is there.
     pub demo_login: bool,
     /// Messages of one connection in 10 s.
@@ -273,6 +275,7 @@ impl Config {
             jwt_issuer: raw.take("jwt_issuer", "caffis".to_owned(), parse_claim),
             jwt_audience: raw.take("jwt_audience", "caffis-chat".to_owned(), parse_claim),
             origins: raw.take("allowed_origins", default_origins, parse_origins),
+            main_app_url: raw.take("main_app_url", None, parse_origin),
             demo_login: raw.take("demo_login", development, parse_bool),
             sends_per_10s: raw.take(
                 "sends_per_10s",
@@ -355,6 +358,12 @@ impl Config {
         if open {
             problems.push(
                 "production mode needs CAFFIS_ALLOWED_ORIGINS: the origins of your web pages"
+                    .to_owned(),
+            );
+        }
+        if (self.main_app_url.as_ref()).is_some_and(|url| !url.starts_with("https://")) {
+            problems.push(
+                "production mode needs CAFFIS_MAIN_APP_URL to be https://: people's cookies go there"
                     .to_owned(),
             );
         }
@@ -551,6 +560,14 @@ fn parse_secrets(text: &str) -> Result<Vec<Secret>, String> {
         return Err("one or more secrets, comma-separated".to_owned());
     }
     Ok(secrets)
+}
+
+fn parse_origin(text: &str) -> Result<Option<String>, String> {
+    let origin = text.trim_end_matches('/').to_ascii_lowercase();
+    if !origin.is_ascii() || !is_origin(&origin) {
+        return Err("scheme://host[:port], without a path".to_owned());
+    }
+    Ok(Some(origin))
 }
 
 fn parse_origins(text: &str) -> Result<Origins, String> {

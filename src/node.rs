@@ -218,6 +218,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
             None => false,
         }),
         identify: identify.clone(),
+        main_app_url: config.main_app_url.clone(),
         origins: Arc::new(move |origin, host| origins.allow(origin, host)),
     };
     let (control_plane, door) =

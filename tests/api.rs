@@ -141,6 +141,7 @@ fn server(development: bool) -> Server {
         rejoin: Arc::new(|stream, _| Err(stream)),
         asks: Arc::new(|_| false),
         identify: Arc::new(Hs256::new([SECRET], issuer())),
+        main_app_url: Some("https://app.test".to_owned()),
         origins: Arc::new(|origin, _| origin == "https://page.test"),
     };
     let (plane, door) = serve::start(parts).expect("started");
