@@ -319,7 +319,15 @@ async fn end(app: &Shared, user_id: &str, sid: &str) -> Result<(), Problem> {
         ));
     }
     let user = profile::raise(&mut tx, user_id).await?;
-    profile::tell(&mut tx, "session.revoked", &user, &json!({"sid": sid})).await?;
+    // When the last of its tokens is over by itself.
+    let last = rfc3339(now_ms() + app.settings.token_s * 1_000);
+    profile::tell(
+        &mut tx,
+        "session.revoked",
+        &user,
+        &json!({"sid": sid, "expires_at": last}),
+    )
+    .await?;
     tx.commit().await?;
     app.outbox.wake();
     Ok(())

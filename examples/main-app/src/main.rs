@@ -150,6 +150,7 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .route("/admin/rotate", post(operator::rotate))
         .route("/admin/users/{user_id}", delete(operator::delete))
         .route("/admin/users/{user_id}/suspend", post(operator::suspend))
+        .route("/admin/users/{user_id}/restore", post(operator::restore))
         .with_state(shared.clone());
     web::guard(router, pages)
 }

@@ -36,6 +36,23 @@ pub async fn suspend(
     end_account(&app, &user_id, "user.suspended").await
 }
 
+/// `POST /admin/users/{user_id}/restore`: a suspended account may be used again.
+pub async fn restore(
+    State(app): App,
+    headers: HeaderMap,
+    Path(user_id): Path<String>,
+) -> Result<Response, Problem> {
+    allowed(&app, &headers)?;
+    let mut tx = app.db.begin().await?;
+    let user = raise(&mut tx, &user_id).await?;
+    let active = "UPDATE users SET status = 'active' WHERE id = $1";
+    tx.query(active, params![&user_id]).await?;
+    tell(&mut tx, "user.updated", &user, &json!({"suspended": false})).await?;
+    tx.commit().await?;
+    app.outbox.wake();
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
 /// `DELETE /admin/users/{user_id}`: the account is over, and what it knew of the person is gone.
 pub async fn delete(
     State(app): App,

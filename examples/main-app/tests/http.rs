@@ -335,6 +335,17 @@ async fn the_whole_story(database: &str) {
         .await;
     let proof = json!({"challenge": sent["challenge"], "code": sent["code"]});
     app.refuses(403, "POST", "/v1/verify", "", proof).await;
+    let restore = format!("/admin/users/{bob_id}/restore");
+    app.get("POST", &restore, "operator", json!({})).await;
+    assert_eq!(
+        chat.next_of("user.updated").await.data["suspended"],
+        json!(false)
+    );
+    let bob = app
+        .get("POST", "/v1/login", "", json!({"email": "bob@example.org"}))
+        .await;
+    let bob = json!({"challenge": bob["challenge"], "code": bob["code"]});
+    app.get("POST", "/v1/verify", "", bob).await;
     app.get(
         "DELETE",
         &format!("/admin/users/{bob_id}"),
