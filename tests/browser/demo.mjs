@@ -87,7 +87,7 @@ async function main() {
     step("who is renamed in the Main App has the new name in the other's open chat");
     const account = await ada.window.newPage();
     await account.goto(MAIN_APP);
-    await account.getByLabel("Name").fill("Ada Lovelace");
+    await account.getByLabel("Name", { exact: true }).fill("Ada Lovelace");
     await account.getByRole("button", { name: "Save" }).click();
     await bob.page.locator("#messages").getByText("Ada Lovelace").first().waitFor({ timeout: SEEN_MS_MAX });
 

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use example_kit::db::{Db, DbError};
+use example_kit::db::{self, Db, DbError};
 use example_kit::web::{Problem, json_answer};
 use example_kit::{now_ms, params};
 use serde::Deserialize;
@@ -132,13 +132,12 @@ async fn within(
     app: &crate::Shared,
     near: Near,
     sql: &str,
-    since: i64,
+    since: Option<i64>,
 ) -> Result<Vec<(String, String, f64, f64, f64)>, Problem> {
     let Bounds { lat, lon } = near.bounds();
-    let rows = app
-        .db
-        .query(sql, params![lat.0, lat.1, lon.0, lon.1, since])
-        .await?;
+    let mut params = params![lat.0, lat.1, lon.0, lon.1].to_vec();
+    params.extend(since.map(db::Value::from));
+    let rows = app.db.query(sql, &params).await?;
     let mut found = Vec::new();
     for row in rows {
         let (lat, lon) = (row.real(2)?, row.real(3)?);
@@ -159,8 +158,8 @@ pub async fn nearby(
     Query(near): Query<Near>,
 ) -> Result<Response, Problem> {
     let own = user(&app, &headers).await?;
-    let sql = "SELECT id, name, lat, lon FROM places WHERE lat BETWEEN $1 AND $2 AND lon BETWEEN $3 AND $4 AND $5 >= 0";
-    let found = within(&app, near.valid()?, sql, 0).await?;
+    let sql = "SELECT id, name, lat, lon FROM places WHERE lat BETWEEN $1 AND $2 AND lon BETWEEN $3 AND $4";
+    let found = within(&app, near.valid()?, sql, None).await?;
     let favorites = "SELECT place_id FROM favorite_places WHERE user_id = $1";
     let favorites = app.db.query(favorites, params![&own.id]).await?;
     let favorites: BTreeSet<String> = favorites
@@ -186,7 +185,7 @@ pub async fn people(
     let own = user(&app, &headers).await?;
     let sql = "SELECT p.user_id, p.name, l.lat, l.lon FROM user_locations l JOIN people p ON p.user_id = l.user_id \
                WHERE l.lat BETWEEN $1 AND $2 AND l.lon BETWEEN $3 AND $4 AND l.updated_at > $5";
-    let found = within(&app, near.valid()?, sql, now_ms() - LOCATION_MS).await?;
+    let found = within(&app, near.valid()?, sql, Some(now_ms() - LOCATION_MS)).await?;
     let people: Vec<Value> = found
         .into_iter()
         .filter(|(id, ..)| *id != own.id)
