@@ -248,6 +248,7 @@ async function begin(): Promise<void> {
   document.body.dataset.signIn = mainApp ? "main-app" : "demo";
   if (!mainApp) return enter(login);
   for (const link of document.querySelectorAll<HTMLAnchorElement>("a.main-app")) link.href = mainApp;
+  get("nobody").textContent = "Choose a conversation";
   get("leave").textContent = get("leave").title = "Account";
   const told = await askMainApp(mainApp);
   const { device_id, presence } = login?.user_id === told.user_id ? login : { device_id: id() };

@@ -1,11 +1,11 @@
 // The map's own page. Its token comes from the Main App, by the cookie that only the Main App gets, and is kept in memory.
 const get = (id) => document.getElementById(id);
 const CENTRE = { lat: 48.2052, lon: 16.3655 };
-const SPAN = { lat: 0.044, lon: 0.11 }; // degrees that the picture shows
+const SPAN = { lat: 0.036, lon: 0.09 }; // degrees that the picture shows
 const LOOK_AGAIN_MS = 2_000;
 const REFRESH_BEFORE_MS = 30_000;
 const { main_app_url, chat_url } = await fetch("/v1/config").then((response) => response.json());
-let [token, refreshAt, me, chosen, places] = ["", 0, "", undefined, []];
+let [token, refreshAt, me, chosen, places, asking] = ["", 0, "", undefined, [], undefined];
 
 async function getToken() {
   const response = await fetch(`${main_app_url}/v1/token`, { method: "POST", credentials: "include", headers: { "content-type": "application/json" }, body: "{}" });
@@ -16,7 +16,8 @@ async function getToken() {
 }
 
 async function ask(method, path, body) {
-  if (Date.now() >= refreshAt) await getToken();
+  // Once, however many ask.
+  if (Date.now() >= refreshAt) await (asking ??= getToken().finally(() => (asking = undefined)));
   const headers = { authorization: `Bearer ${token}`, ...(body && { "content-type": "application/json" }) };
   const response = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
   const answer = response.status === 204 ? {} : await response.json();
@@ -42,7 +43,7 @@ const drawn = (kind, attributes) => {
 function draw() {
   get("places").replaceChildren(...places.flatMap((place) => {
     const [x, y] = at(place);
-    const dot = drawn("circle", { cx: x, cy: y, r: 8, class: place.place_id === chosen?.place_id ? "place chosen" : "place", tabindex: 0, role: "button", "aria-label": place.name });
+    const dot = drawn("circle", { cx: x, cy: y, r: 6, class: place.place_id === chosen?.place_id ? "place chosen" : "place", tabindex: 0, role: "button", "aria-label": place.name });
     const choose = (event) => { event.stopPropagation(); chosen = place; draw(); };
     dot.onclick = choose;
     dot.onkeydown = (event) => event.key === "Enter" && choose(event);
