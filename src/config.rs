@@ -42,6 +42,20 @@ pub struct Config {
     pub jwt_issuer: String,
     /// `aud` of tokens.
     pub jwt_audience: String,
+    /// Where the public keys of tokens are.
+    pub jwks_url: Option<String>,
+    /// Where to ask about a token.
+    pub introspection_url: Option<String>,
+    /// Who we are to the Main App.
+    pub main_app_token: Option<Secret>,
+    /// Secrets of the webhooks of the Map Service; empty: there are none.
+    pub webhook_secrets_map: Vec<Secret>,
+    /// Secrets of the webhooks of the Main App; empty: there are none.
+    pub webhook_secrets_main_app: Vec<Secret>,
+    /// Service tokens; empty: there is no Admin API.
+    pub admin_tokens: Vec<Secret>,
+    /// Wrong service tokens of one address in a minute.
+    pub admin_failures_per_min: u32,
     /// Whose pages may connect.
     pub origins: Origins,
     /// The origin of the Main App, where the page gets its tokens.
@@ -193,6 +207,8 @@ const SECRET_BYTES_MIN: usize = 32;
 /// A secret of fewer different bytes than this was not made by a generator. 32 random bytes have
 /// 30 different ones on average, 32 random hexadecimal digits 14.
 const SECRET_DIFFERENT_BYTES_MIN: usize = 8;
+/// The webhook secret of the example file.
+const WHSEC_EXAMPLE: &str = "whsec_b25seSBhbiBleGFtcGxlOiBtYWtlIHlvdXIgb3duISE=";
 /// Words that secrets of examples have.
 const SECRET_WORDS: &[&str] = &[
     "changeme",
@@ -274,6 +290,17 @@ impl Config {
             jwt_secrets: raw.take("jwt_secret", Vec::new(), parse_secrets),
             jwt_issuer: raw.take("jwt_issuer", "caffis".to_owned(), parse_claim),
             jwt_audience: raw.take("jwt_audience", "caffis-chat".to_owned(), parse_claim),
+            jwks_url: raw.take("jwks_url", None, parse_url),
+            introspection_url: raw.take("introspection_url", None, parse_url),
+            main_app_token: raw.take("main_app_token", None, parse_token),
+            webhook_secrets_map: raw.take("webhook_secrets_map", Vec::new(), parse_whsec),
+            webhook_secrets_main_app: raw.take("webhook_secrets_main_app", Vec::new(), parse_whsec),
+            admin_tokens: raw.take("admin_token", Vec::new(), parse_admin_tokens),
+            admin_failures_per_min: raw.take(
+                "admin_failures_per_min",
+                limits::ADMIN_FAILURES_PER_MIN,
+                parse_number(1, 1_000_000),
+            ),
             origins: raw.take("allowed_origins", default_origins, parse_origins),
             main_app_url: raw.take("main_app_url", None, parse_origin),
             demo_login: raw.take("demo_login", development, parse_bool),
@@ -339,17 +366,47 @@ impl Config {
     /// What production mode refuses.
     fn unsafe_for_production(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        if self.jwt_secrets.is_empty() {
-            problems.push("production mode needs CAFFIS_JWT_SECRET".to_owned());
+        let checks_tokens = !self.jwt_secrets.is_empty()
+            || self.jwks_url.is_some()
+            || self.introspection_url.is_some();
+        if !checks_tokens {
+            problems.push(
+                "production mode needs CAFFIS_JWT_SECRET, CAFFIS_JWKS_URL or \
+                 CAFFIS_INTROSPECTION_URL"
+                    .to_owned(),
+            );
         }
-        for (place, secret) in self.jwt_secrets.iter().enumerate() {
-            if let Some(weakness) = weakness(secret) {
+        for (name, url) in [
+            ("CAFFIS_JWKS_URL", &self.jwks_url),
+            ("CAFFIS_INTROSPECTION_URL", &self.introspection_url),
+        ] {
+            if url.as_deref().is_some_and(|url| !is_private(url)) {
                 problems.push(format!(
-                    "secret {} of CAFFIS_JWT_SECRET {weakness}; make one with \
-                     `openssl rand -hex 32`",
-                    place + 1
+                    "production mode needs {name} to be https://, or on this machine: whoever is on \
+                     the way could make anybody's token"
                 ));
             }
+        }
+        for (name, secrets) in [
+            ("CAFFIS_JWT_SECRET", &self.jwt_secrets),
+            ("CAFFIS_ADMIN_TOKEN", &self.admin_tokens),
+        ] {
+            for (place, secret) in secrets.iter().enumerate() {
+                if let Some(weakness) = weakness(secret) {
+                    problems.push(format!(
+                        "secret {} of {name} {weakness}; make one with `openssl rand -hex 32`",
+                        place + 1
+                    ));
+                }
+            }
+        }
+        let webhooks = (self.webhook_secrets_map.iter()).chain(&self.webhook_secrets_main_app);
+        if webhooks.into_iter().any(|secret| secret.0 == WHSEC_EXAMPLE) {
+            problems.push(
+                "production mode refuses the webhook secret of the example; make one with \
+                 `echo whsec_$(openssl rand -base64 32)`"
+                    .to_owned(),
+            );
         }
         let open = match &self.origins {
             Origins::SameHostOrLoopback => true,
@@ -568,6 +625,70 @@ fn parse_origin(text: &str) -> Result<Option<String>, String> {
         return Err("scheme://host[:port], without a path".to_owned());
     }
     Ok(Some(origin))
+}
+
+/// The shape of a URL; whether it leads anywhere is known when it is asked.
+fn parse_url(text: &str) -> Result<Option<String>, String> {
+    let rest = (text.strip_prefix("https://")).or_else(|| text.strip_prefix("http://"));
+    let host = rest.and_then(|rest| rest.split(['/', '?']).next());
+    let plain = |c: char| c.is_ascii_graphic() && !"#\"<>\\^`{|}".contains(c);
+    let fits = host.is_some_and(|host| !host.is_empty() && !host.contains('@'));
+    if !fits || text.len() > 2_000 || !text.chars().all(plain) {
+        return Err("https://HOST/PATH, without a password".to_owned());
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// Whether nobody is on the way to this URL who could change what comes from it.
+fn is_private(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else {
+        return true;
+    };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => host,
+        Some(_) | None => authority,
+    };
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn parse_token(text: &str) -> Result<Option<Secret>, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("a token without blanks".to_owned());
+    }
+    Ok(Some(Secret(text.to_owned())))
+}
+
+/// Secrets of Standard Webhooks: 24 to 64 bytes each.
+fn parse_whsec(text: &str) -> Result<Vec<Secret>, String> {
+    use base64::Engine;
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let fits = |item: &str| {
+        let bytes = item.strip_prefix("whsec_").map(|it| base64.decode(it));
+        bytes.is_some_and(|bytes| bytes.is_ok_and(|it| (24..=64).contains(&it.len())))
+    };
+    let secrets: Vec<_> = list(text).map(|item| Secret(item.to_owned())).collect();
+    if secrets.is_empty() || !secrets.iter().all(|secret| fits(&secret.0)) {
+        return Err("whsec_ and 24 to 64 bytes in base64 each, comma-separated".to_owned());
+    }
+    Ok(secrets)
+}
+
+fn parse_admin_tokens(text: &str) -> Result<Vec<Secret>, String> {
+    let expected = || {
+        let least = limits::ADMIN_TOKEN_CHARS_MIN;
+        format!("one or more tokens of at least {least} visible ASCII characters, comma-separated")
+    };
+    let tokens = parse_secrets(text).map_err(|_| expected())?;
+    let fits = |token: &Secret| {
+        token.0.len() >= limits::ADMIN_TOKEN_CHARS_MIN
+            && token.0.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    match tokens.iter().all(fits) {
+        true => Ok(tokens),
+        false => Err(expected()),
+    }
 }
 
 fn parse_origins(text: &str) -> Result<Origins, String> {

@@ -35,6 +35,9 @@ pub mod shard;
 #[cfg(feature = "server")]
 pub mod sys;
 
+#[cfg(feature = "server")]
+pub mod outbound;
+
 #[cfg(feature = "identity")]
 pub mod identity;
 #[cfg(feature = "server")]

@@ -19,6 +19,47 @@ pub const AUTH_MS_MAX: u64 = 10_000;
 pub const TOKEN_BYTES_MAX: usize = 8 << 10;
 /// Clock skew allowed between the issuer of a token and us, s.
 pub const TOKEN_SKEW_S: u64 = 60;
+/// Longest `kid` of a key, bytes.
+pub const KID_BYTES_MAX: usize = 256;
+/// Longest `sid` of a token, bytes.
+pub const SID_BYTES_MAX: usize = 256;
+/// Keys of the issuer. Above it the set is refused.
+pub const KEYS_MAX: usize = 64;
+/// The issuer's keys are fetched again after this, ms.
+pub const KEYS_REFRESH_MS: u64 = 10 * 60_000;
+/// A key that is not known makes the issuer be asked for its keys at most this often, ms.
+pub const KEYS_ASK_MS: u64 = 30_000;
+/// Keys that could not be fetched are asked for again after this, ms, then after twice as long, up to
+/// [`KEYS_ASK_MS`].
+pub const KEYS_RETRY_MS: u64 = 500;
+/// A token that waits for the issuer is answered `unavailable` after this, ms.
+pub const IDENTIFY_MS_MAX: u64 = 3_000;
+/// Tokens that may wait for the issuer. Above it: `unavailable`.
+pub const IDENTIFY_WAITING_MAX: usize = 4_096;
+/// Questions about tokens that the issuer is asked at once; the others wait.
+pub const INTROSPECTIONS_MAX: usize = 32;
+/// What the issuer said of a token holds for this, ms.
+pub const INTROSPECTED_MS: u64 = 30_000;
+/// Tokens of which it is kept what the issuer said.
+pub const INTROSPECTED_MAX: usize = 20_000;
+/// Longest answer of another service, bytes.
+pub const OUTBOUND_BYTES_MAX: usize = 256 << 10;
+/// Longest time of a request to another service, ms.
+pub const OUTBOUND_MS_MAX: u64 = 2_500;
+/// Longest `webhook-id`, bytes.
+pub const WEBHOOK_ID_BYTES_MAX: usize = 256;
+/// Longest `webhook-signature`, bytes.
+pub const WEBHOOK_SIGNATURES_BYTES_MAX: usize = 4 << 10;
+/// Signatures of one webhook that are looked at.
+pub const WEBHOOK_SIGNATURES_MAX: usize = 16;
+/// A webhook that was signed longer ago, or will be later, is refused, ms.
+pub const WEBHOOK_TOLERANCE_MS: u64 = 300_000;
+/// Characters of an `invite_id`.
+pub const INVITE_ID_CHARS_MAX: usize = 200;
+/// Webhooks are kept, answered, for this long, ms.
+pub const WEBHOOK_KEPT_MS: u64 = 30 * 24 * 3_600_000;
+/// A revoked session is kept for this long, where it is not said when its tokens end, ms.
+pub const SESSION_REVOKED_MS: u64 = 30 * 24 * 3_600_000;
 /// Fragments of one WebSocket message. Above it: close 4008. A sender of empty fragments costs
 /// time without sending bytes, which no byte limit would notice.
 pub const FRAGMENTS_MAX: u32 = if cfg!(feature = "echo") {
@@ -75,6 +116,30 @@ pub const ROOMS_PAGE_MAX: usize = 100;
 pub const MEMBERS_PAGE_MAX: usize = 100;
 /// `unread` is counted up to this.
 pub const UNREAD_MAX: u32 = 100;
+
+/// Users, rooms, connections, reports or acts of one page of the Admin API.
+pub const ADMIN_PAGE_MAX: usize = 200;
+/// The same, if not asked otherwise.
+pub const ADMIN_PAGE: usize = 50;
+/// Users, or rooms, that one page of the Admin API looks at to find those that are asked for.
+pub const ADMIN_SCANNED_MAX: usize = 20_000;
+/// Of each kind of thing shown with one user or room by the Admin API.
+pub const ADMIN_SHOWN_MAX: usize = 100;
+/// Newest reports among which those by and of one user are looked for.
+pub const ADMIN_REPORTS_SCANNED_MAX: usize = 5_000;
+/// Messages of a room are counted up to this by the Admin API.
+pub const ADMIN_COUNTED_MAX: usize = 10_000;
+/// Characters of a reason or note given to the Admin API.
+pub const ADMIN_NOTE_CHARS_MAX: usize = 1_000;
+/// Shortest service token, characters.
+pub const ADMIN_TOKEN_CHARS_MIN: usize = 32;
+/// Wrong service tokens of one address within a minute, if not set otherwise. Above it: `rate_limited`, whatever
+/// the token.
+pub const ADMIN_FAILURES_PER_MIN: u32 = 10;
+/// Questions of the Admin API that may wait for one shard.
+pub const SERVICE_ASKS_MAX: usize = 64;
+/// Characters kept of what a client calls itself.
+pub const CLIENT_CHARS_MAX: usize = 64;
 
 /// Messages one user may send within 10 s, over all connections and HTTP together.
 pub const SENDS_PER_10S: u32 = 50;
@@ -174,6 +239,8 @@ pub const ASKS_MAX: usize = 256;
 pub const ASK_MS_MAX: u64 = 5_000;
 /// Users whose account a shard knows to be there, so that their requests over HTTP need no sign-in.
 pub const ASKERS_KNOWN_MAX: usize = 8_192;
+/// For so long, ms; then it is looked again whether their session has ended, which is told at once but may be lost.
+pub const ASKERS_KNOWN_MS: u64 = 5_000;
 /// Calls of one shard that the store may have under way. Above it: `overloaded`.
 pub const STORE_CALLS_MAX: usize = 2_048;
 /// `retry_after_ms` told with `overloaded` and `unavailable`.
@@ -295,3 +362,7 @@ const _: () = assert!(MESH_DELIVER_MAX < MESH_COMMAND_MAX);
 const _: () = assert!(SHARDS_MAX <= PRESENCE_BUCKETS as usize);
 const _: () = assert!(2 * PRESENCE_ASK_MS < PRESENCE_TTL_S as u64 * 1_000);
 const _: () = assert!(3 * PRESENCE_ASK_MS < PRESENCE_WANTED_MS);
+// Who waits for the issuer hears what it says, and what it does not say.
+const _: () = assert!(OUTBOUND_MS_MAX < IDENTIFY_MS_MAX);
+// A sign-in that waited for keys and for an introspection still has the time of one call.
+const _: () = assert!(2 * IDENTIFY_MS_MAX < 2 * SIGN_IN_MS_MAX);

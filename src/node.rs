@@ -7,8 +7,10 @@
 //! Exit codes: 0 stopped as told; 1 could not start, or failed; 2 settings; 130 and 143 stopped by
 //! a second signal without waiting.
 
-use crate::api::serve::{self, CONNECTIONS_MAX};
-use crate::api::{LogView, NodeView, Parts, Phase, ShardView};
+use crate::api::serve::{self, CONNECTIONS_MAX, Work};
+use crate::api::tokens::Tokens;
+use crate::api::webhooks::WebhookParts;
+use crate::api::{AdminParts, LogView, NodeView, Parts, Phase, ShardView};
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
 use crate::config::{Config, Database, Mode, Origins, Secret};
@@ -18,8 +20,10 @@ use crate::edge::handshake::AllowedOrigins;
 use crate::edge::peers::PeerLimits;
 use crate::identity::demo::Demo;
 use crate::identity::hs256::{Hs256, Issuer};
-use crate::identity::{DemoLogin, secret_file};
-use crate::protocol::Epoch;
+use crate::identity::remote::{Remote, RemoteOptions};
+use crate::identity::{DemoLogin, WebhookSecrets, secret_file};
+use crate::outbound::{Client, Endpoint};
+use crate::protocol::{Epoch, UnixMs};
 use crate::relay::redis::RedisRelay;
 use crate::shard::{self, Handle, ShardError, Shards, ShardsConfig};
 use crate::store::postgres::{self, PostgresOptions, PostgresStore};
@@ -31,10 +35,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fmt, thread};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Descriptors that are no connections of clients: the store's files, logs, the runtimes.
 const DESCRIPTORS_RESERVED: usize = 128;
@@ -60,6 +64,9 @@ enum Failure {
     },
     Store(StoreProblem),
     Secret(io::Error),
+    /// A setting is no URL after all.
+    Url(&'static str, &'static str),
+    Tls(String),
     Shards(ShardError),
     System(&'static str, io::Error),
     /// Still not done long after the drain.
@@ -79,6 +86,8 @@ impl fmt::Display for Failure {
                 f,
                 "cannot keep a secret in the data folder ({error}); set CAFFIS_JWT_SECRET"
             ),
+            Failure::Url(name, problem) => write!(f, "{name} cannot be used: {problem}"),
+            Failure::Tls(problem) => write!(f, "TLS cannot be set up: {problem}"),
             Failure::Shards(error) => error.fmt(f),
             Failure::System(what, error) => write!(f, "cannot {what}: {error}"),
             Failure::DrainOverdue => write!(f, "draining took too long"),
@@ -154,9 +163,10 @@ pub fn run(config: Config) -> ExitCode {
         Err(failure) => {
             tracing::error!("{failure}");
             match failure {
-                Failure::Descriptors { .. } => ExitCode::from(EXIT_SETTINGS),
+                Failure::Descriptors { .. } | Failure::Url(..) => ExitCode::from(EXIT_SETTINGS),
                 Failure::Store(_)
                 | Failure::Secret(_)
+                | Failure::Tls(_)
                 | Failure::Shards(_)
                 | Failure::System(..)
                 | Failure::DrainOverdue => ExitCode::FAILURE,
@@ -178,12 +188,12 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         issuer: config.jwt_issuer.clone(),
         audience: config.jwt_audience.clone(),
     };
-    let demo = config.demo_login.then(|| {
-        let demo = Demo::new(secrets[0].expose(), issuer.clone());
+    let demo = secrets.first().filter(|_| config.demo_login);
+    let demo = demo.map(|secret| {
+        let demo = Demo::new(secret.expose(), issuer.clone());
         Arc::new(demo) as Arc<dyn DemoLogin>
     });
-    let identify: Arc<dyn Identify> =
-        Arc::new(Hs256::new(secrets.iter().map(Secret::expose), issuer));
+    let (identify, work) = identify(config, &secrets, issuer)?;
 
     // From here on signals are ours; before, they end the process, which holds nothing yet.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -204,6 +214,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         shards: OnceLock::new(),
     });
     let origins = allowed_origins(&config.origins);
+    let drain = Arc::new(Notify::new());
     let (seen, asked) = (view.clone(), view.clone());
     let parts = Parts {
         node: view.clone(),
@@ -219,10 +230,12 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         }),
         identify: identify.clone(),
         main_app_url: config.main_app_url.clone(),
+        admin: admin_parts(config, &view, &drain),
+        webhooks: webhook_parts(config, &view)?,
         origins: Arc::new(move |origin, host| origins.allow(origin, host)),
     };
-    let (control_plane, door) =
-        serve::start(parts).map_err(|error| Failure::System("start the control plane", error))?;
+    let (control_plane, door) = serve::start(parts, work)
+        .map_err(|error| Failure::System("start the control plane", error))?;
     let shards = shard::start(ShardsConfig {
         listen: config.listen,
         // The kernel places them well, and a container need not own the cores numbered from 0.
@@ -243,12 +256,61 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     .map_err(Failure::Shards)?;
     let handle = view.shards.get_or_init(|| shards.handle()).clone();
     announce(config, shards.address(), connections_max);
-    let result = runtime.block_on(until_stopped(config, &view, &handle, shards, &mut signals));
+    let stopped = until_stopped(config, &view, &handle, shards, &mut signals, &drain);
+    let result = runtime.block_on(stopped);
     // Answers under way are ended, then the store: its last user is gone.
     drop(control_plane);
     drop(relay);
     drop(store);
     result
+}
+
+/// For those who run the service, if they have tokens.
+fn admin_parts(config: &Config, view: &Arc<View>, drain: &Arc<Notify>) -> Option<AdminParts> {
+    if config.admin_tokens.is_empty() {
+        return None;
+    }
+    let (asked, drain, drain_ms) = (view.clone(), drain.clone(), config.drain_ms);
+    Some(AdminParts {
+        tokens: Tokens::new(config.admin_tokens.iter().map(Secret::expose)),
+        failures_per_min: config.admin_failures_per_min,
+        trusted: config.trusted_proxies.clone(),
+        shards: config.shards,
+        serves: Arc::new(move |shard, ask| match asked.shards.get() {
+            Some(shards) => shards.serve(shard, ask),
+            None => false,
+        }),
+        drain: Arc::new(move || {
+            drain.notify_one();
+            drain_ms
+        }),
+    })
+}
+
+/// For other services, as far as they have secrets.
+fn webhook_parts(config: &Config, view: &Arc<View>) -> Result<WebhookParts, Failure> {
+    let secrets = |name, secrets: &[Secret]| {
+        let of = || WebhookSecrets::new(secrets.iter().map(Secret::expose_text));
+        let secrets = (!secrets.is_empty()).then(of).transpose();
+        match secrets {
+            Ok(secrets) => Ok(secrets.map(Arc::new)),
+            Err(problem) => Err(Failure::Url(name, problem)),
+        }
+    };
+    let asked = view.clone();
+    Ok(WebhookParts {
+        map: secrets("CAFFIS_WEBHOOK_SECRETS_MAP", &config.webhook_secrets_map)?,
+        main_app: secrets(
+            "CAFFIS_WEBHOOK_SECRETS_MAIN_APP",
+            &config.webhook_secrets_main_app,
+        )?,
+        shards: config.shards,
+        has_peers: matches!(config.database, Database::Postgres(_)),
+        serves: Arc::new(move |shard, ask| match asked.shards.get() {
+            Some(shards) => shards.serve(shard, ask),
+            None => false,
+        }),
+    })
 }
 
 /// Opens the store that the settings name, at its newest schema.
@@ -345,16 +407,48 @@ fn connections_max(config: &Config) -> Result<usize, Failure> {
     Ok(wanted)
 }
 
+/// Who checks tokens, and what it has to do beside.
+fn identify(
+    config: &Config,
+    secrets: &[Secret],
+    issuer: Issuer,
+) -> Result<(Arc<dyn Identify>, Vec<Work>), Failure> {
+    let hs256 = |issuer| Hs256::new(secrets.iter().map(Secret::expose), issuer);
+    if config.jwks_url.is_none() && config.introspection_url.is_none() {
+        return Ok((Arc::new(hs256(issuer)), Vec::new()));
+    }
+    let endpoint = |name, url: &Option<String>| {
+        let endpoint = url.as_deref().map(Endpoint::new).transpose();
+        endpoint.map_err(|problem| Failure::Url(name, problem))
+    };
+    let remote = Remote::new(RemoteOptions {
+        secrets: (!secrets.is_empty()).then(|| hs256(issuer.clone())),
+        issuer,
+        jwks: endpoint("CAFFIS_JWKS_URL", &config.jwks_url)?,
+        introspection: endpoint("CAFFIS_INTROSPECTION_URL", &config.introspection_url)?,
+        service_token: (config.main_app_token.as_ref()).map(|it| it.expose_text().to_owned()),
+        clock: Arc::new(unix_now),
+    });
+    let client = Client::new().map_err(|error| Failure::Tls(error.to_string()))?;
+    let work = Box::pin(remote.clone().run(client));
+    Ok((Arc::new(remote), vec![work]))
+}
+
+fn unix_now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    // A clock before 1970 finds every token not yet valid.
+    UnixMs(since.map_or(0, |since| since.as_millis() as u64))
+}
+
 /// The secrets of tokens: those given, or the one that a development node keeps for itself.
 fn secrets(config: &Config) -> io::Result<Vec<Secret>> {
     if !config.jwt_secrets.is_empty() {
         return Ok(config.jwt_secrets.clone());
     }
-    assert_eq!(
-        config.mode,
-        Mode::Development,
-        "production is given secrets"
-    );
+    if config.mode == Mode::Production {
+        // Then its tokens are checked otherwise.
+        return Ok(Vec::new());
+    }
     std::fs::create_dir_all(&config.data_dir)?;
     let secret = secret_file::read_or_create(&config.data_dir)?;
     Ok(vec![Secret::new(secret)])
@@ -452,6 +546,7 @@ async fn until_stopped(
     handle: &Handle,
     shards: Shards,
     signals: &mut Signals,
+    drain: &Notify,
 ) -> Result<(), Failure> {
     let (ended, mut end) = oneshot::channel();
     thread::Builder::new()
@@ -465,6 +560,9 @@ async fn until_stopped(
         result = &mut end => return joined(result),
         (name, _) = signals.next() => {
             tracing::info!(signal = name, drain_ms = config.drain_ms, "draining");
+        }
+        () = drain.notified() => {
+            tracing::info!(drain_ms = config.drain_ms, "draining, as the Admin API was told");
         }
     }
     view.draining.store(true, Ordering::Release);

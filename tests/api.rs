@@ -3,9 +3,10 @@
 #![cfg(feature = "server")]
 
 use caffis_chat::api::serve::{self, CONNECTIONS_MAX, ControlPlane, Door};
+use caffis_chat::api::webhooks::WebhookParts;
 use caffis_chat::api::{LogView, NodeView, Parts, Phase, ShardView};
 use caffis_chat::chat::port::{
-    Identify, ReplySink, SignedIn, Store, StoreAnswer, StoreCall, StoreError, StoreReply, Ticket,
+    ReplySink, SignedIn, Store, StoreAnswer, StoreCall, StoreError, StoreReply, Ticket,
 };
 use caffis_chat::chat::stats::LATENCY_BOUNDS_US;
 use caffis_chat::identity::DemoLogin;
@@ -87,6 +88,7 @@ impl Store for FakeStore {
                     known.insert(sign_in.user.to_string(), sign_in.name);
                     SignedIn {
                         block_version: 0,
+                        ends: Vec::new(),
                         version: 1,
                         rooms: Vec::new(),
                     }
@@ -142,9 +144,17 @@ fn server(development: bool) -> Server {
         asks: Arc::new(|_| false),
         identify: Arc::new(Hs256::new([SECRET], issuer())),
         main_app_url: Some("https://app.test".to_owned()),
+        admin: None,
+        webhooks: WebhookParts {
+            map: None,
+            main_app: None,
+            shards: 1,
+            serves: Arc::new(|_, _| false),
+            has_peers: false,
+        },
         origins: Arc::new(|origin, _| origin == "https://page.test"),
     };
-    let (plane, door) = serve::start(parts).expect("started");
+    let (plane, door) = serve::start(parts, Vec::new()).expect("started");
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = listener.local_addr().expect("bound");
     let hands = door.clone();
@@ -339,7 +349,7 @@ fn the_demo_login_gives_a_token_that_is_valid_and_a_user_that_is_known() {
     let user = user_of("ada");
     assert_eq!(body["user_id"], user.to_string());
     let token = body["token"].as_str().expect("a string");
-    let identity = Hs256::new([SECRET], issuer()).identify(token, now());
+    let identity = Hs256::new([SECRET], issuer()).check(token, now());
     assert_eq!(identity.expect("valid").user, user);
     let users = server.store.users.lock().expect("not poisoned");
     assert_eq!(users.get(&user.to_string()), Some(&Some("Ada".to_owned())));

@@ -8,7 +8,7 @@ use caffis_chat::protocol::block::{BlockSet, BlockedUser, BlocksListed, BlocksUp
 use caffis_chat::protocol::event::{
     DURABLE_NAMES, MessageDeleted, MessagePinned, MessageUnpinned, Notice, PING_JSON,
     ReactionUpdated, RoomAdded, RoomEvent, RoomEventBody, RoomGap, RoomNotice, RoomRemoved,
-    ServerClosing, ServerDraining, TypingUpdated, UnreadUpdated,
+    ServerClosing, ServerDraining, TypingUpdated, UnreadUpdated, UserUpdated,
 };
 use caffis_chat::protocol::presence::{
     PresenceChoice, PresenceIs, PresenceSnapshot, PresenceState, PresenceUpdated, UserPresence,
@@ -439,6 +439,18 @@ fn notices() -> Vec<String> {
         Notice::BlocksUpdated(BlocksUpdated {
             user_id: None,
             blocked: None,
+        }),
+        Notice::UserUpdated(UserUpdated {
+            user_id: USER,
+            name: "Ada".to_owned(),
+            picture: Some("https://app.example.org/ada.png".to_owned()),
+            version: 7,
+        }),
+        Notice::UserUpdated(UserUpdated {
+            user_id: USER,
+            name: String::new(),
+            picture: None,
+            version: 0,
         }),
         Notice::ServerDraining(ServerDraining {
             reconnect_after_ms: 1,

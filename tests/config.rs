@@ -204,6 +204,35 @@ fn values_are_checked() {
     check("CAFFIS_DRAIN_MS", "0", true);
     check("CAFFIS_JWT_SECRET", " , ", false);
     check("CAFFIS_JWT_SECRET", "anything, in development", true);
+    for (value, taken) in [
+        ("https://app.example.org/jwks.json", true),
+        ("http://127.0.0.1:3000/jwks", true),
+        ("http://main-app:3000/jwks?a=b", true),
+        ("app.example.org/jwks", false),
+        ("ftp://app.example.org/jwks", false),
+        ("https://", false),
+        ("https:///jwks", false),
+        ("https://user:secret@app.example.org/jwks", false),
+        ("https://app.example.org/ jwks", false),
+        ("https://app.example.org/jwks#a", false),
+    ] {
+        check("CAFFIS_JWKS_URL", value, taken);
+        check("CAFFIS_INTROSPECTION_URL", value, taken);
+    }
+    let whsec = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    for (value, taken) in [
+        (whsec.to_owned(), true),
+        (format!("{whsec}, {whsec}"), true),
+        (whsec["whsec_".len()..].to_owned(), false),
+        ("whsec_".to_owned(), false),
+        ("whsec_c2hvcnQ=".to_owned(), false),
+        (format!("{whsec}!"), false),
+        (format!("{whsec},x"), false),
+    ] {
+        check("CAFFIS_WEBHOOK_SECRETS_MAP", &value, taken);
+        check("CAFFIS_WEBHOOK_SECRETS_MAIN_APP", &value, taken);
+    }
+    check("CAFFIS_MAIN_APP_TOKEN", "a token", false);
     check("CAFFIS_DATABASE_URL", "mysql://x", false);
     check("CAFFIS_DATABASE_URL", "sqlite:", true);
     check("CAFFIS_DATABASE_URL", "sqlite:x.db", false);
@@ -335,12 +364,44 @@ fn the_main_app_is_an_origin() {
 }
 
 #[test]
+fn production_needs_no_shared_secret_where_tokens_are_checked_otherwise() {
+    for other in [
+        ("CAFFIS_JWKS_URL", "https://app.example.org/jwks"),
+        ("CAFFIS_JWKS_URL", "http://[::1]:3000/jwks"),
+        ("CAFFIS_JWKS_URL", "http://localhost/jwks"),
+        (
+            "CAFFIS_INTROSPECTION_URL",
+            "https://app.example.org/introspect",
+        ),
+    ] {
+        let env = production(&[("CAFFIS_JWT_SECRET", ""), other]);
+        let config = read(&[], &env, None).expect("sound");
+        assert!(config.jwt_secrets.is_empty());
+    }
+}
+
+#[test]
 fn production_refuses_what_is_not_safe() {
     let check = |changes: &[(&'static str, &'static str)], reason: &str| {
         let problems = refused(&[], &production(changes), None);
         assert!(problems.contains(reason), "{changes:?}: {problems}");
         assert_eq!(problems.lines().count(), 1, "{problems}");
     };
+    check(
+        &[("CAFFIS_JWKS_URL", "http://app.example.org/jwks")],
+        "CAFFIS_JWKS_URL to be https://",
+    );
+    check(
+        &[("CAFFIS_INTROSPECTION_URL", "http://127.0.0.1.example.org/x")],
+        "CAFFIS_INTROSPECTION_URL to be https://",
+    );
+    check(
+        &[(
+            "CAFFIS_WEBHOOK_SECRETS_MAP",
+            "whsec_b25seSBhbiBleGFtcGxlOiBtYWtlIHlvdXIgb3duISE=",
+        )],
+        "the webhook secret of the example",
+    );
     check(&[("CAFFIS_JWT_SECRET", "")], "needs CAFFIS_JWT_SECRET");
     check(
         &[("CAFFIS_MAIN_APP_URL", "http://app.example.org")],

@@ -16,6 +16,8 @@ mod changes;
 mod concurrent;
 #[path = "contract/harness.rs"]
 mod harness;
+#[path = "contract/intake.rs"]
+mod intake;
 #[path = "contract/matrix.rs"]
 mod matrix;
 #[path = "contract/model.rs"]

@@ -5,7 +5,7 @@
 
 use caffis_chat::chat::CoreConfig;
 use caffis_chat::chat::port::{
-    Identify, Identity, IdentityError, ReplySink, RoomsPage, SignedIn, Store, StoreAnswer,
+    Decided, Identify, Identity, IdentityError, ReplySink, RoomsPage, SignedIn, Store, StoreAnswer,
     StoreCall, StoreError, StoreReply, Ticket,
 };
 use caffis_chat::edge::handshake::AllowedOrigins;
@@ -39,6 +39,7 @@ impl NoRooms {
                             .iter()
                             .map(|_| SignedIn {
                                 block_version: 0,
+                                ends: Vec::new(),
                                 version: 1,
                                 rooms: Vec::new(),
                             })
@@ -84,14 +85,21 @@ impl Store for NoRooms {
 struct AnybodyByNumber;
 
 impl Identify for AnybodyByNumber {
-    fn identify(&self, token: &str, now: UnixMs) -> Result<Identity, IdentityError> {
-        let number: u128 = token.parse().map_err(|_| IdentityError::Invalid)?;
-        Ok(Identity {
+    fn identify(
+        &self,
+        token: &str,
+        now: UnixMs,
+        _later: &mut dyn FnMut() -> Decided,
+    ) -> Option<Result<Identity, IdentityError>> {
+        let number = token.parse().map_err(|_| IdentityError::Invalid);
+        Some(number.map(|number| Identity {
             user: UserId(uuid::Uuid::from_u128(number)),
             expires_at: UnixMs(now.0 + 3_600_000),
             name: None,
             picture: None,
-        })
+            issued_at: None,
+            sid: None,
+        }))
     }
 }
 

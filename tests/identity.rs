@@ -2,7 +2,7 @@
 //! here, so that nothing is out of reach because a library would not write it.
 #![cfg(feature = "server")]
 
-use caffis_chat::chat::port::{Identify, Identity, IdentityError};
+use caffis_chat::chat::port::{Identity, IdentityError};
 use caffis_chat::identity::demo::{Demo, TOKEN_MS, user_of};
 use caffis_chat::identity::hs256::{Hs256, Issuer};
 use caffis_chat::identity::{DemoLogin, secret_file};
@@ -24,7 +24,7 @@ fn issuer() -> Issuer {
 }
 
 fn identify(token: &str) -> Result<Identity, IdentityError> {
-    Hs256::new([SECRET, OLD_SECRET], issuer()).identify(token, NOW)
+    Hs256::new([SECRET, OLD_SECRET], issuer()).check(token, NOW)
 }
 
 fn base64url(bytes: &[u8]) -> String {
@@ -94,6 +94,8 @@ fn a_valid_token_names_its_user() {
         expires_at: UnixMs((NOW_S + 600) * 1_000),
         name: Some("Ada".to_owned()),
         picture: Some("https://x/y.png".to_owned()),
+        issued_at: None,
+        sid: Some("s1".to_owned()),
     };
     assert_eq!(identity, expected);
 }
@@ -156,8 +158,13 @@ fn claims_are_taken_or_refused() {
     check_claims(json!({"picture": "x".repeat(2_049)}), INVALID);
     check_claims(json!({"picture": "\u{0}"}), INVALID);
     check_claims(json!({"sid": 1}), INVALID);
+    check_claims(json!({"sid": ""}), INVALID);
+    check_claims(json!({"sid": "s".repeat(257)}), INVALID);
+    check_claims(json!({"iat": NOW_S}), Ok(()));
+    check_claims(json!({"iat": "whatever"}), INVALID);
+    check_claims(json!({"iat": u64::MAX}), INVALID);
     // Unknown claims are ignored.
-    check_claims(json!({"scope": {"deep": [1]}, "iat": "whatever"}), Ok(()));
+    check_claims(json!({"scope": {"deep": [1]}, "jti": 7}), Ok(()));
 }
 
 #[test]

@@ -17,7 +17,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("shard", &["limits", "protocol", "chat", "edge", "sys"]),
     ("store", SEAM),
     ("relay", SEAM),
-    ("identity", SEAM),
+    ("outbound", &["limits"]),
+    ("identity", IDENTITY),
     (
         "api",
         &[
@@ -53,6 +54,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "shard",
             "store",
             "relay",
+            "outbound",
             "identity",
             "api",
             "config",
@@ -71,6 +73,9 @@ const SEAM: &[&str] = &[
     "chat::stats",
 ];
 
+/// The one backend that has to ask somebody.
+const IDENTITY: &[&str] = &["limits", "protocol", "chat::port", "outbound"];
+
 /// Crates that do I/O, and the only modules that may name them: what a backend is made of must
 /// not leak out of it.
 const CRATES: &[(&str, &[&str])] = &[
@@ -82,9 +87,15 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rustix", &["doctor"]),
     ("glommio", &["shard"]),
     ("axum", &["api"]),
-    ("hyper", &["api"]),
-    ("hyper_util", &["api"]),
-    ("tokio", &["api", "node", "relay", "store"]),
+    ("hyper", &["api", "outbound", "identity"]),
+    ("hyper_util", &["api", "outbound"]),
+    ("http_body_util", &["outbound"]),
+    ("tokio_rustls", &["outbound"]),
+    ("rustls_native_certs", &["outbound"]),
+    (
+        "tokio",
+        &["api", "node", "relay", "store", "outbound", "identity"],
+    ),
     ("redis", &["relay"]),
     ("futures_util", &["relay"]),
     ("jsonwebtoken", &["identity"]),

@@ -4,7 +4,7 @@
 
 #![no_main]
 
-use caffis_chat::chat::port::{Identify, IdentityError};
+use caffis_chat::chat::port::IdentityError;
 use caffis_chat::identity::hs256::{Hs256, Issuer};
 use caffis_chat::protocol::UnixMs;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
@@ -52,7 +52,7 @@ fuzz_target!(|input: &str| {
     let keys = keys();
     let Some((header, claims)) = input.split_once('\n') else {
         // Signed by nobody.
-        let told = keys.verifier.identify(input, NOW);
+        let told = keys.verifier.check(input, NOW);
         assert!(matches!(told, Err(IdentityError::Invalid)), "{told:?}");
         return;
     };
@@ -66,7 +66,7 @@ fuzz_target!(|input: &str| {
     };
     match keys
         .verifier
-        .identify(&format!("{message}.{signature}"), NOW)
+        .check(&format!("{message}.{signature}"), NOW)
     {
         Ok(identity) => {
             assert!(identity.expires_at.0 + 120_000 > NOW.0, "{identity:?}");

@@ -7,6 +7,7 @@
 //!
 //! Next: [`serve`] takes the connections, [`routes`] tells who answers what.
 
+pub mod admin;
 pub mod cors;
 pub mod demo;
 pub mod health;
@@ -19,12 +20,17 @@ pub mod requests;
 pub mod routes;
 pub mod serve;
 pub mod store_client;
+pub mod tokens;
+pub mod webhooks;
 
-use crate::chat::port::{Asked, Identify, Store};
+use crate::chat::port::{Asked, Identify, ServiceAsked, Store};
 use crate::chat::stats::Stats;
 use crate::identity::DemoLogin;
+use crate::protocol::network::Network;
 use rejoin::Rejoin;
 use std::sync::Arc;
+use tokens::Tokens;
+use webhooks::WebhookParts;
 
 /// What the control plane needs of the node.
 #[derive(Clone)]
@@ -45,7 +51,34 @@ pub struct Parts {
     pub main_app_url: Option<String>,
     /// Whose pages may read the answers.
     pub origins: Arc<Origins>,
+    /// For those who run the service, if there are tokens.
+    pub admin: Option<AdminParts>,
+    /// For other services.
+    pub webhooks: WebhookParts,
 }
+
+/// What the Admin API needs of the node.
+#[derive(Clone)]
+pub struct AdminParts {
+    /// Who may ask.
+    pub tokens: Tokens,
+    /// Wrong tokens that one address may give in a minute.
+    pub failures_per_min: u32,
+    /// Proxies of ours.
+    pub trusted: Vec<Network>,
+    /// The shards.
+    pub shards: u16,
+    /// Asks one of them.
+    pub serves: Arc<Serves>,
+    /// Begins to drain; over how many ms. Must not block.
+    pub drain: Arc<Drains>,
+}
+
+/// Gives a shard what the service wants of it; whether there is such a shard, and it had room. Must not block.
+pub type Serves = dyn Fn(u16, ServiceAsked) -> bool + Send + Sync;
+
+/// Begins to drain; over how many ms.
+pub type Drains = dyn Fn() -> u64 + Send + Sync;
 
 /// Whether pages of this origin (in lower case) may speak to a server that was called by this `Host`.
 pub type Origins = dyn Fn(&str, Option<&str>) -> bool + Send + Sync;

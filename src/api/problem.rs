@@ -40,6 +40,20 @@ impl Problem {
         self
     }
 
+    /// As it is told.
+    pub fn body(&self) -> String {
+        let body = openapi::Problem {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.status.as_u16(),
+            detail: self.detail.clone(),
+            code: self.code,
+            temporary: self.code.temporary(),
+            retry_after_ms: self.retry_after_ms,
+        };
+        serde_json::to_string(&body).unwrap_or_default()
+    }
+
     /// With this header.
     pub fn header(mut self, name: HeaderName, value: &'static str) -> Problem {
         self.headers.push((name, value));
@@ -56,16 +70,7 @@ pub fn too_large() -> Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let retry_after_ms = self.retry_after_ms;
-        let body = openapi::Problem {
-            r#type: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
-            status: self.status.as_u16(),
-            detail: self.detail,
-            code: self.code,
-            temporary: self.code.temporary(),
-            retry_after_ms,
-        };
-        let body = serde_json::to_string(&body).unwrap_or_default();
+        let body = self.body();
         let content_type = (header::CONTENT_TYPE, "application/problem+json");
         let cache = (header::CACHE_CONTROL, "no-store");
         let mut response = (self.status, [content_type, cache], body).into_response();

@@ -5,10 +5,11 @@
 
 use super::Parts;
 use super::problem::{Problem, too_large};
-use crate::chat::port::{Answer, Asked, Identify, Identity, IdentityError};
+use crate::chat::port::{Answer, Asked, Decided, Identify, Identity, IdentityError};
 use crate::limits;
 use crate::protocol::http::{self, Bound, Given, Method};
 use crate::protocol::openapi::Me;
+use crate::protocol::request::{Command, Refused};
 use crate::protocol::{ErrorCode, UnixMs};
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, RawPathParamsRejection};
@@ -32,6 +33,9 @@ pub const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 pub const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 /// When all are there again, s.
 pub const RATE_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+
+/// The challenge to a token that is none.
+pub(super) const INVALID: &str = "Bearer error=\"invalid_token\"";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -108,24 +112,9 @@ impl Requests {
     ///
     /// # Errors
     /// There is no valid token.
-    pub fn identity(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
-        let mut given = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (given.next(), given.next()) else {
-            let detail = "one `Authorization: Bearer <token>` is needed";
-            return Err(unauthenticated(detail, "Bearer"));
-        };
-        let token = value
-            .to_str()
-            .ok()
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim());
-        let Some(token) = token else {
-            let detail = "the scheme of `Authorization` must be Bearer";
-            return Err(unauthenticated(detail, "Bearer"));
-        };
-        const INVALID: &str = "Bearer error=\"invalid_token\"";
-        match self.identify.identify(token, now()) {
+    pub async fn identity(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+        let token = bearer(headers)?;
+        match self.verdict(token).await {
             Ok(identity) => Ok(identity),
             Err(IdentityError::Invalid) => {
                 Err(unauthenticated("the token is not accepted", INVALID))
@@ -138,12 +127,34 @@ impl Requests {
         }
     }
 
+    /// What becomes of a token, which may have to wait for whoever issued it.
+    async fn verdict(&self, token: &str) -> Result<Identity, IdentityError> {
+        let (sender, receiver) = oneshot::channel();
+        let verdict = {
+            let mut sender = Some(sender);
+            let mut later = || -> Decided {
+                let sender = sender.take();
+                Box::new(move |verdict| {
+                    if let Some(sender) = sender {
+                        // Nobody waits any more: the request was given up.
+                        let _late = sender.send(verdict);
+                    }
+                })
+            };
+            self.identify.identify(token, now(), &mut later)
+        };
+        match verdict {
+            Some(verdict) => verdict,
+            None => receiver.await.unwrap_or(Err(IdentityError::Unavailable)),
+        }
+    }
+
     /// `GET /v1/users/me`.
     ///
     /// # Errors
     /// There is no valid token, or no JSON is wanted.
-    pub fn me(&self, headers: &HeaderMap) -> Result<Response, Problem> {
-        let identity = self.identity(headers)?;
+    pub async fn me(&self, headers: &HeaderMap) -> Result<Response, Problem> {
+        let identity = self.identity(headers).await?;
         wants_json(headers)?;
         let me = Me {
             user_id: identity.user,
@@ -156,15 +167,9 @@ impl Requests {
     }
 
     async fn answer(&self, bound: &Bound, came: Came) -> Result<Response, Problem> {
-        let identity = self.identity(&came.headers)?;
+        let identity = self.identity(&came.headers).await?;
         wants_json(&came.headers)?;
-        let body = came.body.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-            _ => Problem::new(ErrorCode::BadRequest, "the body did not come whole"),
-        })?;
-        if bound.takes_body() && !body.is_empty() {
-            is_json(&came.headers)?;
-        }
+        let body = body_of(bound, came.body, &came.headers)?;
         let command = command(
             bound,
             &came.path,
@@ -196,6 +201,69 @@ impl Requests {
     }
 }
 
+/// The token of a request.
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (given.next(), given.next()) else {
+        let detail = "one `Authorization: Bearer <token>` is needed";
+        return Err(unauthenticated(detail, "Bearer"));
+    };
+    let token = value
+        .to_str()
+        .ok()
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    token.ok_or_else(|| {
+        let detail = "the scheme of `Authorization` must be Bearer";
+        unauthenticated(detail, "Bearer")
+    })
+}
+
+/// The body of a request, if it may be one.
+pub(super) fn body_of(
+    bound: &Bound,
+    body: Result<Bytes, BytesRejection>,
+    headers: &HeaderMap,
+) -> Result<Bytes, Problem> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+        _ => Problem::new(ErrorCode::BadRequest, "the body did not come whole"),
+    })?;
+    if bound.takes_body() && !body.is_empty() {
+        is_json(headers)?;
+    }
+    Ok(body)
+}
+
+fn refused(message: &str) -> Refused {
+    Refused {
+        code: ErrorCode::BadRequest,
+        message: message.to_owned(),
+    }
+}
+
+/// The names in a path with their values.
+pub(super) fn path_values(
+    path: &Result<RawPathParams, RawPathParamsRejection>,
+) -> Result<Vec<(String, String)>, Refused> {
+    let path = path
+        .as_ref()
+        .map_err(|_| refused("the path is not UTF-8"))?;
+    let values = path.iter();
+    Ok(values
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
+}
+
+/// The names in a query with their values.
+pub(super) fn query_values(uri: &Uri) -> Result<Vec<(String, String)>, Refused> {
+    let query = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    query
+        .map(|query| query.0)
+        .map_err(|_| refused("the query cannot be read"))
+}
+
 fn command(
     bound: &Bound,
     path: &Result<RawPathParams, RawPathParamsRejection>,
@@ -203,20 +271,9 @@ fn command(
     headers: &HeaderMap,
     body: &[u8],
     identity: &Identity,
-) -> Result<crate::protocol::request::Command, crate::protocol::request::Refused> {
-    let refused = |message: &str| crate::protocol::request::Refused {
-        code: ErrorCode::BadRequest,
-        message: message.to_owned(),
-    };
-    let path = path
-        .as_ref()
-        .map_err(|_| refused("the path is not UTF-8"))?;
-    let path: Vec<(String, String)> = path
-        .iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    let query = Query::<Vec<(String, String)>>::try_from_uri(uri)
-        .map_err(|_| refused("the query cannot be read"))?;
+) -> Result<Command, Refused> {
+    let path = path_values(path)?;
+    let query = query_values(uri)?;
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let key = match (keys.next(), keys.next()) {
         (None, _) => None,
@@ -228,14 +285,14 @@ fn command(
     };
     let given = Given {
         path: &path,
-        query: &query.0,
+        query: &query,
         body,
         key,
     };
     bound.command(&given, identity.user, uuid::Uuid::now_v7())
 }
 
-fn unauthenticated(detail: &str, challenge: &'static str) -> Problem {
+pub(super) fn unauthenticated(detail: &str, challenge: &'static str) -> Problem {
     Problem::new(ErrorCode::Unauthenticated, detail).header(header::WWW_AUTHENTICATE, challenge)
 }
 
@@ -256,20 +313,39 @@ struct ReplyError {
     retry_after_ms: Option<u64>,
 }
 
+impl From<ReplyError> for Problem {
+    fn from(error: ReplyError) -> Problem {
+        let code = ErrorCode::ALL
+            .iter()
+            .find(|code| code.name() == error.code)
+            .copied()
+            .unwrap_or(ErrorCode::Internal);
+        Problem::new(code, error.message).retry_after_ms(error.retry_after_ms)
+    }
+}
+
+/// The data of a reply as a connection would get it.
+///
+/// # Errors
+/// It is an error.
+pub(super) fn reply_data(reply: &str) -> Result<serde_json::Value, Problem> {
+    let confused = || Problem::new(ErrorCode::Internal, "try again");
+    match sonic_rs::from_str::<Reply<'_>>(reply) {
+        Ok(Reply {
+            error: Some(error), ..
+        }) => Err(error.into()),
+        Ok(Reply {
+            data: Some(data), ..
+        }) => serde_json::from_str(data.as_raw_str()).map_err(|_| confused()),
+        Ok(Reply { .. }) | Err(_) => Err(confused()),
+    }
+}
+
 fn response(bound: &Bound, answer: &Answer) -> Response {
     let mut response = match sonic_rs::from_str::<Reply<'_>>(&answer.reply) {
         Ok(Reply {
             error: Some(error), ..
-        }) => {
-            let code = ErrorCode::ALL
-                .iter()
-                .find(|code| code.name() == error.code)
-                .copied()
-                .unwrap_or(ErrorCode::Internal);
-            Problem::new(code, error.message)
-                .retry_after_ms(error.retry_after_ms)
-                .into_response()
-        }
+        }) => Problem::from(error).into_response(),
         Ok(Reply {
             data: Some(data), ..
         }) => {
@@ -297,7 +373,7 @@ fn response(bound: &Bound, answer: &Answer) -> Response {
     response
 }
 
-fn json(status: StatusCode, body: String) -> Response {
+pub(super) fn json(status: StatusCode, body: String) -> Response {
     let headers = [
         (header::CONTENT_TYPE, JSON),
         (header::CACHE_CONTROL, NO_STORE),
@@ -306,7 +382,7 @@ fn json(status: StatusCode, body: String) -> Response {
 }
 
 /// Whether the body is said to be JSON, as it is.
-fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     let said = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -325,7 +401,7 @@ fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Whether an answer in JSON is of use (RFC 9110, section 12.5.1). Weights are not compared: there is one
 /// form.
-fn wants_json(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn wants_json(headers: &HeaderMap) -> Result<(), Problem> {
     let mut accepts = headers.get_all(header::ACCEPT).iter().peekable();
     if accepts.peek().is_none() {
         return Ok(());
@@ -360,7 +436,7 @@ fn wants_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-fn now() -> UnixMs {
+pub(super) fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     // A clock before 1970 finds every token not yet valid.
     UnixMs(since.map_or(0, |since| since.as_millis() as u64))

@@ -1,5 +1,6 @@
 //! Who answers what.
 
+use super::admin::{self, Admin};
 use super::health::{self, Readiness};
 use super::metrics::{self, HttpCounts};
 use super::page::{FILES, SAFE_HEADERS, policy, serve};
@@ -7,11 +8,13 @@ use super::problem::{Problem, too_large};
 use super::request_id::{self, RequestId};
 use super::requests::{self, Requests};
 use super::store_client::StoreClient;
+use super::webhooks::Webhooks;
 use super::{NodeView, Origins, Parts, cors, demo};
 use crate::identity::DemoLogin;
-use crate::protocol::{ErrorCode, asyncapi, http, openapi};
+use crate::protocol::{ErrorCode, asyncapi, http, openapi, openapi_webhooks};
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -36,15 +39,22 @@ pub(super) struct Shared {
     asyncapi: String,
     openapi: String,
     pub requests: Requests,
+    pub admin: Option<Admin>,
+    pub webhooks: Webhooks,
     pub origins: Arc<Origins>,
 }
 
 type App = State<Arc<Shared>>;
+type Body = Result<Bytes, BytesRejection>;
 
 impl Shared {
     pub fn new(parts: Parts) -> Shared {
         let requests = Requests::new(&parts);
         let store = StoreClient::new(parts.store);
+        let webhooks = Webhooks::new(parts.webhooks, store.clone());
+        let admin = parts
+            .admin
+            .map(|own| Admin::new(own, parts.node.clone(), store.clone(), webhooks.clone()));
         Shared {
             readiness: Readiness::new(parts.node.clone(), store.clone()),
             node: parts.node,
@@ -60,6 +70,8 @@ impl Shared {
             asyncapi: asyncapi::document_text(),
             openapi: openapi::document_text(),
             requests,
+            admin,
+            webhooks,
             origins: parts.origins,
         }
     }
@@ -79,8 +91,19 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
         let answer = move |headers: HeaderMap| async move { serve(file, &headers) };
         router = router.route(file.path, get(answer));
     }
+    for (path, source) in openapi_webhooks::WEBHOOKS {
+        let answer = move |State(shared): App, headers: HeaderMap, body: Body| async move {
+            shared.webhooks.receive(*source, &headers, body).await
+        };
+        router = router.route(path, post(answer));
+    }
     if shared.demo.is_some() {
         router = router.route("/v1/demo/login", post(demo_login));
+    }
+    if shared.admin.is_some() {
+        for (path, methods) in admin::routes() {
+            router = router.route(path, methods);
+        }
     }
     let mut api = Router::new().route(openapi::ME_PATH, get(me).options(cors::options));
     for (path, methods) in requests::routes() {
@@ -98,10 +121,11 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
 
 /// Around every request: names it, bounds its time, counts it, logs it, and makes its answer safe
 /// to look at. Whatever is logged meanwhile carries the request's id.
-async fn around(State(shared): App, request: Request, next: Next) -> Response {
+async fn around(State(shared): App, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
     let method = request.method().clone();
     let span = tracing::info_span!("request", request_id = %id, %method, route);
     async {
@@ -181,7 +205,7 @@ async fn sign_in(State(shared): App) -> Response {
 }
 
 async fn me(State(shared): App, headers: HeaderMap) -> Result<Response, Problem> {
-    shared.requests.me(&headers)
+    shared.requests.me(&headers).await
 }
 
 async fn demo_login(

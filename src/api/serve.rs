@@ -12,7 +12,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io::{self, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -36,6 +36,10 @@ const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// The answer when no shard has room for a connection that leaves.
 const REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\
     retry-after: 5\r\nconnection: close\r\n\r\n";
+
+/// Who is at the other end of a request's connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 struct Handed {
     stream: TcpStream,
@@ -76,11 +80,14 @@ pub struct ControlPlane {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the control plane on a thread of its own. The node need not be up yet.
+/// Work that goes on beside the answers, as long as the control plane runs.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Starts the control plane on a thread of its own, and this work beside it. The node need not be up yet.
 ///
 /// # Errors
 /// No thread, or no descriptors for it.
-pub fn start(parts: Parts) -> io::Result<(ControlPlane, Door)> {
+pub fn start(parts: Parts, work: Vec<Work>) -> io::Result<(ControlPlane, Door)> {
     // As many places as permits: a permit holder always finds room.
     let (handed, connections) = mpsc::channel(CONNECTIONS_MAX);
     let (stop, stopping) = watch::channel(false);
@@ -91,10 +98,20 @@ pub fn start(parts: Parts) -> io::Result<(ControlPlane, Door)> {
     let thread = std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
+            let rejoin = parts.rejoin.clone();
+            let shared = Arc::new(Shared::new(parts));
             let serving = Serving {
-                rejoin: parts.rejoin.clone(),
-                router: routes(&Arc::new(Shared::new(parts))),
+                rejoin,
+                router: routes(&shared),
             };
+            for work in work {
+                runtime.spawn(work);
+            }
+            if shared.webhooks.hears_of_accounts() {
+                runtime.spawn(shared.webhooks.clone().tell_profiles());
+            }
+            drop(shared);
+            // What still goes on then ends with the runtime.
             runtime.block_on(accept(connections, stopping, serving));
         })?;
     let plane = ControlPlane {
@@ -156,6 +173,7 @@ async fn serve(handed: Handed, serving: Serving, mut stopping: watch::Receiver<b
         read,
         permit,
     } = handed;
+    let peer = stream.peer_addr().ok().map(|address| Peer(address.ip()));
     let stream = match tokio::net::TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => {
@@ -166,7 +184,10 @@ async fn serve(handed: Handed, serving: Serving, mut stopping: watch::Receiver<b
     let stream = TokioIo::new(Prefixed::new(read, stream));
     let (upgrades, mut upgrade) = mpsc::channel(1);
     let router = TowerToHyperService::new(serving.router);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         // No answer is made to an upgrade here: the shard's is the one.
         let leaves = rejoin::head(&request).is_some_and(|head| upgrades.try_send(head).is_ok());
         let answer = (!leaves).then(|| router.call(request));

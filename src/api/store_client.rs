@@ -36,11 +36,23 @@ impl StoreClient {
     /// # Errors
     /// The store's own, or [`StoreError::Unavailable`] when the answer did not come in time.
     pub async fn call(&self, call: StoreCall) -> Result<StoreAnswer, StoreError> {
+        self.call_within(ANSWER_MAX, call).await
+    }
+
+    /// Asks and waits for so long.
+    ///
+    /// # Errors
+    /// The store's own, or [`StoreError::Unavailable`] when the answer did not come in time.
+    pub async fn call_within(
+        &self,
+        max: Duration,
+        call: StoreCall,
+    ) -> Result<StoreAnswer, StoreError> {
         let (sender, receiver) = oneshot::channel();
         let sink: Arc<dyn ReplySink> = Arc::new(OneReply(Mutex::new(Some(sender))));
         self.0.submit(0, call, &sink);
         drop(sink);
-        match tokio::time::timeout(ANSWER_MAX, receiver).await {
+        match tokio::time::timeout(max, receiver).await {
             Ok(Ok(reply)) => reply.result,
             Ok(Err(_)) => Err(StoreError::Unavailable("gave no answer".to_owned())),
             Err(_) => Err(StoreError::Unavailable("gave no answer in time".to_owned())),

@@ -64,7 +64,10 @@ impl Action {
             (MessageChange::Edit { .. }, true) => Action::EditOwn,
             (MessageChange::Edit { .. }, false) => Action::EditOther,
             (MessageChange::Delete { .. }, true) => Action::DeleteOwn,
-            (MessageChange::Delete { .. }, false) => Action::DeleteOther,
+            // By the service, which is asked for no role.
+            (MessageChange::Delete { .. }, false) | (MessageChange::Moderate(_), _) => {
+                Action::DeleteOther
+            }
             (MessageChange::AddReaction { .. } | MessageChange::RemoveReaction { .. }, _) => {
                 Action::React
             }
@@ -123,7 +126,8 @@ pub fn may_change_severed(change: &MessageChange) -> bool {
         MessageChange::Delete { .. }
         | MessageChange::RemoveReaction { .. }
         | MessageChange::Unpin
-        | MessageChange::Report => true,
+        | MessageChange::Report
+        | MessageChange::Moderate(_) => true,
     }
 }
 

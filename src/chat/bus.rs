@@ -14,6 +14,7 @@ use super::stats::Stats;
 use super::{ConnId, CoreConfig, Effect, Now, Peers, ShardIx};
 use crate::limits;
 use crate::protocol::block::BlockChange;
+use crate::protocol::ending::SessionsEnd;
 use crate::protocol::event::Membership;
 use crate::protocol::view::Watermark;
 use crate::protocol::{Epoch, RequestId, RoomId, Seq, UserId};
@@ -88,6 +89,8 @@ pub enum MeshMessage {
     /// From the home of the room of the two to all shards: a user blocked another, or no longer does. If
     /// it is lost, the users' versions tell, later.
     Block(BlockChange),
+    /// To all shards: sessions of a user end. If it is lost, the user's version tells, later.
+    Ended(SessionsEnd),
     /// To the room's home: a user with a connection to the sender types there, or stops. A hint: not sent
     /// when the queue is full.
     Typing {

@@ -76,6 +76,7 @@ impl ShardCore {
                 home.relay_news(news, ctx);
             }
             Input::Ask(ask) => sessions.ask(*ask, ctx),
+            Input::Serve(id, ask) => sessions.serve(id, *ask, ctx),
             Input::Drain { spread_ms } => sessions.drain(spread_ms, ctx),
         }
         self.settle(now, effects);
@@ -276,6 +277,7 @@ fn route(
             home.block_changed(&change, ctx);
             sessions.block_changed(&change, ctx);
         }
+        MeshMessage::Ended(end) => sessions.ended(end, ctx),
         MeshMessage::Added { room, users } => sessions.added(room, &users, ctx),
         // Comes from other shards only, and is taken by the step itself.
         MeshMessage::Epoch(_) => (),

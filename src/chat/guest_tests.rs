@@ -43,6 +43,8 @@ fn identity(user: UserId, name: &str) -> Identity {
         expires_at: UnixMs(u64::MAX),
         name: Some(name.to_owned()),
         picture: None,
+        issued_at: None,
+        sid: None,
     }
 }
 
@@ -94,6 +96,7 @@ impl Node {
                     false => self.reply(shard, ticket, call),
                 },
                 Effect::Answer(id, answer) => self.answers.push((id, answer)),
+                Effect::Served(id, answer) => panic!("{id}: {answer:?}"),
                 Effect::Flush(_) | Effect::Close(..) => (),
                 Effect::Drained => self.drained += 1,
                 Effect::Relay(call) => panic!("{call:?}"),
@@ -108,6 +111,7 @@ impl Node {
                 self.sign_ins += users.len();
                 let nothing = SignedIn {
                     block_version: 0,
+                    ends: Vec::new(),
                     version: 1,
                     rooms: Vec::new(),
                 };

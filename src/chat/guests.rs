@@ -9,12 +9,15 @@
 use super::bus::Context;
 use super::commands::Refused;
 use super::map::{Map, Seeded};
-use super::port::{Answer, Ask, AskId, Identity, SignIn, StoreAnswer, StoreCall, StoreError};
+use super::port::{
+    Answer, Ask, AskId, Identity, SignIn, SignedIn, StoreAnswer, StoreCall, StoreError,
+};
 use super::rate::{Left, Limits};
 use super::session::Read;
 use super::sessions::{Call, Sessions};
-use super::{ConnId, Effect};
+use super::{ConnId, Effect, service};
 use crate::limits;
+use crate::protocol::ending::{Began, sid_hash};
 use crate::protocol::request::{self, Command, Request};
 use crate::protocol::{ErrorCode, RequestId, UserId, reply};
 use slab::Slab;
@@ -58,9 +61,16 @@ pub struct Guests {
 /// Users of whom the store knows what their tokens say: the newest, and those before them.
 #[derive(Debug)]
 struct Known {
-    newer: Map<UserId, u64>,
-    older: Map<UserId, u64>,
+    newer: Map<UserId, Knew>,
+    older: Map<UserId, Knew>,
     hasher: Seeded,
+}
+
+/// What was known of a user, and when, ms: what ended their session since may not have been told.
+#[derive(Clone, Copy, Debug)]
+struct Knew {
+    hash: u64,
+    at_ms: u64,
 }
 
 impl Known {
@@ -68,20 +78,25 @@ impl Known {
         let mut hasher = self.hasher.build_hasher();
         identity.name.hash(&mut hasher);
         identity.picture.hash(&mut hasher);
+        identity.sid.hash(&mut hasher);
+        identity.issued_at.hash(&mut hasher);
         hasher.finish()
     }
 
-    fn has(&self, identity: &Identity) -> bool {
+    fn has(&self, identity: &Identity, now_ms: u64) -> bool {
         let hash = self.hash(identity);
-        let found = |map: &Map<UserId, u64>| map.get(&identity.user) == Some(&hash);
-        found(&self.newer) || found(&self.older)
+        let knew = self.newer.get(&identity.user);
+        let knew = knew.or_else(|| self.older.get(&identity.user));
+        let fresh = |knew: &&Knew| now_ms < knew.at_ms + limits::ASKERS_KNOWN_MS;
+        knew.filter(fresh).is_some_and(|knew| knew.hash == hash)
     }
 
-    fn insert(&mut self, identity: &Identity) {
+    fn insert(&mut self, identity: &Identity, at_ms: u64) {
         if self.newer.len() >= limits::ASKERS_KNOWN_MAX / 2 {
             self.older = std::mem::replace(&mut self.newer, Map::with_hasher(self.hasher.clone()));
         }
-        self.newer.insert(identity.user, self.hash(identity));
+        let hash = self.hash(identity);
+        self.newer.insert(identity.user, Knew { hash, at_ms });
     }
 }
 
@@ -100,6 +115,12 @@ impl Guests {
             signing_in: VecDeque::new(),
             sign_ins_under_way: 0,
         }
+    }
+
+    /// Something ends sessions of this user: the next request looks whether its own has ended.
+    pub(super) fn forget(&mut self, user: UserId) {
+        self.known.newer.remove(&user);
+        self.known.older.remove(&user);
     }
 
     /// How many wait for their answer.
@@ -164,6 +185,41 @@ impl Sessions {
             identity,
             command,
         } = ask;
+        let user = identity.user;
+        let Some(conn) = self.new_guest(id, user, ctx) else {
+            return;
+        };
+        let place = (conn.index - GUESTS_FROM) as usize;
+        let command = command.and_then(|command| match needs_connection(&command) {
+            true => Err(request::Refused {
+                code: ErrorCode::BadRequest,
+                message: "only on a connection".to_owned(),
+            }),
+            false => Ok(command),
+        });
+        match command {
+            Ok(command) if !self.guests.known.has(&identity, ctx.now_ms()) => {
+                self.guests.table[place].held = Some((identity, command));
+                self.guests.signing_in.push_back(conn);
+                self.sign_guests_in(ctx);
+            }
+            command => self.guest_request(conn, user, command, ctx),
+        }
+    }
+
+    /// A write of the service, which waits for its answer as a guest does: its place, and the id of its request.
+    pub(super) fn guest_of_service(
+        &mut self,
+        id: AskId,
+        actor: UserId,
+        ctx: &mut Context<'_>,
+    ) -> Option<(ConnId, Option<RequestId>)> {
+        let conn = self.new_guest(id, actor, ctx)?;
+        Some((conn, Some(REQUEST)))
+    }
+
+    /// A place for one more who waits; without room they are told so at once.
+    fn new_guest(&mut self, id: AskId, user: UserId, ctx: &mut Context<'_>) -> Option<ConnId> {
         let is_draining = self.draining();
         let guests = &mut self.guests;
         let refusal = if is_draining {
@@ -178,9 +234,8 @@ impl Sessions {
             let reply = reply::error(Some(REQUEST), code, message, Some(limits::RETRY_AFTER_MS));
             let answer = Answer { reply, left: None };
             ctx.effects.push(Effect::Answer(id, answer));
-            return;
+            return None;
         }
-        let user = identity.user;
         guests.generation = guests.generation.wrapping_add(1);
         let generation = guests.generation;
         let place = guests.table.insert(Guest {
@@ -191,25 +246,10 @@ impl Sessions {
             left: None,
             held: None,
         });
-        let conn = ConnId {
+        Some(ConnId {
             index: GUESTS_FROM + place as u32,
             generation,
-        };
-        let command = command.and_then(|command| match needs_connection(&command) {
-            true => Err(request::Refused {
-                code: ErrorCode::BadRequest,
-                message: "only on a connection".to_owned(),
-            }),
-            false => Ok(command),
-        });
-        match command {
-            Ok(command) if !self.guests.known.has(&identity) => {
-                self.guests.table[place].held = Some((identity, command));
-                self.guests.signing_in.push_back(conn);
-                self.sign_guests_in(ctx);
-            }
-            command => self.guest_request(conn, user, command, ctx),
-        }
+        })
     }
 
     fn guest_request(
@@ -240,7 +280,7 @@ impl Sessions {
                 let Some((identity, command)) = guest.held.take() else {
                     continue;
                 };
-                if guests.known.has(&identity) {
+                if guests.known.has(&identity, ctx.now_ms()) {
                     known.push((conn, identity.user, command));
                     continue;
                 }
@@ -259,8 +299,9 @@ impl Sessions {
                 break;
             }
             guests.sign_ins_under_way += 1;
+            let users = sign_ins.iter().map(|sign_in| sign_in.user).collect();
             let ticket = ctx.call(StoreCall::SignIn(sign_ins));
-            self.calls.insert(ticket, Call::Guests(conns));
+            self.calls.insert(ticket, Call::Guests(conns, users));
         }
         for (conn, user, command) in known {
             self.guest_request(conn, user, Ok(command), ctx);
@@ -271,26 +312,45 @@ impl Sessions {
     pub(super) fn guests_signed_in(
         &mut self,
         conns: Vec<ConnId>,
+        users: &[UserId],
         result: Result<StoreAnswer, StoreError>,
         ctx: &mut Context<'_>,
     ) {
         self.guests.sign_ins_under_way -= 1;
-        let refusal: Option<Refused> = match result {
-            Ok(_) => None,
-            Err(StoreError::Overloaded) => Some((ErrorCode::Overloaded, "the store is busy")),
-            Err(StoreError::Unavailable(_)) => {
-                Some((ErrorCode::Unavailable, "the store does not answer"))
+        let (signed_in, refusal): (Vec<SignedIn>, Option<Refused>) = match result {
+            Ok(StoreAnswer::SignIn(signed_in)) => (signed_in, None),
+            Err(StoreError::Overloaded) => (
+                Vec::new(),
+                Some((ErrorCode::Overloaded, "the store is busy")),
+            ),
+            Ok(_) | Err(StoreError::Unavailable(_)) => (
+                Vec::new(),
+                Some((ErrorCode::Unavailable, "the store does not answer")),
+            ),
+        };
+        let refused = |identity: &Identity| -> Option<Refused> {
+            if refusal.is_some() {
+                return refusal;
             }
+            let place = users.iter().position(|user| *user == identity.user)?;
+            let signed_in = signed_in.get(place)?;
+            let began = Began {
+                version: signed_in.version,
+                sid: identity.sid.as_deref().map(sid_hash),
+                issued_at: identity.issued_at,
+            };
+            let end = signed_in.ends.iter().find(|end| end.ends(&began))?;
+            Some((service::code_of(end.code), service::ENDED))
         };
         for conn in conns {
             let held = find(&mut self.guests.table, conn).and_then(|guest| guest.held.take());
             let Some((identity, command)) = held else {
                 continue;
             };
-            match refusal {
+            match refused(&identity) {
                 Some((code, message)) => self.refuse(conn, Some(REQUEST), code, message, ctx),
                 None => {
-                    self.guests.known.insert(&identity);
+                    self.guests.known.insert(&identity, ctx.now_ms());
                     self.guest_request(conn, identity.user, Ok(command), ctx);
                 }
             }

@@ -10,6 +10,7 @@ use super::gate::Passed;
 use super::home::Home;
 use super::port::{RelayCall, RelayNews};
 use super::presence::PresenceMessage;
+use super::service;
 use super::{Effect, Peers};
 use crate::limits;
 use crate::protocol::event::{EncodedEvent, Membership, RoomEvent};
@@ -145,6 +146,7 @@ impl Home {
             RelayMessage::Head(room, seq) => self.heard_of(room, seq, ctx),
             RelayMessage::Added(room, users) => self.tell_added(room, users.into(), ctx),
             RelayMessage::Block(change) => Self::tell_block(change, ctx),
+            RelayMessage::Ended(end) => service::tell_end(end, ctx),
             RelayMessage::Presence { ttl_s, users } => {
                 let told = PresenceMessage::Told {
                     origin: relayed.origin,

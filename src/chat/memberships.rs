@@ -210,6 +210,9 @@ impl Sessions {
                     ready.version = ready.version.max(signed_in.version);
                 }
             }
+            for end in &signed_in.ends {
+                self.ended(*end, ctx);
+            }
             self.compare_blocks(*user, &signed_in, ctx);
             for room in signed_in.rooms {
                 self.added(room.room, &[*user], ctx);

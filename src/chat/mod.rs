@@ -30,10 +30,12 @@ pub mod own;
 pub mod port;
 pub mod presence;
 pub mod presence_relay;
+pub mod profiles;
 pub mod rate;
 pub mod receipts;
 pub mod replay;
 pub mod sabotage;
+pub mod service;
 pub mod session;
 pub mod sessions;
 pub mod sign_in;
@@ -47,8 +49,8 @@ pub mod window_page;
 use crate::limits;
 use crate::protocol::{CloseCode, Epoch, UnixMs, UserId};
 use port::{
-    Answer, Ask, AskId, Identity, IdentityError, RelayCall, RelayNews, StoreCall, StoreReply,
-    Ticket,
+    Answer, Ask, AskId, Identity, IdentityError, RelayCall, RelayNews, ServiceAnswer, ServiceAsk,
+    StoreCall, StoreReply, Ticket,
 };
 use sabotage::Sabotaged;
 
@@ -97,6 +99,8 @@ pub enum Input<'a> {
     /// A request of a client without a socket; answered exactly once with [`Effect::Answer`]. Of one user
     /// always given to the same shard, [`home_of_user`].
     Ask(Box<Ask>),
+    /// The service itself wants something; answered with [`Effect::Served`], a write with [`Effect::Answer`].
+    Serve(AskId, Box<ServiceAsk>),
     /// From another shard of this node.
     Mesh(ShardIx, MeshMessage),
     /// Time has passed; given at least every [`TICK_MS`] while there are connections.
@@ -125,6 +129,8 @@ pub enum Effect {
     Relay(RelayCall),
     /// Answer to [`Input::Ask`].
     Answer(AskId, Answer),
+    /// Answer to [`Input::Serve`].
+    Served(AskId, ServiceAnswer),
     /// The connection's outbox is no longer empty: write it at the end of this turn, and go on
     /// until it is empty. Said once, until it was empty again.
     Flush(ConnId),

@@ -4,16 +4,23 @@
 //! The store is the only sequencer. A call is answered exactly once. [`StoreError::Unavailable`]
 //! says nothing about the outcome of a commit: it may stand all the same.
 
-use super::rate::Left;
+pub mod admin;
+mod asks;
+pub mod intake;
+
+pub use asks::*;
+
 use crate::protocol::block::{BlockChange, BlocksListed};
+use crate::protocol::ending::SessionsEnd;
 use crate::protocol::event::RoomEvent;
 use crate::protocol::reply::{History, MessageChanged, Sent};
-use crate::protocol::request::{Command, Refused};
 use crate::protocol::search::SearchHits;
 use crate::protocol::view::{
     ListedRoom, Member, Mention, OwnView, Role, Room, RoomKind, Watermark,
 };
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
+use admin::{AdminAnswer, AdminCall, AuditEntry};
+use intake::{IntakeAnswer, IntakeCall};
 
 /// What a shard asks of the store. A few kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
@@ -64,6 +71,10 @@ pub enum StoreCall {
     Blocks(BlocksRead),
     /// Messages by their words. What was written is found within a second or so, by what it is now.
     Search(SearchRead),
+    /// Of those who run the service.
+    Admin(Box<AdminCall>),
+    /// Of other services.
+    Intake(Box<IntakeCall>),
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
     /// has released): if the store's epoch is still this one, it becomes a new random one. The
     /// reply's `epoch` says what it is now, also when another asked first.
@@ -112,6 +123,10 @@ pub enum StoreAnswer {
     Blocks(Result<BlocksListed, Refusal>),
     /// The page, or why there is none (a bad `before`, a room of others, too many words).
     Search(Result<SearchHits, Refusal>),
+    /// Of the same kind as the call.
+    Admin(Box<AdminAnswer>),
+    /// Of the same kind as the call.
+    Intake(Box<IntakeAnswer>),
     /// The epoch is another one than the one given.
     RenewEpoch,
 }
@@ -283,6 +298,9 @@ pub enum MessageChange {
     /// Notes that this user reports it, which is no event. Of a deleted message: `gone`; a second
     /// time: nothing changed.
     Report,
+    /// Deletes it, whoever wrote it: by the service, which needs no membership. Settles all reports of
+    /// it and notes the act, both also where it was deleted before.
+    Moderate(Box<AuditEntry>),
 }
 
 /// What became of one write.
@@ -344,6 +362,8 @@ pub struct SignedIn {
     pub version: u64,
     /// Rises with every change of the user's own blocks.
     pub block_version: u64,
+    /// What ends sessions of the user: those that began before, and maybe this one.
+    pub ends: Vec<SessionsEnd>,
     /// Every room of the user, up to [`crate::limits::ROOMS_PER_USER_MAX`]: the described ones
     /// first (those of `resume` that the user is a member of, then by activity), then the rest by
     /// activity.
@@ -658,6 +678,10 @@ pub struct Identity {
     pub name: Option<String>,
     /// `picture`.
     pub picture: Option<String>,
+    /// `iat`.
+    pub issued_at: Option<UnixMs>,
+    /// `sid`: the session at the issuer.
+    pub sid: Option<String>,
 }
 
 /// Why a token is refused.
@@ -669,43 +693,6 @@ pub enum IdentityError {
     Expired,
     /// Keys could not be fetched: try again.
     Unavailable,
-}
-
-/// The driver's name for a request of a client without a socket.
-pub type AskId = u64;
-
-/// A request of a client without a socket: a guest, who asks one thing and is told one thing.
-#[derive(Debug)]
-pub struct Ask {
-    /// Given back with the answer.
-    pub id: AskId,
-    /// Who asks.
-    pub identity: Identity,
-    /// What: the same command that a frame would be, or why it cannot be one.
-    pub command: Result<Command, Refused>,
-}
-
-/// What a guest is told.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Answer {
-    /// The reply that a connection would get, with id 0: `ack` or `error`.
-    pub reply: String,
-    /// What the user may still ask; `None` if the request was not counted.
-    pub left: Option<Left>,
-}
-
-/// Where the answer to a guest goes. Called at most once, from a shard's thread, so it must not block; never
-/// called if the shard ends before.
-pub type Done = Box<dyn FnOnce(Answer) + Send>;
-
-/// A guest on the way to its shard.
-pub struct Asked {
-    /// Who asks.
-    pub identity: Identity,
-    /// What.
-    pub command: Result<Command, Refused>,
-    /// Where the answer goes.
-    pub done: Done,
 }
 
 /// The store as the shards see it. A backend runs the calls on threads of its own.
@@ -776,11 +763,18 @@ pub trait RelaySink: Send + Sync {
     fn news(&self, news: RelayNews);
 }
 
+/// Where a verdict on a token goes that had to wait. Called exactly once, from any thread; must not block.
+pub type Decided = Box<dyn FnOnce(Result<Identity, IdentityError>) + Send>;
+
 /// Who a token names. May be asked from any thread; must not block.
 pub trait Identify: Send + Sync {
-    /// Checks a token at this time.
-    ///
-    /// # Errors
-    /// [`IdentityError`], which says how the connection is closed.
-    fn identify(&self, token: &str, now: UnixMs) -> Result<Identity, IdentityError>;
+    /// Checks a token at this time: whom it names, or how the connection is closed. `None`: something has to
+    /// be fetched first. Then `later` was asked, once, for where the verdict goes, which is within
+    /// [`crate::limits::IDENTIFY_MS_MAX`], or twice that where two things have to be fetched.
+    fn identify(
+        &self,
+        token: &str,
+        now: UnixMs,
+        later: &mut dyn FnMut() -> Decided,
+    ) -> Option<Result<Identity, IdentityError>>;
 }

@@ -9,12 +9,14 @@ use super::port::{OwnChange, RoomForSignIn, RoomForUser};
 use super::rate::Budget;
 use super::watches::Watching;
 use crate::protocol::block::UserBlocks;
+use crate::protocol::ending::{Began, SessionsEnd};
 use crate::protocol::presence::PresenceChoice;
 use crate::protocol::request::{HistoryGet, RoomGet, RoomMembersList, RoomsList};
 use crate::protocol::search::Search;
 use crate::protocol::view::Watermark;
 use crate::protocol::{CloseCode, RequestId, RoomId, Seq, UnixMs, UserId};
 use std::collections::{BTreeMap, VecDeque};
+use uuid::Uuid;
 
 /// One connection.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Session {
     pub outbox: Outbox,
     /// How far it is.
     pub state: State,
+    /// When it was upgraded, ms of the shard's clock.
+    pub opened_ms: u64,
     /// When it was last heard, ms of the shard's clock.
     pub heard_ms: u64,
     /// When it was last sent something, ms of the shard's clock.
@@ -70,6 +74,8 @@ pub struct Joining {
     pub name: Option<String>,
     /// The `picture` of the token.
     pub picture: Option<String>,
+    /// What the client calls itself.
+    pub client: Option<Box<str>>,
     /// The epoch of the client's positions, if it has any.
     pub resume_epoch: Option<String>,
     /// The client's positions.
@@ -80,6 +86,12 @@ pub struct Joining {
     pub version: u64,
     /// How often the user had changed their blocks by then.
     pub block_version: u64,
+    /// `sid` of the token, by its hash.
+    pub sid: Option<Uuid>,
+    /// `iat` of the token.
+    pub issued_at: Option<UnixMs>,
+    /// What ended sessions of the user while the rooms were being loaded.
+    pub ends: Vec<SessionsEnd>,
     /// The user's rooms, the described ones first.
     pub rooms: Vec<RoomForSignIn>,
     /// How many of `rooms` were subscribed to, or are being.
@@ -92,6 +104,17 @@ pub struct Joining {
     pub receipts: Vec<(RoomId, Watermark)>,
 }
 
+impl Joining {
+    /// What is to be known of it to say whether it ends, once its user's rooms are loaded.
+    pub fn began(&self) -> Began {
+        Began {
+            version: self.version,
+            sid: self.sid,
+            issued_at: self.issued_at,
+        }
+    }
+}
+
 /// A connection that is ready.
 #[derive(Debug)]
 pub struct Ready {
@@ -99,6 +122,12 @@ pub struct Ready {
     pub user: UserId,
     /// When the token ends.
     pub expires_at: UnixMs,
+    /// The last part of its name, which nobody guesses.
+    pub random: u32,
+    /// What the client calls itself.
+    pub client: Option<Box<str>>,
+    /// The user's version at the sign-in, and what its token says of its session.
+    pub began: Began,
     /// The user's version that `rooms` is as of; 0 when a change may have been missed, so that
     /// the next comparison with the store reads them again.
     pub version: u64,
@@ -163,6 +192,7 @@ impl Session {
             generation,
             outbox: Outbox::default(),
             state: State::Fresh { since_ms: now_ms },
+            opened_ms: now_ms,
             heard_ms: now_ms,
             sent_ms: now_ms,
             pinged_ms: 0,
@@ -170,6 +200,11 @@ impl Session {
             budget: Budget::default(),
             shared: false,
         }
+    }
+
+    /// Whether it receives events.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready(_))
     }
 
     /// Whose it is, once that is known.

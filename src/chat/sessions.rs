@@ -85,8 +85,10 @@ pub(super) enum Call {
     /// Each with the device that knows.
     Own(Vec<(RoomId, UserId, Option<ConnId>)>),
     SetOwn(ConnId, Option<RequestId>, RoomId),
-    /// Of guests whose account may not be there yet.
-    Guests(Vec<ConnId>),
+    /// Of guests whose account may not be there yet, and of whom it asks.
+    Guests(Vec<ConnId>, Vec<UserId>),
+    /// Of a connection with a new token.
+    Refresh(ConnId, Box<Identity>),
     /// A page, which its room's home may have too.
     Page(PageWanted),
     /// Of these users.
@@ -552,7 +554,8 @@ impl Sessions {
             Call::Own(asked) => self.own_read(&asked, result, ctx),
             Call::SetOwn(conn, request, room) => self.own_set(conn, request, room, result, ctx),
             Call::StillShared(conn, asked) => self.still_shared(conn, &asked, result, ctx),
-            Call::Guests(conns) => self.guests_signed_in(conns, result, ctx),
+            Call::Guests(conns, users) => self.guests_signed_in(conns, &users, result, ctx),
+            Call::Refresh(conn, identity) => self.refresh_read(conn, &identity, result, ctx),
             Call::Page(wanted) if result.is_err() && !wanted.is_last_try => {
                 let last = PageWanted {
                     is_last_try: true,

@@ -13,10 +13,12 @@ use super::map::{Map, Seeded};
 use super::port::{
     Identity, IdentityError, RoomForSignIn, SignIn, StoreAnswer, StoreCall, StoreError,
 };
+use super::service;
 use super::session::{Joining, Ready, Replay, State};
 use super::sessions::{Call, Sessions};
 use super::{ConnId, Effect};
 use crate::limits;
+use crate::protocol::ending::sid_hash;
 use crate::protocol::presence::PresenceChoice;
 use crate::protocol::reply::{self, Limits, NotRecovered, ReadyRoom};
 use crate::protocol::request::Auth;
@@ -57,11 +59,15 @@ impl Sessions {
             expires_at: UnixMs(0),
             name: None,
             picture: None,
+            client: auth.client.as_ref().map(service::client_name),
             resume_epoch,
             resume,
             early: Vec::new(),
             version: 0,
             block_version: 0,
+            sid: None,
+            issued_at: None,
+            ends: Vec::new(),
             rooms: Vec::new(),
             asked: 0,
             answers: Map::with_hasher(Seeded::with_seed(seed)),
@@ -107,6 +113,8 @@ impl Sessions {
                 joining.expires_at = identity.expires_at;
                 joining.name = identity.name;
                 joining.picture = identity.picture;
+                joining.sid = identity.sid.as_deref().map(sid_hash);
+                joining.issued_at = identity.issued_at;
                 self.users.entry(identity.user).or_default().push(conn);
                 let home = ctx.home_of_user(identity.user);
                 ctx.tell(home, MeshMessage::Came(identity.user, conn));
@@ -173,7 +181,12 @@ impl Sessions {
                     joining.version = signed_in.version;
                     joining.block_version = signed_in.block_version;
                     joining.rooms = signed_in.rooms;
-                    self.subscribe_more(conn, ctx);
+                    let mut ends = signed_in.ends;
+                    ends.append(&mut joining.ends);
+                    let began = joining.began();
+                    if !self.close_if_ended(conn, &began, &ends, ctx) {
+                        self.subscribe_more(conn, ctx);
+                    }
                 }
             }
             _ => {
@@ -338,6 +351,7 @@ impl Sessions {
             return;
         };
         let Some(user) = joining.user else { return };
+        let began = joining.began();
         let mut answer = Standing::new(&joining, ctx.config.epoch.to_string(), ctx.now.unix);
         let mut places = Vec::with_capacity(joining.rooms.len());
         for room in &joining.rooms {
@@ -363,10 +377,9 @@ impl Sessions {
             ..
         } = answer;
         let random = ctx.random() as u32;
-        let ConnId { index, generation } = conn;
         let ready = reply::Ready {
             user_id: user,
-            connection_id: format!("{}-{index}-{generation}-{random:08x}", ctx.shard),
+            connection_id: service::connection_name(ctx.shard, conn, random),
             node: ctx.config.node.clone(),
             epoch: ctx.config.epoch,
             server_time: ctx.now.unix,
@@ -380,6 +393,9 @@ impl Sessions {
             session.state = State::Ready(Box::new(Ready {
                 user,
                 expires_at: joining.expires_at,
+                random,
+                client: joining.client,
+                began,
                 version: joining.version,
                 block_version: joining.block_version,
                 rooms: places,

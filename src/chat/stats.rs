@@ -98,6 +98,8 @@ stats! {
         closed_silent,
         /// Connections closed because their user had too many newer ones.
         closed_crowded,
+        /// Connections closed because those who run the service ended them.
+        closed_ended,
         /// Frames dropped by their class.
         frames_dropped,
         /// Receipts taken from clients, one for each room.

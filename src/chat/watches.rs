@@ -525,6 +525,8 @@ mod tests {
                             expires_at: UnixMs(u64::MAX),
                             name: None,
                             picture: None,
+                            issued_at: None,
+                            sid: None,
                         };
                         self.step(Input::Verified(conn, Ok(identity)));
                     }
@@ -532,6 +534,7 @@ mod tests {
                         let nothing = SignedIn {
                             version: 1,
                             block_version: 0,
+                            ends: Vec::new(),
                             rooms: Vec::new(),
                         };
                         let answer = match call {

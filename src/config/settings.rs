@@ -127,6 +127,61 @@ pub const SETTINGS: &[Setting] = &[
         help: "The `aud` that tokens must have, or hold.",
     },
     Setting {
+        name: "jwks_url",
+        kind: Kind::Text,
+        default: "none",
+        example: "\"https://app.example.org/.well-known/jwks.json\"",
+        help: "Where the Main App has the public keys of its tokens (RS256, ES256, EdDSA). They are \
+               fetched again every 10 minutes and for a key that is not known, and kept while it is \
+               away.",
+    },
+    Setting {
+        name: "introspection_url",
+        kind: Kind::Text,
+        default: "none",
+        example: "\"https://app.example.org/oauth/introspect\"",
+        help: "Where to ask the Main App whether a token is still good (RFC 7662). What it says \
+               holds for 30 s; while it is away nobody else can sign in.",
+    },
+    Setting {
+        name: "main_app_token",
+        kind: Kind::Text,
+        default: "none",
+        example: "\"from-the-main-app\"",
+        help: "Who this service is to the Main App, as Authorization: Bearer. Better given by \
+               environment or file.",
+    },
+    Setting {
+        name: "webhook_secrets_map",
+        kind: Kind::SecretList,
+        default: "none: POST /v1/webhooks/map is refused",
+        example: "[\"whsec_b25seSBhbiBleGFtcGxlOiBtYWtlIHlvdXIgb3duISE=\"]",
+        help: "Secrets of the webhooks of the Map Service. Two while they are rotated.",
+    },
+    Setting {
+        name: "webhook_secrets_main_app",
+        kind: Kind::SecretList,
+        default: "none: POST /v1/webhooks/main-app is refused",
+        example: "[\"whsec_b25seSBhbiBleGFtcGxlOiBtYWtlIHlvdXIgb3duISE=\"]",
+        help: "Secrets of the webhooks of the Main App. Two while they are rotated.",
+    },
+    Setting {
+        name: "admin_token",
+        kind: Kind::SecretList,
+        default: "none: there is no Admin API",
+        example: "[\"at least 32 characters from a generator\"]",
+        help: "Service tokens of the Admin API (/v1/admin/…), of at least 32 characters. Several may be given \
+               for rotation. Better given by environment or file: flags are seen by other users of the machine.",
+    },
+    Setting {
+        name: "admin_failures_per_min",
+        kind: Kind::Integer,
+        default: "10",
+        example: "10",
+        help: "Wrong service tokens that one address may give in a minute; then it is answered 429, whatever \
+               it gives.",
+    },
+    Setting {
         name: "allowed_origins",
         kind: Kind::List,
         default: "in development, this server's own and those of loopback hosts",

@@ -58,6 +58,11 @@ impl Accepting {
     }
 }
 
+/// `None`: it is gone already.
+fn address_of(stream: &TcpStream) -> Option<IpAddr> {
+    stream.peer_addr().map(|address| address.ip()).ok()
+}
+
 impl Edge {
     /// Asks for connections if they are wanted and not asked for. Once a turn.
     pub fn keep_accepting(&mut self, chat: &Chat) {
@@ -97,7 +102,8 @@ impl Edge {
             }
             Ok(socket) => {
                 let stream = TcpStream::from(socket);
-                let counted = self.count(chat, &stream);
+                let address = address_of(&stream);
+                let counted = self.count(chat, address);
                 let socket = OwnedFd::from(stream);
                 let Ok(counted) = counted else {
                     // So far above what it may have that not even an answer is waited for.
@@ -112,6 +118,7 @@ impl Edge {
                 let state = State::Handshaking(Box::new(handshaking));
                 let index = self.slab.insert(socket, state);
                 self.keep_count(index, counted);
+                self.keep_address(index, address);
                 self.settle(index);
             }
             Err(error) => {
@@ -134,7 +141,8 @@ impl Edge {
         let room =
             stream.set_nonblocking(false).is_ok() && !self.accepting.ends && self.make_room(chat);
         self.stats.joined += 1;
-        let counted = self.count(chat, &stream);
+        let address = address_of(&stream);
+        let counted = self.count(chat, address);
         let handshaking = Handshaking {
             bytes: Vec::new(),
             deadline_us: after_ms(chat.now, limits::HANDSHAKE_MS_MAX),
@@ -146,6 +154,7 @@ impl Edge {
             Ok(_) if !room => self.refuse(chat, index, Refused::Overloaded),
             Ok(counted) => {
                 self.keep_count(index, counted);
+                self.keep_address(index, address);
                 self.handshake(chat, index, read, 0);
             }
         }
@@ -154,21 +163,20 @@ impl Edge {
 
     /// Counts a new socket for its address, unless that is a proxy of ours: it then tells later for whom it
     /// connects. An address may have some sockets above its limit, so that they can be told of it.
-    fn count(&mut self, chat: &Chat, stream: &TcpStream) -> Result<Counted, TooMany> {
+    fn count(&mut self, chat: &Chat, address: Option<IpAddr>) -> Result<Counted, TooMany> {
         let peers = self.config.peers.clone();
         if !peers.counts() {
             return Ok(Counted::default());
         }
-        // Without an address it is gone already.
-        match stream.peer_addr().map(|address| address.ip()) {
-            Ok(address) if !peers.trusts(address) => {
+        match address {
+            Some(address) if !peers.trusts(address) => {
                 let limits = peers.limits();
                 let sockets_max = limits.per_address_max + limits.unauthenticated_max();
                 peers
                     .add(address, sockets_max)
                     .inspect_err(|_| self.note_crowd(chat, Some(address)))
             }
-            Ok(_) | Err(_) => Ok(Counted::default()),
+            Some(_) | None => Ok(Counted::default()),
         }
     }
 
@@ -180,6 +188,31 @@ impl Edge {
         }
         let before = std::mem::replace(&mut self.counted[place], counted);
         self.config.peers.remove(before);
+    }
+
+    /// Remembers where the socket at this place comes from.
+    fn keep_address(&mut self, index: u32, address: Option<IpAddr>) {
+        let place = index as usize;
+        if self.addresses.len() <= place {
+            self.addresses.resize(place + 1, None);
+        }
+        self.addresses[place] = address;
+    }
+
+    /// Of an upgrade that a proxy of ours makes for somebody, remembers for whom.
+    pub(super) fn note_forwarded(&mut self, index: u32, head: &[u8]) {
+        let own = self.addresses.get(index as usize).copied().flatten();
+        if own.is_some_and(|address| self.config.peers.trusts(address))
+            && let Some(address) = forwarded_for(head, &self.config.peers.limits().trusted)
+        {
+            self.keep_address(index, Some(address));
+        }
+    }
+
+    /// Where a WebSocket comes from, while it is there.
+    pub fn address(&self, conn: ConnId) -> Option<IpAddr> {
+        let address = self.addresses.get(conn.index as usize).copied()??;
+        (self.slab[conn.index].generation == conn.generation).then(|| address.to_canonical())
     }
 
     /// The token of this connection was verified.

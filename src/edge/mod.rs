@@ -29,7 +29,7 @@ use peers::{Counted, Peers};
 use slab::Slab;
 use stats::DriverStats;
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -127,6 +127,8 @@ pub struct Edge {
     slab: Slab,
     /// By place in the slab: how the socket is counted for its address.
     counted: Vec<Counted>,
+    /// By place in the slab: where its WebSocket comes from.
+    addresses: Vec<Option<IpAddr>>,
     accepting: accept::Accepting,
     /// Connections to be written at the end of the turn, each once.
     dirty: Vec<u32>,
@@ -152,6 +154,7 @@ impl Edge {
             stats: DriverStats::default(),
             slab: Slab::default(),
             counted: Vec::new(),
+            addresses: Vec::new(),
             accepting: accept::Accepting::new(listener),
             dirty: Vec::new(),
             scratch: Vec::with_capacity(SEND_BYTES_MAX),

@@ -153,7 +153,10 @@ impl Edge {
             Head::Upgrade {
                 head_bytes,
                 response,
-            } => self.upgrade(chat, index, &response, &mut bytes[head_bytes..]),
+            } => {
+                self.note_forwarded(index, &bytes[..head_bytes]);
+                self.upgrade(chat, index, &response, &mut bytes[head_bytes..]);
+            }
         }
     }
 

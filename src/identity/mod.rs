@@ -4,9 +4,18 @@
 //! Invariants: nothing of a token is believed before its signature is right; nothing of a token
 //! is ever logged; `Expired` is said only of a token that is valid otherwise.
 
+pub mod claims;
 pub mod demo;
 pub mod hs256;
+pub mod introspection;
+pub mod jwks;
+pub mod keys;
+#[cfg(feature = "server")]
+pub mod remote;
 pub mod secret_file;
+pub mod webhook;
+
+pub use webhook::{WebhookHead, WebhookRefused, WebhookSecrets};
 
 use crate::limits;
 use crate::protocol::{UnixMs, UserId};

@@ -335,6 +335,10 @@ fn tidy(object: &mut Map<String, Value>) {
 
 /// The bounds that descriptions name.
 const LIMITS_IN_TEXT: &[(&str, usize)] = &[
+    ("ADMIN_COUNTED_MAX", limits::ADMIN_COUNTED_MAX),
+    ("ADMIN_NOTE_CHARS_MAX", limits::ADMIN_NOTE_CHARS_MAX),
+    ("ADMIN_PAGE_MAX", limits::ADMIN_PAGE_MAX),
+    ("ADMIN_SHOWN_MAX", limits::ADMIN_SHOWN_MAX),
     ("BLOCKS_PAGE_MAX", limits::BLOCKS_PAGE_MAX),
     ("MENTIONS_MAX", limits::MENTIONS_MAX),
     ("READY_ROOMS_MAX", limits::READY_ROOMS_MAX),

@@ -121,6 +121,12 @@ impl CloseCode {
         CloseCode::EpochChanged,
     ];
 
+    /// The code of this number, if there is one.
+    pub fn from_number(number: u16) -> Option<CloseCode> {
+        let own = |code: &&CloseCode| **code as u16 == number;
+        CloseCode::ALL.iter().find(own).copied()
+    }
+
     /// The reason sent with the code: its name in the protocol.
     pub fn reason(self) -> &'static str {
         match self {

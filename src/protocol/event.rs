@@ -198,6 +198,9 @@ pub enum Notice {
     /// To the connections of one user: whom they block has changed.
     #[serde(rename = "user.blocks.updated")]
     BlocksUpdated(BlocksUpdated),
+    /// To everybody who shares a room with a user, and the user: they are called otherwise, or look so.
+    #[serde(rename = "user.updated")]
+    UserUpdated(UserUpdated),
     /// The node stops soon.
     #[serde(rename = "server.draining")]
     ServerDraining(ServerDraining),
@@ -286,6 +289,20 @@ pub struct RoomGap {
     pub last_seq: Seq,
     /// Why.
     pub reason: String,
+}
+
+/// `data` of `user.updated`.
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+pub struct UserUpdated {
+    /// Who.
+    pub user_id: UserId,
+    /// What they are called.
+    pub name: String,
+    /// What they look like; null: there is no picture.
+    pub picture: Option<String>,
+    /// Of two the greater holds.
+    #[schemars(range(max = 9_007_199_254_740_992_u64))]
+    pub version: u64,
 }
 
 /// `data` of `server.draining`.

@@ -6,6 +6,7 @@
 //! To add one: a line in [`ENDPOINTS`]. What its fields are, which of them are asked for in the query and
 //! which in the body, and the OpenAPI document follow from the types of [`super::request`].
 
+use super::admin::{self, AdminRequest};
 use super::asyncapi::requests_generator;
 use super::error::ErrorCode;
 use super::ids::{JSON_INTEGER_MAX, UserId};
@@ -63,7 +64,11 @@ pub struct Endpoint {
     pub key: Option<&'static str>,
 }
 
-const fn endpoint(method: Method, path: &'static str, request: &'static str) -> Endpoint {
+pub(super) const fn endpoint(
+    method: Method,
+    path: &'static str,
+    request: &'static str,
+) -> Endpoint {
     Endpoint {
         method,
         path,
@@ -202,7 +207,8 @@ pub struct Fields {
 /// The fields of all requests, by the request's name, and the definitions that their schemas refer to.
 pub fn fields() -> (BTreeMap<&'static str, Fields>, Map<String, Value>) {
     let mut generator = requests_generator();
-    let schemas = Command::schemas(&mut generator);
+    let mut schemas = Command::schemas(&mut generator);
+    schemas.extend(AdminRequest::schemas(&mut generator));
     let definitions = generator.take_definitions(true);
     let fields_of = |schema: &Schema| {
         let named = schema
@@ -268,22 +274,28 @@ pub struct Given<'a> {
     pub key: Option<&'a str>,
 }
 
-/// All endpoints, with what their requests are made of.
+/// All endpoints of users, with what their requests are made of.
 pub fn bound() -> Vec<Bound> {
+    bound_of(ENDPOINTS)
+}
+
+/// All endpoints of the Admin API.
+pub fn bound_admin() -> Vec<Bound> {
+    bound_of(admin::ENDPOINTS)
+}
+
+fn bound_of(endpoints: &[Endpoint]) -> Vec<Bound> {
     let (fields, _) = fields();
-    ENDPOINTS
+    endpoints
         .iter()
         .map(|endpoint| Bound::new(*endpoint, &fields[endpoint.request]))
         .collect()
 }
 
 /// The field that a name in a path fills: its own, or the list of it.
-pub fn field_of_path(name: &str, fields: &Fields) -> Option<(&'static str, bool)> {
+pub fn field_of_path<'a>(name: &'a str, fields: &Fields) -> Option<(&'a str, bool)> {
     match name {
-        "room_id" => Some(("room_id", false)),
-        "message_seq" => Some(("message_seq", false)),
-        "emoji" => Some(("emoji", false)),
-        "user_id" if fields.schemas.contains_key("user_id") => Some(("user_id", false)),
+        name if fields.schemas.contains_key(name) => Some((name, false)),
         "user_id" => Some(("user_ids", true)),
         _ => None,
     }
@@ -344,13 +356,27 @@ impl Bound {
         user: UserId,
         fresh: Uuid,
     ) -> Result<Command, Refused> {
-        let mut data = self.body(given.body)?;
         let key = given.key.map(|key| id_of_key(key, user)).transpose()?;
+        let data = self.data(given, key.unwrap_or(fresh))?;
+        Command::read(self.endpoint.request, &data)
+    }
+
+    /// What is asked of the service itself.
+    ///
+    /// # Errors
+    /// Why it is nothing.
+    pub fn admin_request(&self, given: &Given<'_>) -> Result<AdminRequest, Refused> {
+        let data = self.data(given, Uuid::nil())?;
+        AdminRequest::read(self.endpoint.request, &data)
+    }
+
+    /// The data of the request, as a frame would have it. `id` names it if the client did not.
+    fn data(&self, given: &Given<'_>, id: Uuid) -> Result<String, Refused> {
+        let mut data = self.body(given.body)?;
         if let Some(field) = self.endpoint.key
             && !data.contains_key(field)
         {
-            let id = key.unwrap_or(fresh).to_string();
-            data.insert(field.to_owned(), Value::String(id));
+            data.insert(field.to_owned(), Value::String(id.to_string()));
         }
         for (name, value) in given.query {
             let Some(kind) = self.query.get(name) else {
@@ -366,7 +392,7 @@ impl Bound {
             let value = found.map_or(Value::Null, |(_, value)| value_of(*kind, value));
             data.insert((*field).to_owned(), value);
         }
-        Command::read(self.endpoint.request, &Value::Object(data).to_string())
+        Ok(Value::Object(data).to_string())
     }
 
     fn body(&self, body: &[u8]) -> Result<Map<String, Value>, Refused> {

@@ -73,6 +73,12 @@ impl RoomId {
         Self::derive(b"group", creator.0, client_room_id)
     }
 
+    /// The one room of an invite, as whoever sent the invite calls it.
+    pub fn invited(source: &str, invite_id: &str) -> RoomId {
+        let name = ["invite", source, invite_id].join("\0");
+        RoomId(Uuid::new_v5(&ROOM_NAMESPACE, name.as_bytes()))
+    }
+
     fn derive(kind: &[u8], a: Uuid, b: Uuid) -> RoomId {
         let mut name = Vec::with_capacity(kind.len() + 32);
         name.extend_from_slice(kind);

@@ -3,14 +3,18 @@
 //! To add a request: its data type and one line in [`request`]'s table. To add an event: its data
 //! type and one line in [`event`]'s table. Parsing, names, and the AsyncAPI document follow.
 
+pub mod admin;
 pub mod asyncapi;
 pub mod block;
+pub mod ending;
 pub mod error;
 pub mod event;
 pub mod http;
 pub mod ids;
 pub mod network;
 pub mod openapi;
+mod openapi_admin;
+pub mod openapi_webhooks;
 pub mod presence;
 pub mod relay;
 pub mod reply;
@@ -19,6 +23,7 @@ pub mod search;
 pub mod text;
 pub mod time;
 pub mod view;
+pub mod webhook;
 pub mod websocket;
 
 pub use error::{CloseCode, ErrorCode};

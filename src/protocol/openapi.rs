@@ -12,6 +12,7 @@ use super::http::{
 use super::ids::{JSON_INTEGER_MAX, UserId};
 use super::request::Command;
 use super::time::UnixMs;
+use super::{openapi_admin, openapi_webhooks};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -73,6 +74,8 @@ pub fn document() -> Value {
             .or_insert_with(|| json!({}));
         path[endpoint.method.name().to_lowercase()] = operation;
     }
+    openapi_admin::add(&mut paths, &fields, &mut answers);
+    openapi_webhooks::add(&mut paths, &mut answers);
     let me = answers.subschema_for::<Me>().to_value();
     paths.insert(ME_PATH.to_owned(), json!({"get": me_operation(&me)}));
     answers.subschema_for::<Problem>();
@@ -100,6 +103,8 @@ pub fn document() -> Value {
             {"name": "rooms", "description": "Rooms and their members."},
             {"name": "messages", "description": "What is said in a room."},
             {"name": "users", "description": "The user's own account."},
+            {"name": "admin", "description": "For those who run the service, with a service token."},
+            {"name": "webhooks", "description": "What other services tell, signed."},
         ],
         "paths": paths,
         "components": {
@@ -108,6 +113,8 @@ pub fn document() -> Value {
             "headers": rate_headers(),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                (openapi_admin::SCHEME): openapi_admin::scheme(),
+                (openapi_webhooks::SCHEME): openapi_webhooks::scheme(),
             },
         },
         "x-error-codes": ErrorCode::ALL
@@ -174,7 +181,7 @@ fn tag(path: &str) -> &'static str {
     }
 }
 
-fn operation_id(endpoint: &Endpoint) -> String {
+pub(super) fn operation_id(endpoint: &Endpoint) -> String {
     endpoint.request.replace('.', "_")
 }
 
@@ -186,7 +193,7 @@ fn in_path(endpoint: &Endpoint, fields: &Fields) -> Vec<&'static str> {
         .collect()
 }
 
-fn parameters(endpoint: &Endpoint, fields: &Fields) -> Value {
+pub(super) fn parameters(endpoint: &Endpoint, fields: &Fields) -> Value {
     let mut parameters = Vec::new();
     for name in path_names(endpoint.path) {
         let Some((field, is_list)) = field_of_path(name, fields) else {
@@ -270,7 +277,7 @@ fn without_null(schema: &Value) -> Value {
     schema
 }
 
-fn request_body(endpoint: &Endpoint, fields: &Fields) -> Option<Value> {
+pub(super) fn request_body(endpoint: &Endpoint, fields: &Fields) -> Option<Value> {
     if !endpoint.method.has_body() {
         return None;
     }
@@ -343,7 +350,7 @@ fn problem_key(status: u16) -> String {
     format!("problem{status}")
 }
 
-fn problem_refs() -> Map<String, Value> {
+pub(super) fn problem_refs() -> Map<String, Value> {
     PROBLEMS
         .iter()
         .map(|(status, _)| {

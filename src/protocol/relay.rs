@@ -10,9 +10,12 @@
 //! delivered seq (8 each), whether what the room is to the user changed (1). Presence is of no room (zeros). `Presence`: how
 //! long it holds, s (2), then for each: user (16), state (1: 0 offline, 1 away, 2 online), last seen, ms (8:
 //! 0 unknown). `PresenceAsked`: users (16 each). `Block`, of no room: who (16), whom (16), 1 if blocked (1), 1 if
-//! severed (1), version (8).
+//! severed (1), version (8). `Ended`, of no room: who (16), version (8), close code (2), which (1: 0 began before
+//! the version, 1 of a session, 2 issued until), then for 1 its name's hash (16), for 2 the time, ms (8).
 
 use super::block::BlockChange;
+use super::ending::{EndsWhich, SessionsEnd};
+use super::error::CloseCode;
 use super::event::{EncodedEvent, Membership};
 use super::ids::{Epoch, RoomId, Seq, UserId};
 use super::presence::{PresenceState, UserPresence};
@@ -47,6 +50,8 @@ pub enum RelayMessage {
     PresenceAsked(Vec<UserId>),
     /// A user blocked another, or no longer does.
     Block(BlockChange),
+    /// Sessions of a user end.
+    Ended(SessionsEnd),
 }
 
 /// How far a member is in a room.
@@ -81,6 +86,7 @@ const PRESENCE: u8 = 5;
 const PRESENCE_ASKED: u8 = 6;
 const RECEIPTS: u8 = 7;
 const BLOCK: u8 = 8;
+const ENDED: u8 = 9;
 
 /// Where a message is of no room.
 const NO_ROOM: RoomId = RoomId(Uuid::nil());
@@ -96,6 +102,7 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
         RelayMessage::Presence { .. } => (PRESENCE, &NO_ROOM),
         RelayMessage::PresenceAsked(_) => (PRESENCE_ASKED, &NO_ROOM),
         RelayMessage::Block(_) => (BLOCK, &NO_ROOM),
+        RelayMessage::Ended(_) => (ENDED, &NO_ROOM),
     };
     let mut bytes = Vec::with_capacity(64);
     bytes.extend_from_slice(&[VERSION, kind]);
@@ -141,6 +148,22 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
             bytes.extend_from_slice(change.user.0.as_bytes());
             bytes.extend_from_slice(&[u8::from(change.blocked), u8::from(change.severed)]);
             bytes.extend_from_slice(&change.version.to_le_bytes());
+        }
+        RelayMessage::Ended(end) => {
+            bytes.extend_from_slice(end.user.0.as_bytes());
+            bytes.extend_from_slice(&end.version.to_le_bytes());
+            bytes.extend_from_slice(&(end.code as u16).to_le_bytes());
+            match end.which {
+                EndsWhich::BeganBefore => bytes.push(0),
+                EndsWhich::OfSession(sid) => {
+                    bytes.push(1);
+                    bytes.extend_from_slice(sid.as_bytes());
+                }
+                EndsWhich::IssuedUntil(until) => {
+                    bytes.push(2);
+                    bytes.extend_from_slice(&until.0.to_le_bytes());
+                }
+            }
         }
         RelayMessage::Added(_, users)
         | RelayMessage::Typing(_, users)
@@ -231,6 +254,17 @@ pub fn decode(bytes: &[u8]) -> Option<Relayed> {
             severed: take::<1>(&mut rest)? == [1],
             version: u64::from_le_bytes(take(&mut rest)?),
         }),
+        ENDED => RelayMessage::Ended(SessionsEnd {
+            user: user(&mut rest)?,
+            version: u64::from_le_bytes(take(&mut rest)?),
+            code: CloseCode::from_number(u16::from_le_bytes(take(&mut rest)?))?,
+            which: match take::<1>(&mut rest)? {
+                [0] => EndsWhich::BeganBefore,
+                [1] => EndsWhich::OfSession(Uuid::from_bytes(take(&mut rest)?)),
+                [2] => EndsWhich::IssuedUntil(UnixMs(u64::from_le_bytes(take(&mut rest)?))),
+                _ => return None,
+            },
+        }),
         _ => return None,
     };
     Some(Relayed {
@@ -320,6 +354,24 @@ mod tests {
                 blocked: false,
                 severed: true,
                 version: 3,
+            }),
+            RelayMessage::Ended(SessionsEnd {
+                user,
+                version: 1 << 40,
+                code: CloseCode::UserDeleted,
+                which: EndsWhich::BeganBefore,
+            }),
+            RelayMessage::Ended(SessionsEnd {
+                user,
+                version: SessionsEnd::FOR_GOOD,
+                code: CloseCode::Unauthenticated,
+                which: EndsWhich::OfSession(Uuid::from_u128(11)),
+            }),
+            RelayMessage::Ended(SessionsEnd {
+                user,
+                version: 4,
+                code: CloseCode::Unauthenticated,
+                which: EndsWhich::IssuedUntil(UnixMs(1_700_000_000_123)),
             }),
         ]
     }

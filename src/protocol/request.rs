@@ -91,6 +91,14 @@ impl Request {
     }
 }
 
+/// Reads data of another table of requests, under the same rules.
+pub(super) fn read_data<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, Refused> {
+    match is_shallow(data) {
+        true => read(data),
+        false => Err(too_deep()),
+    }
+}
+
 fn too_deep() -> Refused {
     Refused {
         code: ErrorCode::BadRequest,

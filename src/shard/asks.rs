@@ -4,7 +4,9 @@
 //! once, so the table of those who wait is bounded by what the core takes.
 
 use crate::chat::Input;
-use crate::chat::port::{Answer, Ask, AskId, Asked, Done};
+use crate::chat::port::{
+    Answer, Ask, AskId, Asked, Done, ServiceAnswer, ServiceAsked, ServiceDone,
+};
 use crate::edge::Chat;
 use crate::limits;
 use crossbeam_queue::ArrayQueue;
@@ -46,11 +48,52 @@ impl AskQueue {
     }
 }
 
+/// What the service itself wants and that waits to be given to the core.
+pub struct ServiceQueue(ArrayQueue<ServiceAsked>);
+
+impl Default for ServiceQueue {
+    fn default() -> ServiceQueue {
+        ServiceQueue(ArrayQueue::new(limits::SERVICE_ASKS_MAX))
+    }
+}
+
+impl std::fmt::Debug for ServiceQueue {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_tuple("ServiceQueue")
+            .field(&self.0.len())
+            .finish()
+    }
+}
+
+impl ServiceQueue {
+    /// Takes one, from any thread; whether there was room for it.
+    #[must_use]
+    pub fn push(&self, asked: ServiceAsked) -> bool {
+        self.0.push(asked).is_ok()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Ends those that wait, unanswered.
+    pub fn clear(&self) {
+        while self.0.pop().is_some() {}
+    }
+}
+
 /// Those who wait for an answer of this shard's core.
 #[derive(Default)]
 pub struct Waiting {
     next: AskId,
-    done: HashMap<AskId, Done>,
+    done: HashMap<AskId, Waiter>,
+}
+
+enum Waiter {
+    Client(Done),
+    Service(ServiceDone),
 }
 
 impl Waiting {
@@ -62,7 +105,7 @@ impl Waiting {
             };
             let id = self.next;
             self.next += 1;
-            self.done.insert(id, asked.done);
+            self.done.insert(id, Waiter::Client(asked.done));
             chat.tell(Input::Ask(Box::new(Ask {
                 id,
                 identity: asked.identity,
@@ -72,9 +115,32 @@ impl Waiting {
         limits::ASKS_MAX
     }
 
+    /// Gives the core what the service wants; returns how much there was.
+    pub fn take_service(&mut self, queue: &ServiceQueue, chat: &mut Chat) -> usize {
+        for taken in 0..limits::SERVICE_ASKS_MAX {
+            let Some(asked) = queue.0.pop() else {
+                return taken;
+            };
+            let id = self.next;
+            self.next += 1;
+            self.done.insert(id, Waiter::Service(asked.done));
+            chat.tell(Input::Serve(id, Box::new(asked.ask)));
+        }
+        limits::SERVICE_ASKS_MAX
+    }
+
     /// Passes on an answer.
     pub fn answer(&mut self, id: AskId, answer: Answer) {
-        if let Some(done) = self.done.remove(&id) {
+        match self.done.remove(&id) {
+            Some(Waiter::Client(done)) => done(answer),
+            Some(Waiter::Service(done)) => done(ServiceAnswer::Reply(answer.reply)),
+            None => (),
+        }
+    }
+
+    /// Passes on an answer to the service.
+    pub fn served(&mut self, id: AskId, answer: ServiceAnswer) {
+        if let Some(Waiter::Service(done)) = self.done.remove(&id) {
             done(answer);
         }
     }

@@ -19,7 +19,7 @@ pub mod mesh;
 pub mod perform;
 mod run;
 
-use crate::chat::port::{Asked, Identify, Relay, RelaySink, Store};
+use crate::chat::port::{Asked, Identify, Relay, RelaySink, ServiceAsked, Store};
 use crate::chat::stats::Stats;
 use crate::chat::{CoreConfig, ShardCore, ShardIx, home_of_user};
 use crate::edge::handshake::AllowedOrigins;
@@ -28,7 +28,7 @@ use crate::edge::stats::DriverStats;
 use crate::edge::{Chat, Edge, EdgeConfig, Handoff, LOCKED_BYTES_MAX};
 use crate::limits;
 use crate::sys::{self, Limit, ListenOptions};
-use asks::AskQueue;
+use asks::{AskQueue, ServiceQueue};
 use bell::Bell;
 use clock::Clock;
 use crossbeam_queue::ArrayQueue;
@@ -183,6 +183,8 @@ struct Control {
     joining: ArrayQueue<(TcpStream, Vec<u8>)>,
     /// Requests over HTTP.
     asks: AskQueue,
+    /// What the service itself wants.
+    service: ServiceQueue,
     /// Zero, or one more than the ms over which to drain.
     drain: AtomicU64,
     snapshot: Mutex<Snapshot>,
@@ -194,6 +196,7 @@ impl Default for Control {
             stop: AtomicBool::default(),
             joining: ArrayQueue::new(JOINING_MAX),
             asks: AskQueue::default(),
+            service: ServiceQueue::default(),
             drain: AtomicU64::default(),
             snapshot: Mutex::default(),
         }
@@ -213,6 +216,7 @@ impl Control {
         self.is_stopped()
             || !self.joining.is_empty()
             || !self.asks.is_empty()
+            || !self.service.is_empty()
             || (!drain_began && self.drain().is_some())
     }
 }
@@ -546,6 +550,19 @@ impl Handle {
         let home = home_of_user(asked.identity.user, shards);
         let (control, bell) = &self.0.0[usize::from(home)];
         let is_taken = control.asks.push(asked);
+        if is_taken {
+            bell.ring();
+        }
+        is_taken
+    }
+
+    /// Gives a shard what the service wants of it; whether there is such a shard, and it had room.
+    #[must_use]
+    pub fn serve(&self, shard: ShardIx, asked: ServiceAsked) -> bool {
+        let Some((control, bell)) = self.0.0.get(usize::from(shard)) else {
+            return false;
+        };
+        let is_taken = control.service.push(asked);
         if is_taken {
             bell.ring();
         }

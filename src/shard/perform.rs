@@ -4,13 +4,13 @@
 //! store is answered, at the latest by a refusal here; the core never has more calls under way
 //! than fit into the queue of answers.
 
-use super::asks::{AskQueue, Waiting};
+use super::asks::{AskQueue, ServiceQueue, Waiting};
 use super::bell::Bell;
 use crate::chat::port::{
-    Identify, Relay, RelayNews, RelaySink, ReplySink, Store, StoreCall, StoreError, StoreReply,
-    Ticket,
+    Decided, Identify, Identity, IdentityError, Relay, RelayNews, RelaySink, ReplySink,
+    ServiceAnswer, Store, StoreCall, StoreError, StoreReply, Ticket,
 };
-use crate::chat::{Effect, Input};
+use crate::chat::{ConnId, Effect, Input};
 use crate::edge::{Chat, Edge};
 use crate::limits;
 use crossbeam_queue::{ArrayQueue, SegQueue};
@@ -92,14 +92,34 @@ pub struct Relayed {
     pub news: Arc<News>,
 }
 
+/// Verdicts that one turn takes.
+const VERDICTS_PER_TURN: usize = 1024;
 /// News of the relay that one turn takes.
 const NEWS_PER_TURN: usize = 1024;
+
+/// Where verdicts on tokens go that had to wait: at most one for each connection.
+#[derive(Debug)]
+struct Verdicts {
+    queue: SegQueue<(ConnId, Result<Identity, IdentityError>)>,
+    bell: Arc<Bell>,
+}
+
+impl Verdicts {
+    fn place(self: &Arc<Verdicts>, conn: ConnId) -> Decided {
+        let verdicts = self.clone();
+        Box::new(move |verdict| {
+            verdicts.queue.push((conn, verdict));
+            verdicts.bell.ring();
+        })
+    }
+}
 
 /// What the shard asks for outside itself.
 pub struct Performer {
     store: Arc<dyn Store>,
     relayed: Option<Relayed>,
     identify: Arc<dyn Identify>,
+    verdicts: Arc<Verdicts>,
     replies: Arc<Replies>,
     sink: Arc<dyn ReplySink>,
     calls: usize,
@@ -120,6 +140,10 @@ impl Performer {
         identify: Arc<dyn Identify>,
         bell: Arc<Bell>,
     ) -> Performer {
+        let verdicts = Arc::new(Verdicts {
+            queue: SegQueue::new(),
+            bell: bell.clone(),
+        });
         let replies = Arc::new(Replies {
             queue: ArrayQueue::new(limits::STORE_CALLS_MAX),
             bell,
@@ -129,6 +153,7 @@ impl Performer {
             store,
             relayed,
             identify,
+            verdicts,
             replies,
             sink,
             calls: 0,
@@ -136,10 +161,21 @@ impl Performer {
         }
     }
 
-    /// Whether an answer or news wait to be taken.
+    /// Whether an answer, a verdict or news wait to be taken.
     pub fn has_replies(&self) -> bool {
         let news = self.relayed.as_ref().is_some_and(|it| !it.news.is_empty());
-        news || !self.replies.queue.is_empty()
+        news || !self.replies.queue.is_empty() || !self.verdicts.queue.is_empty()
+    }
+
+    /// Gives the core the verdicts on tokens that had to wait; returns how many there were.
+    pub fn take_verdicts(&mut self, chat: &mut Chat, edge: &mut Edge) -> usize {
+        for taken in 0..VERDICTS_PER_TURN {
+            let Some((conn, verdict)) = self.verdicts.queue.pop() else {
+                return taken;
+            };
+            verified(chat, edge, conn, verdict);
+        }
+        VERDICTS_PER_TURN
     }
 
     /// Gives the core the news of the relay; returns how many there were.
@@ -159,6 +195,11 @@ impl Performer {
     /// Gives the core the requests over HTTP; returns how many there were.
     pub fn take_asks(&mut self, queue: &AskQueue, chat: &mut Chat) -> usize {
         self.waiting.take(queue, chat)
+    }
+
+    /// Gives the core what the service wants; returns how much there was.
+    pub fn take_service(&mut self, queue: &ServiceQueue, chat: &mut Chat) -> usize {
+        self.waiting.take_service(queue, chat)
     }
 
     /// Gives the core the answers of the store; returns how many there were.
@@ -184,11 +225,11 @@ impl Performer {
             for effect in effects.drain(..) {
                 match effect {
                     Effect::Verify(conn, token) => {
-                        let identity = self.identify.identify(&token, chat.now.unix);
-                        if identity.is_ok() {
-                            edge.authenticated(conn);
+                        let mut later = || self.verdicts.place(conn);
+                        let verdict = self.identify.identify(&token, chat.now.unix, &mut later);
+                        if let Some(verdict) = verdict {
+                            verified(chat, edge, conn, verdict);
                         }
-                        chat.tell(Input::Verified(conn, identity));
                     }
                     Effect::Store(ticket, call) => self.call(chat, edge, ticket, call),
                     Effect::Relay(call) => {
@@ -197,6 +238,14 @@ impl Performer {
                         }
                     }
                     Effect::Answer(id, answer) => self.waiting.answer(id, answer),
+                    Effect::Served(id, mut answer) => {
+                        if let ServiceAnswer::Connections(page) = &mut answer {
+                            for seen in &mut page.connections {
+                                seen.address = edge.address(seen.conn);
+                            }
+                        }
+                        self.waiting.served(id, answer);
+                    }
                     Effect::Flush(conn) => edge.want_flush(conn),
                     Effect::Close(conn, code) => edge.close(chat, conn, code),
                     Effect::Drained => drained = true,
@@ -222,4 +271,17 @@ impl Performer {
         self.calls += 1;
         self.store.submit(ticket, call, &self.sink);
     }
+}
+
+/// Tells the core, and whoever counts connections that have not signed in.
+fn verified(
+    chat: &mut Chat,
+    edge: &mut Edge,
+    conn: ConnId,
+    verdict: Result<Identity, IdentityError>,
+) {
+    if verdict.is_ok() {
+        edge.authenticated(conn);
+    }
+    chat.tell(Input::Verified(conn, verdict));
 }

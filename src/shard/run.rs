@@ -85,6 +85,7 @@ impl Shard {
             self.wait(&turn, &ring).await?;
         }
         self.control.asks.clear();
+        self.control.service.clear();
         self.publish();
         Ok(())
     }
@@ -101,8 +102,10 @@ impl Shard {
         let mut inputs = self.take_events();
         inputs += self.take_joining();
         inputs += self.performer.take_asks(&self.control.asks, &mut self.chat);
+        inputs += (self.performer).take_service(&self.control.service, &mut self.chat);
         inputs += self.take_mesh();
         inputs += self.performer.take_replies(&mut self.chat);
+        inputs += (self.performer).take_verdicts(&mut self.chat, &mut self.edge);
         inputs += self.performer.take_news(&mut self.chat);
         self.tick();
         self.edge.keep_accepting(&self.chat);

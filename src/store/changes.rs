@@ -86,7 +86,7 @@ pub(super) fn done(changed: MessageChanged, event: Option<RoomEvent>) -> OpDone 
 pub(super) fn event_name(change: &MessageChange) -> Option<&'static str> {
     match change {
         MessageChange::Edit { .. } => Some("message.updated"),
-        MessageChange::Delete { .. } => Some("message.deleted"),
+        MessageChange::Delete { .. } | MessageChange::Moderate(_) => Some("message.deleted"),
         MessageChange::AddReaction { .. } | MessageChange::RemoveReaction { .. } => {
             Some("reaction.updated")
         }

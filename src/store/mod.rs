@@ -10,6 +10,7 @@
     clippy::disallowed_macros
 )]
 
+mod admin;
 mod blocks;
 mod changes;
 mod common;

@@ -271,13 +271,20 @@ impl Model {
     fn change(&mut self, now: UnixMs, op: &Op, seq: Seq, change: &MessageChange) -> Outcome {
         let is_severed = self.is_severed(op.room);
         let room = self.rooms.get_mut(&op.room).ok_or(ErrorCode::Forbidden)?;
-        let member = room.members.get(&op.actor).ok_or(ErrorCode::Forbidden)?;
-        let role = member.role;
+        let role = match change {
+            // By the service, which is no member.
+            MessageChange::Moderate(_) => Role::Owner,
+            _ => {
+                let member = room.members.get(&op.actor).ok_or(ErrorCode::Forbidden)?;
+                member.role
+            }
+        };
         let message = room.messages.get(&seq).ok_or(ErrorCode::NotFound)?.clone();
         let (is_own, leads) = (message.sender_id == op.actor, role != Role::Member);
         let may = match change {
             MessageChange::Edit { .. } => is_own,
             MessageChange::Delete { .. } => is_own || leads,
+            MessageChange::Moderate(_) => true,
             MessageChange::Pin | MessageChange::Unpin => leads || room.kind == RoomKind::Direct,
             MessageChange::AddReaction { .. }
             | MessageChange::RemoveReaction { .. }
@@ -300,7 +307,9 @@ impl Model {
         let pinned = pinned.map(|(event, _)| *event);
         let holds = match change {
             MessageChange::Edit { text, .. } => message.text.as_ref() == Some(text),
-            MessageChange::Delete { .. } => message.deleted_at.is_some(),
+            MessageChange::Delete { .. } | MessageChange::Moderate(_) => {
+                message.deleted_at.is_some()
+            }
             MessageChange::AddReaction { emoji } => room.reactions.contains(&own(emoji)),
             MessageChange::RemoveReaction { emoji } => !room.reactions.contains(&own(emoji)),
             MessageChange::Pin => pinned.is_some(),
@@ -367,7 +376,7 @@ impl Model {
                     message,
                 }
             }
-            MessageChange::Delete { .. } => {
+            MessageChange::Delete { .. } | MessageChange::Moderate(_) => {
                 message.text = None;
                 message.mentions.clear();
                 message.reactions.clear();

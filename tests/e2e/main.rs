@@ -9,6 +9,8 @@
 
 #![cfg(all(feature = "server", not(feature = "echo")))]
 
+#[path = "../support/keyring.rs"]
+mod keyring;
 #[path = "../support/line.rs"]
 mod line;
 #[path = "../support/openapi.rs"]
@@ -32,6 +34,7 @@ mod descriptors;
 mod drain;
 mod history;
 mod http;
+mod identity;
 mod members;
 mod messages;
 mod presence;
@@ -47,3 +50,4 @@ mod store_full;
 mod traffic;
 mod typing;
 mod upgrade;
+mod webhooks;

@@ -388,6 +388,13 @@ fn every_operation_of_the_document_is_answered() {
     rooms(&server);
     what_is_one_s_own(&server);
     for (method, path) in openapi::operations() {
+        // Of others than users, who have tests of their own.
+        if ["/v1/admin/", "/v1/webhooks/"]
+            .iter()
+            .any(|own| path.starts_with(own))
+        {
+            continue;
+        }
         let seen = openapi::seen(&method, &path);
         assert!(
             seen.iter().any(|status| (200..300).contains(status)),

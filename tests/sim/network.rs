@@ -232,6 +232,8 @@ pub fn identify(token: &str, now: UnixMs) -> Result<Identity, IdentityError> {
         expires_at,
         name: Some(format!("{user}")),
         picture: None,
+        issued_at: None,
+        sid: None,
     })
 }
 

@@ -209,7 +209,9 @@ impl World {
                     }
                     self.hosts[at.host].link.submit(call);
                 }
-                Effect::Answer(..) => return Err("answers a guest that nobody is".to_owned()),
+                Effect::Answer(..) | Effect::Served(..) => {
+                    return Err("answers a guest that nobody is".to_owned());
+                }
                 Effect::Drained => {
                     if let Some(node) = &mut self.hosts[at.host].node {
                         node.drained += 1;

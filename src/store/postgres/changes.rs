@@ -52,6 +52,7 @@ pub(super) fn change_json(seq: Seq, change: &MessageChange) -> String {
         MessageChange::Pin => json!({"what": "pin", "max": limits::PINS_MAX}),
         MessageChange::Unpin => json!({"what": "unpin"}),
         MessageChange::Report => json!({"what": "report"}),
+        MessageChange::Moderate(entry) => json!({"what": "delete", "service": entry}),
     };
     asked["seq"] = int(seq).into();
     asked["type"] = event_name(change).into();

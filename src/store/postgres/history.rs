@@ -13,14 +13,21 @@ use tokio_postgres::Row;
 /// What stands before the messages: whether there is anything to see. Without messages, one row.
 macro_rules! page_of {
     ($messages:expr) => {
+        page_of!(
+            "EXISTS (SELECT FROM room_participants
+                 WHERE room_id = $1 AND user_id = $2 AND left_seq IS NULL)",
+            $messages
+        )
+    };
+    ($may:expr, $messages:expr) => {
         concat!(
             "SELECT h.is_member, h.last_seq, m.side, ",
             own_reactions!("$2"),
             ", ",
             message_columns!(),
-            " FROM (SELECT
-                     EXISTS (SELECT FROM room_participants
-                         WHERE room_id = $1 AND user_id = $2 AND left_seq IS NULL) AS is_member,
+            " FROM (SELECT ",
+            $may,
+            " AS is_member,
                      coalesce((SELECT last_seq FROM chat_rooms WHERE room_id = $1), 0) AS last_seq) h
              LEFT JOIN LATERAL (",
             $messages,
@@ -66,40 +73,80 @@ macro_rules! older {
 /// Messages below a `seq`, newest first.
 pub(super) const OLDER: &str = page_of!(older!("<"));
 
+/// Whether there is such a room: all that is asked of the service.
+macro_rules! is_there {
+    () => {
+        "EXISTS (SELECT FROM chat_rooms WHERE room_id = $1 AND last_seq > 0)"
+    };
+}
+const SERVICE_OLDER: &str = page_of!(is_there!(), older!("<"));
+
+macro_rules! around {
+    () => {
+        concat!(
+            older!("<="),
+            " UNION ALL ",
+            cut!(
+                "1",
+                "t.seq",
+                "SELECT * FROM messages WHERE room_id = $1 AND seq > $3 ORDER BY seq LIMIT $4"
+            )
+        )
+    };
+}
+
 /// Messages up to a `seq`, newest first, and above it, oldest first.
-pub(super) const AROUND: &str = page_of!(concat!(
-    older!("<="),
-    " UNION ALL ",
-    cut!(
-        "1",
-        "t.seq",
-        "SELECT * FROM messages WHERE room_id = $1 AND seq > $3 ORDER BY seq LIMIT $4"
-    )
-));
+pub(super) const AROUND: &str = page_of!(around!());
+const SERVICE_AROUND: &str = page_of!(is_there!(), around!());
+
+macro_rules! changed {
+    () => {
+        cut!(
+            "0",
+            "t.changed_seq",
+            "SELECT * FROM (
+                 (SELECT * FROM messages WHERE room_id = $1 AND seq > $3 AND changed_seq = seq
+                  ORDER BY seq LIMIT $4)
+                 UNION ALL
+                 (SELECT * FROM messages WHERE room_id = $1 AND changed_seq > $3
+                      AND changed_seq <> seq
+                  ORDER BY changed_seq LIMIT $4)) b ORDER BY changed_seq LIMIT $4"
+        )
+    };
+}
 
 /// Messages created or changed after a `seq`, by their last change: two stretches, each in order by an
 /// index of its own, merged.
-pub(super) const CHANGED: &str = page_of!(cut!(
-    "0",
-    "t.changed_seq",
-    "SELECT * FROM (
-         (SELECT * FROM messages WHERE room_id = $1 AND seq > $3 AND changed_seq = seq
-          ORDER BY seq LIMIT $4)
-         UNION ALL
-         (SELECT * FROM messages WHERE room_id = $1 AND changed_seq > $3 AND changed_seq <> seq
-          ORDER BY changed_seq LIMIT $4)) b ORDER BY changed_seq LIMIT $4"
-));
+pub(super) const CHANGED: &str = page_of!(changed!());
+const SERVICE_CHANGED: &str = page_of!(is_there!(), changed!());
 
 /// A page, or `forbidden`, also where there is no such room.
 pub(super) async fn history(
     session: &Session,
     read: &HistoryRead,
 ) -> Result<Result<History, Refusal>, Failure> {
+    page_by(session, read, [OLDER, CHANGED, AROUND]).await
+}
+
+/// A page for the service, or `forbidden` where there is no such room.
+pub(super) async fn history_for_service(
+    session: &Session,
+    read: &HistoryRead,
+) -> Result<Result<History, Refusal>, Failure> {
+    let statements = [SERVICE_OLDER, SERVICE_CHANGED, SERVICE_AROUND];
+    page_by(session, read, statements).await
+}
+
+async fn page_by(
+    session: &Session,
+    read: &HistoryRead,
+    [older, changed, around]: [&'static str; 3],
+) -> Result<Result<History, Refusal>, Failure> {
     let (sql, seq) = match read.page {
-        HistoryPage::Newest => (OLDER, Seq::MAX),
-        HistoryPage::Before(seq) => (OLDER, seq),
-        HistoryPage::After(seq) => (CHANGED, seq),
-        HistoryPage::Around(seq) => (AROUND, seq),
+        HistoryPage::Newest => (older, Seq::MAX),
+        HistoryPage::Before(seq) => (older, seq),
+        HistoryPage::After(seq) => (changed, seq),
+        HistoryPage::Around(seq) => (around, seq),
     };
     let limit = int((read.limit as u64).saturating_add(1));
     let bytes_max = int(read.bytes_max as u64);

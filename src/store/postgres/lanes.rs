@@ -156,6 +156,8 @@ impl Io {
             Call::Read(pending, call) => {
                 let queue = match call {
                     StoreCall::Search(_) => &self.searches,
+                    // So may what looks at everything; what changes something is short.
+                    StoreCall::Admin(ref call) if !call.writes() => &self.searches,
                     _ => &self.reads,
                 };
                 queue.push(ReadCall {
@@ -365,7 +367,7 @@ async fn read_one(link: &mut Link, queue: &Queue<ReadCall>) {
     let result = link
         .run(read.pending.due, async |session| {
             let epoch = session.epoch();
-            let found = match answer(session, &read.call, read.is_written).await {
+            let found = match answer(session, io.now(), &read.call, read.is_written).await {
                 Ok(Read::Answer(found)) => Ok(Some(found)),
                 Ok(Read::MustWrite) => Ok(None),
                 Err(failure) => Err(told(failure)),

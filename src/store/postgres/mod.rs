@@ -13,11 +13,13 @@
 //! `history`, `rooms` (reads), on the rows of `row`, over a `session` that `options` and `tls` describe
 //! and `schema` keeps at the newest version.
 
+mod admin;
 mod blocks;
 mod changes;
 mod commit;
 mod history;
 mod index;
+mod intake;
 mod lanes;
 mod options;
 mod own;

@@ -51,6 +51,7 @@ pub(super) enum Read {
 /// Answers a call that writes nothing, or nothing that may not be written twice. `is_written`: the users of a sign-in are known.
 pub(super) async fn answer(
     session: &Session,
+    now: Option<UnixMs>,
     call: &StoreCall,
     is_written: bool,
 ) -> Result<Read, Failure> {
@@ -92,6 +93,14 @@ pub(super) async fn answer(
         }
         StoreCall::Search(read) => StoreAnswer::Search(super::search::search(session, read).await?),
         StoreCall::Blocks(read) => StoreAnswer::Blocks(super::blocks::list(session, read).await?),
+        StoreCall::Intake(call) => {
+            let answer = super::intake::answer(session, now, call).await?;
+            StoreAnswer::Intake(Box::new(answer))
+        }
+        StoreCall::Admin(call) => {
+            let answer = super::admin::answer(session, now, call).await?;
+            StoreAnswer::Admin(Box::new(answer))
+        }
         StoreCall::Commit(_) | StoreCall::RenewEpoch(_) => {
             return Err(Failure::Data("not a read".to_owned()));
         }

@@ -11,6 +11,7 @@ use crate::chat::port::{
     ListRead, Refusal, RoomDescription, RoomForSignIn, RoomsPage, SignIn, SignedIn,
 };
 use crate::limits;
+use crate::protocol::ending::SessionsEnd;
 use crate::protocol::view::ListedRoom;
 use crate::protocol::{ErrorCode, RoomId, UnixMs, UserId};
 use crate::store::common::{Place, cursor, int, parse_cursor, refuse};
@@ -48,8 +49,9 @@ pub(super) const SIGN_IN: &str = concat!(
          GROUP BY r.n, r.room_id
      ), asked AS MATERIALIZED (
          SELECT a.*, u.version, u.block_version, u.user_id IS NULL
-             OR a.name IS NOT NULL AND a.name <> u.name
-             OR a.picture IS NOT NULL AND a.picture IS DISTINCT FROM u.picture AS must_write
+             OR u.profile_version = 0 AND (a.name IS NOT NULL AND a.name <> u.name
+                 OR a.picture IS NOT NULL AND a.picture IS DISTINCT FROM u.picture) AS must_write,
+             chat_ends_json(a.user_id) AS ends
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[])
              WITH ORDINALITY AS a (user_id, name, picture, describe_max, n)
          LEFT JOIN chat_users u ON u.user_id = a.user_id
@@ -78,7 +80,8 @@ pub(super) const SIGN_IN: &str = concat!(
              LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
              WHERE p.room_id = r.room_id AND p.left_seq IS NULL) END AS watermarks,
          r.muted_until, CASE WHEN r.place <= r.describe_max AND r.archived_seq IS NOT NULL
-             THEN chat_archived(r.room_id, r.archived_seq) ELSE 0 END AS archived, a.block_version
+             THEN chat_archived(r.room_id, r.archived_seq) ELSE 0 END AS archived, a.block_version,
+         a.ends
      FROM asked a LEFT JOIN rooms r ON r.n = a.n
      ORDER BY a.n"
 );
@@ -88,6 +91,14 @@ struct Found {
     room: RoomForSignIn,
     last_ts: UnixMs,
     place: i64,
+}
+
+/// What is known of a user beside the rooms.
+#[derive(Clone)]
+struct Versions {
+    own: u64,
+    blocks: u64,
+    ends: Vec<SessionsEnd>,
 }
 
 /// What connecting users have; `None` if one of them is unknown or is called differently by now, and
@@ -125,7 +136,7 @@ pub(super) async fn sign_in(
             ],
         )
         .await?;
-    let mut versions: Vec<Option<(u64, u64)>> = vec![None; users.len()];
+    let mut versions: Vec<Option<Versions>> = vec![None; users.len()];
     let mut rooms: Vec<Vec<Found>> = users.iter().map(|_| Vec::new()).collect();
     for row in &rows {
         if !is_written && get::<bool>(row, 1)? {
@@ -135,7 +146,13 @@ pub(super) async fn sign_in(
         let (Some(version), Some(rooms)) = (versions.get_mut(at), rooms.get_mut(at)) else {
             return Err(Failure::Data("an answer to nobody".to_owned()));
         };
-        *version = Some((uint(row, 2)?, uint(row, 14)?));
+        if version.is_none() {
+            *version = Some(Versions {
+                own: uint(row, 2)?,
+                blocks: uint(row, 14)?,
+                ends: super::admin::ends_of(users[at].user, get(row, 15)?)?,
+            });
+        }
         if get::<Option<Uuid>>(row, 3)?.is_none() {
             continue;
         }
@@ -164,7 +181,7 @@ pub(super) async fn sign_in(
     }
     let mut signed_in = Vec::with_capacity(users.len());
     for (version, mut rooms) in versions.into_iter().zip(rooms) {
-        let Some((version, block_version)) = version else {
+        let Some(versions) = version else {
             return Err(Failure::Data("a user is gone".to_owned()));
         };
         // The described ones in their order, then the rest by activity.
@@ -174,8 +191,9 @@ pub(super) async fn sign_in(
         });
         let rooms = rooms.into_iter().map(|found| found.room).collect();
         signed_in.push(SignedIn {
-            version,
-            block_version,
+            version: versions.own,
+            block_version: versions.blocks,
+            ends: versions.ends,
             rooms,
         });
     }
@@ -197,7 +215,8 @@ pub(super) const KNOW: &str = "INSERT INTO chat_users AS u
      ORDER BY a.user_id
      ON CONFLICT (user_id) DO UPDATE SET
          name = CASE WHEN excluded.name = '' THEN u.name ELSE excluded.name END,
-         picture = coalesce(excluded.picture, u.picture)";
+         picture = coalesce(excluded.picture, u.picture)
+     WHERE u.profile_version = 0";
 
 /// Writes what the tokens of these users say; of a user who is there twice, the last.
 pub(super) async fn know<'a>(

@@ -20,6 +20,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0004_own_state.sql"),
     include_str!("../../../migrations/postgres/0005_blocks.sql"),
     include_str!("../../../migrations/postgres/0006_search.sql"),
+    include_str!("../../../migrations/postgres/0007_admin.sql"),
+    include_str!("../../../migrations/postgres/0009_webhooks.sql"),
 ];
 
 /// The least version that a program must know to work on a database that has all of [`MIGRATIONS`]. Raised

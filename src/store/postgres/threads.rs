@@ -284,6 +284,8 @@ impl Store for PostgresStore {
             | StoreCall::WhoShares { .. }
             | StoreCall::Blocks(_)
             | StoreCall::Search(_)
+            | StoreCall::Admin(_)
+            | StoreCall::Intake(_)
             | StoreCall::RenewEpoch(_) => {
                 pending.reads = 1;
                 (&self.shared.reads, 1, CALLS_MAX)

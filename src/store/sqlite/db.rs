@@ -11,6 +11,8 @@ use super::row::{Failure, refuse};
 use super::search_index::{self, Unindexed};
 use super::write::Batch;
 use super::{own, read, rooms, schema};
+use crate::chat::port::admin::{AdminAnswer, AdminCall};
+use crate::chat::port::intake::{IntakeAnswer, IntakeCall};
 use crate::chat::port::{
     Op, OpOutcome, Receipt, ReceiptOutcome, Refusal, SetOwn, SignIn, StoreAnswer, StoreCall,
     StoreError,
@@ -124,6 +126,14 @@ impl Db {
                 .write_receipts(receipts)
                 .map(StoreAnswer::WriteReceipts),
             StoreCall::SetOwn(set) => self.set_own(set).map(StoreAnswer::SetOwn),
+            StoreCall::Admin(own) if own.writes() => {
+                let answer = self.admin(now, own)?;
+                Ok(StoreAnswer::Admin(Box::new(answer)))
+            }
+            StoreCall::Intake(own) if own.writes() => {
+                let answer = self.intake(now, own)?;
+                Ok(StoreAnswer::Intake(Box::new(answer)))
+            }
             StoreCall::Search(_) => {
                 // Nobody else brings the index up to date here.
                 while self.index()? {}
@@ -138,7 +148,9 @@ impl Db {
             | StoreCall::ListMembers(_)
             | StoreCall::OwnStates(_)
             | StoreCall::WhoShares { .. }
-            | StoreCall::Blocks(_) => self.read(call),
+            | StoreCall::Blocks(_)
+            | StoreCall::Admin(_)
+            | StoreCall::Intake(_) => self.read(call),
         }
     }
 
@@ -159,6 +171,22 @@ impl Db {
     /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
     pub fn set_own(&mut self, set: &SetOwn) -> Result<Result<bool, Refusal>, StoreError> {
         self.transact_own(|connection, marks| own::set_own(connection, marks, set))
+    }
+
+    /// Does what those who run the service want changed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
+    pub fn admin(&mut self, now: UnixMs, call: &AdminCall) -> Result<AdminAnswer, StoreError> {
+        self.transact_own(|connection, _| super::admin::write(connection, now, call))
+    }
+
+    /// Does what other services tell.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
+    pub fn intake(&mut self, now: UnixMs, call: &IntakeCall) -> Result<IntakeAnswer, StoreError> {
+        self.transact_own(|connection, _| super::intake::write(connection, now, call))
     }
 
     /// A transaction beside those of the rooms' events.

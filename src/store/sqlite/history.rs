@@ -18,13 +18,18 @@ pub(super) fn history(
     if !is_member(connection, read.room, read.user)? {
         return Ok(refuse(ErrorCode::Forbidden, "not a member of this room"));
     }
+    for_service(connection, read).map(Ok)
+}
+
+/// A page, whoever asks for it.
+pub(super) fn for_service(connection: &Connection, read: &HistoryRead) -> Result<History, Failure> {
     let (last_seq, _) = newest(connection, read.room)?;
-    Ok(Ok(match read.page {
+    Ok(match read.page {
         HistoryPage::Newest => before(connection, read, Seq::MAX, last_seq)?,
         HistoryPage::Before(seq) => before(connection, read, seq, last_seq)?,
         HistoryPage::After(seq) => after(connection, read, seq, last_seq)?,
         HistoryPage::Around(seq) => around(connection, read, seq, last_seq)?,
-    }))
+    })
 }
 
 /// Messages below a `seq`, newest first.

@@ -4,9 +4,11 @@
 //! `changed_seq`; `messages.reactions` counts the rows of `message_reactions`; a deleted message has
 //! neither text nor mentions, reactions or pin, but keeps its hash.
 
+use super::admin;
 use super::row::{Failure, int, message, message_columns};
 use super::write::Batch;
 use crate::chat::access::{self, Action};
+use crate::chat::port::admin::ActOutcome;
 use crate::chat::port::{MessageChange, OpOutcome, Refusal};
 use crate::limits;
 use crate::protocol::reply::MessageChanged;
@@ -36,17 +38,33 @@ impl Batch<'_> {
         let Some((kind, severed)) = self.head(room)?.map(|head| (head.kind, head.severed)) else {
             return Ok(Err(changes::not_a_member()));
         };
-        let Some(role) = self.seat(room, actor)?.role else {
-            return Ok(Err(changes::not_a_member()));
+        let service = match change {
+            MessageChange::Moderate(entry) => Some(&**entry),
+            _ => None,
         };
+        let role = self.seat(room, actor)?.role;
+        if role.is_none() && service.is_none() {
+            return Ok(Err(changes::not_a_member()));
+        }
         let Some(old) = self.message(room, seq)? else {
             return Ok(Err(changes::no_message()));
         };
         let action = Action::of(change, old.sender_id == actor);
-        if old.kind == MessageKind::System || !access::may(role, kind, action) {
+        let may = service.is_some() || role.is_some_and(|role| access::may(role, kind, action));
+        if old.kind == MessageKind::System || !may {
             return Ok(Err(changes::not_allowed()));
         }
-        let kept = match self.decide(room, actor, &old, change)? {
+        let decision = self.decide(room, actor, &old, change)?;
+        if let Some(entry) = service {
+            let outcome = match decision {
+                Decision::Make(_) => ActOutcome::Done,
+                Decision::Nothing | Decision::Refuse(_) => ActOutcome::Unchanged,
+            };
+            if admin::note(self.connection, self.now, entry, outcome)? {
+                admin::settle_reports(self.connection, self.now, room, seq, entry)?;
+            }
+        }
+        let kept = match decision {
             Decision::Refuse(refusal) => return Ok(Err(refusal)),
             Decision::Nothing => {
                 let unchanged = changed(room, &old, false);
@@ -89,7 +107,7 @@ impl Batch<'_> {
                 new.revision += 1;
                 new.edited_at = Some(ts);
             }
-            MessageChange::Delete { .. } => {
+            MessageChange::Delete { .. } | MessageChange::Moderate(_) => {
                 new.text = None;
                 new.mentions = Vec::new();
                 new.reactions = BTreeMap::new();
@@ -174,7 +192,9 @@ impl Batch<'_> {
             MessageChange::Edit { text, .. } if old.text.as_ref() == Some(text) => {
                 Decision::Nothing
             }
-            MessageChange::Delete { .. } if is_deleted => Decision::Nothing,
+            MessageChange::Delete { .. } | MessageChange::Moderate(_) if is_deleted => {
+                Decision::Nothing
+            }
             MessageChange::Edit {
                 expected_revision, ..
             }
@@ -183,7 +203,9 @@ impl Batch<'_> {
             {
                 Decision::Refuse(changes::revision_conflict())
             }
-            MessageChange::Edit { .. } | MessageChange::Delete { .. } => Decision::Make(None),
+            MessageChange::Edit { .. }
+            | MessageChange::Delete { .. }
+            | MessageChange::Moderate(_) => Decision::Make(None),
             MessageChange::AddReaction { emoji } => {
                 let own = self.own_reactions(room, actor, old.seq)?;
                 let is_new = !old.reactions.contains_key(emoji);

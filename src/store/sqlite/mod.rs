@@ -12,10 +12,12 @@
 //! In the order in which a call meets them: `threads`, `db`, then `write`, `members` and `messages` (writes) or
 //! `read`, `history`, `rooms` (reads), on the rows of `row` and the tables of `schema`.
 
+mod admin;
 mod backup;
 mod blocks;
 mod db;
 mod history;
+mod intake;
 mod marks;
 mod members;
 mod messages;

@@ -50,6 +50,14 @@ pub(super) fn answer(
 ) -> Result<Option<StoreAnswer>, Failure> {
     let _snapshot = Snapshot::begin(connection)?;
     let answer = match call {
+        StoreCall::Admin(call) if call.writes() => return Ok(None),
+        StoreCall::Intake(call) if call.writes() => return Ok(None),
+        StoreCall::Intake(call) => {
+            StoreAnswer::Intake(Box::new(super::intake::read(connection, call)?))
+        }
+        StoreCall::Admin(call) => {
+            StoreAnswer::Admin(Box::new(super::admin::read(connection, call)?))
+        }
         StoreCall::Commit(_)
         | StoreCall::WriteReceipts(_)
         | StoreCall::SampleTyping(_)

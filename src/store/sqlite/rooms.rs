@@ -16,21 +16,25 @@ use crate::store::common::{Place, cursor, parse_cursor};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whether this user is unknown, or the token says another name or picture than is kept.
+/// Whether this user is unknown, or the token says another name or picture than is kept and the Main App has not
+/// told them.
 pub(super) fn must_write(connection: &Connection, sign_in: &SignIn) -> Result<bool, Failure> {
-    let known: Option<(String, Option<String>)> = connection
-        .prepare_cached("SELECT name, picture FROM chat_users WHERE user_id = ?1")?
+    let known: Option<(String, Option<String>, bool)> = connection
+        .prepare_cached(
+            "SELECT name, picture, profile_version > 0 FROM chat_users WHERE user_id = ?1",
+        )?
         .query_row([sign_in.user.0.as_bytes()], |row| {
-            Ok((row.get(0)?, row.get(1)?))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
         .optional()?;
-    Ok(known.is_none_or(|(name, picture)| {
-        sign_in.name.as_ref().is_some_and(|new| *new != name)
-            || sign_in.picture.is_some() && sign_in.picture != picture
+    Ok(known.is_none_or(|(name, picture, is_told)| {
+        !is_told
+            && (sign_in.name.as_ref().is_some_and(|new| *new != name)
+                || sign_in.picture.is_some() && sign_in.picture != picture)
     }))
 }
 
-/// Creates an unknown user, and refreshes what a known one is called.
+/// Creates an unknown user, and refreshes what a known one is called, unless the Main App has told it.
 pub(super) fn write_user(
     connection: &Connection,
     now: UnixMs,
@@ -40,7 +44,8 @@ pub(super) fn write_user(
         .prepare_cached(
             "INSERT INTO chat_users (user_id, name, picture, version, room_count, created_at)
              VALUES (?1, coalesce(?2, ''), ?3, 1, 0, ?4)
-             ON CONFLICT DO UPDATE SET name = coalesce(?2, name), picture = coalesce(?3, picture)",
+             ON CONFLICT DO UPDATE SET name = coalesce(?2, name), picture = coalesce(?3, picture)
+             WHERE profile_version = 0",
         )?
         .execute(params![
             sign_in.user.0.as_bytes(),
@@ -102,6 +107,7 @@ pub(super) fn sign_in(
     Ok(SignedIn {
         version,
         block_version,
+        ends: super::intake::ends_of(connection, sign_in.user)?,
         rooms,
     })
 }

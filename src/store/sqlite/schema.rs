@@ -17,6 +17,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0002_own_state.sql"),
     include_str!("../../../migrations/sqlite/0003_blocks.sql"),
     include_str!("../../../migrations/sqlite/0004_search.sql"),
+    include_str!("../../../migrations/sqlite/0005_admin.sql"),
+    include_str!("../../../migrations/sqlite/0007_webhooks.sql"),
 ];
 
 /// `application_id` of our databases: "CafC".

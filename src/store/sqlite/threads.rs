@@ -19,6 +19,8 @@ use super::options::{
     QUEUED_OPS_MAX, READERS, SIGN_INS_WRITING_MAX, SqliteOptions,
 };
 use super::{read, schema};
+use crate::chat::port::admin::AdminCall;
+use crate::chat::port::intake::IntakeCall;
 use crate::chat::port::{
     Op, OpOutcome, Receipt, ReplySink, SetOwn, SignIn, Store, StoreAnswer, StoreCall, StoreError,
     StoreReply, Ticket,
@@ -185,6 +187,18 @@ impl Store for SqliteStore {
                     write.into_pending().answer(Err(error));
                 }
             }
+            StoreCall::Admin(call) if call.writes() => {
+                let sent = give(&self.writes, Write::Admin(pending, call));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
+            StoreCall::Intake(call) if call.writes() => {
+                let sent = give(&self.writes, Write::Intake(pending, call));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
             StoreCall::SignIn(_)
             | StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
@@ -196,6 +210,8 @@ impl Store for SqliteStore {
             | StoreCall::OwnStates(_)
             | StoreCall::WhoShares { .. }
             | StoreCall::Blocks(_)
+            | StoreCall::Admin(_)
+            | StoreCall::Intake(_)
             | StoreCall::Search(_) => {
                 if let Err((read, error)) = give(&self.reads, Read { pending, call }) {
                     read.pending.answer(Err(error));
@@ -297,6 +313,10 @@ enum Write {
     /// In a transaction of its own, after that of the group.
     Receipts(Pending, Vec<Receipt>),
     SetOwn(Pending, SetOwn),
+    /// Likewise.
+    Admin(Pending, Box<AdminCall>),
+    /// Likewise.
+    Intake(Pending, Box<IntakeCall>),
     /// Done alone, in its turn.
     RenewEpoch(Pending, Epoch),
 }
@@ -307,7 +327,7 @@ impl Write {
             Write::Commit(_, ops) => ops.len(),
             Write::SignIn(_, users) => users.len(),
             Write::Receipts(_, receipts) => receipts.len(),
-            Write::SetOwn(..) => 1,
+            Write::SetOwn(..) | Write::Admin(..) | Write::Intake(..) => 1,
             Write::RenewEpoch(..) => GROUP_OPS_MAX,
         }
     }
@@ -318,6 +338,8 @@ impl Write {
             | Write::SignIn(pending, _)
             | Write::Receipts(pending, _)
             | Write::SetOwn(pending, _)
+            | Write::Admin(pending, _)
+            | Write::Intake(pending, _)
             | Write::RenewEpoch(pending, _) => pending,
         }
     }
@@ -407,7 +429,9 @@ impl Writer {
                 Write::Commit(_, more) => ops.extend(more),
                 Write::SignIn(_, more) => users.extend(more),
                 Write::RenewEpoch(_, last) => renewed = Some(self.db.renew_epoch(*last)),
-                Write::Receipts(..) | Write::SetOwn(..) => (),
+                Write::Receipts(..) | Write::SetOwn(..) | Write::Admin(..) | Write::Intake(..) => {
+                    ()
+                }
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
@@ -449,6 +473,14 @@ impl Writer {
                 }
                 Write::SetOwn(pending, set) => {
                     pending.answer(self.db.set_own(&set).map(StoreAnswer::SetOwn));
+                }
+                Write::Admin(pending, call) => {
+                    let done = self.db.admin((self.clock)(), &call);
+                    pending.answer(done.map(|answer| StoreAnswer::Admin(Box::new(answer))));
+                }
+                Write::Intake(pending, call) => {
+                    let done = self.db.intake((self.clock)(), &call);
+                    pending.answer(done.map(|answer| StoreAnswer::Intake(Box::new(answer))));
                 }
                 Write::RenewEpoch(pending, _) => {
                     let renewed = renewed.take().unwrap_or(Err(StoreError::Overloaded));

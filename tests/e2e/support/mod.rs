@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod follower;
+pub mod main_app;
 pub mod metrics;
 pub mod pair;
 pub mod rest;
@@ -9,6 +10,7 @@ pub mod server;
 pub mod socket;
 pub mod token;
 pub mod wait;
+pub mod webhooks;
 
 pub use client::Client;
 pub use server::Server;

@@ -1,0 +1,192 @@
+//! Requests of ours to other services, by HTTP/1.1 over TCP or TLS.
+//!
+//! Invariants: a request has an end, whatever the other side does ([`limits::OUTBOUND_MS_MAX`]); no more of an
+//! answer is taken than [`limits::OUTBOUND_BYTES_MAX`]; a redirect is an answer and never followed; nothing that was
+//! sent or received is logged.
+
+use crate::limits;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Where requests go.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    uri: Uri,
+    host: String,
+    port: u16,
+    tls: bool,
+}
+
+impl Endpoint {
+    /// Of an `http:` or `https:` URL. Where it leads is not known before the first request.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(url: &str) -> Result<Endpoint, &'static str> {
+        let uri: Uri = url.parse().map_err(|_| "it is no URL")?;
+        let tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err("it is neither http:// nor https://"),
+        };
+        let authority = uri.authority().ok_or("it names no host")?;
+        if authority.as_str().contains('@') {
+            return Err("it holds a password");
+        }
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Endpoint {
+            uri: uri.clone(),
+            host,
+            port,
+            tls,
+        })
+    }
+}
+
+/// Makes requests.
+#[derive(Clone)]
+pub struct Client {
+    tls: TlsConnector,
+}
+
+/// What was answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+pub type Failure = &'static str;
+
+impl Client {
+    /// Trusts whom this machine trusts.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn new() -> Result<Client, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        // Without any, every TLS connection is refused, and that is told.
+        let (added, passed_over) =
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        tracing::debug!(added, passed_over, "certificates of this machine");
+        // Named here: with two providers in the program rustls would not choose one.
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Client {
+            tls: TlsConnector::from(Arc::new(config)),
+        })
+    }
+
+    /// Asks, and waits for the whole answer.
+    ///
+    /// # Errors
+    /// [`Failure`]; whether the other side has done something is not known then.
+    pub async fn call(
+        &self,
+        endpoint: &Endpoint,
+        method: Method,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let work = self.connect_and_ask(endpoint, method, headers, body);
+        let time = Duration::from_millis(limits::OUTBOUND_MS_MAX);
+        match tokio::time::timeout(time, work).await {
+            Ok(answer) => answer,
+            Err(_) => Err("it does not answer in time"),
+        }
+    }
+
+    async fn connect_and_ask(
+        &self,
+        endpoint: &Endpoint,
+        method: Method,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let path = endpoint
+            .uri
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
+        let host = endpoint.uri.authority().map_or("", |it| it.as_str());
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, host)
+            .header(ACCEPT, "application/json")
+            .header(
+                USER_AGENT,
+                concat!("caffis-chat/", env!("CARGO_PKG_VERSION")),
+            );
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|_| "the request cannot be made")?;
+        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
+            .await
+            .map_err(|_| "it cannot be reached")?;
+        if endpoint.tls {
+            let name = ServerName::try_from(endpoint.host.clone())
+                .map_err(|_| "its name can have no certificate")?;
+            let stream = self
+                .tls
+                .connect(name, stream)
+                .await
+                .map_err(|_| "its certificate is not trusted")?;
+            ask(stream, request).await
+        } else {
+            ask(stream, request).await
+        }
+    }
+}
+
+async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    const BROKEN: Failure = "it does not speak HTTP";
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(64 << 10)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|_| BROKEN)?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|_| BROKEN)?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), limits::OUTBOUND_BYTES_MAX);
+        let body = body
+            .collect()
+            .await
+            .map_err(|_| "its answer is too long or broken")?;
+        Ok(Answer {
+            status,
+            body: body.to_bytes(),
+        })
+    };
+    let mut connection = std::pin::pin!(connection);
+    let mut exchange = std::pin::pin!(exchange);
+    // The connection is driven here, so that giving up the request ends it too.
+    tokio::select! {
+        answer = &mut exchange => answer,
+        _ = &mut connection => exchange.await,
+    }
+}
