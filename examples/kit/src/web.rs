@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use std::io::IsTerminal;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
@@ -187,6 +188,7 @@ pub fn run(service: impl Future<Output = Result<(), String>>) -> std::process::E
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
