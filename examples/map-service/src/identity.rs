@@ -11,10 +11,13 @@ use hyper::Method;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
+use std::time::Duration;
 use tokio::sync::Mutex;
 
 const SET_AGE_MS: i64 = 60_000;
 const FETCH_AGAIN_MS: i64 = 2_000;
+/// Everybody waits for it.
+const FETCH_MAX: Duration = Duration::from_secs(1);
 
 /// A user, by a token that is valid.
 #[derive(Deserialize)]
@@ -77,7 +80,7 @@ impl Identity {
         if (!is_known || now - keys.fetched_at > SET_AGE_MS) && now - keys.tried_at > FETCH_AGAIN_MS
         {
             keys.tried_at = now;
-            match client::json(Method::GET, &self.url, &[], &serde_json::Value::Null).await {
+            match client::request(Method::GET, &self.url, &[], Vec::new(), FETCH_MAX).await {
                 Ok(answer) if answer.status == 200 => {
                     match serde_json::from_slice::<JwkSet>(&answer.body) {
                         Ok(set) => (keys.set, keys.fetched_at) = (set.keys, now),
