@@ -144,7 +144,6 @@ fn server(development: bool) -> Server {
         asks: Arc::new(|_| false),
         identify: Arc::new(Hs256::new([SECRET], issuer())),
         main_app_url: Some("https://app.test".to_owned()),
-        admin: None,
         webhooks: WebhookParts {
             map: None,
             main_app: None,
@@ -153,6 +152,7 @@ fn server(development: bool) -> Server {
             has_peers: false,
         },
         origins: Arc::new(|origin, _| origin == "https://page.test"),
+        admin: None,
     };
     let (plane, door) = serve::start(parts, Vec::new()).expect("started");
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");

@@ -233,6 +233,21 @@ fn values_are_checked() {
         check("CAFFIS_WEBHOOK_SECRETS_MAIN_APP", &value, taken);
     }
     check("CAFFIS_MAIN_APP_TOKEN", "a token", false);
+    for (token, taken) in [
+        ("31-characters-are-one-too-little", true),
+        ("1-characters-are-one-too-little", false),
+        (
+            "0123456789abcdef0123456789abcdef, fedcba9876543210fedcba9876543210",
+            true,
+        ),
+        ("0123456789abcdef0123456789abcdef,short", false),
+        ("with a blank, which no header carries well", false),
+        ("ümlaute-are-no-characters-of-a-header", false),
+        (" , ", false),
+    ] {
+        check("CAFFIS_ADMIN_TOKEN", token, taken);
+    }
+    check("CAFFIS_ADMIN_FAILURES_PER_MIN", "0", false);
     check("CAFFIS_DATABASE_URL", "mysql://x", false);
     check("CAFFIS_DATABASE_URL", "sqlite:", true);
     check("CAFFIS_DATABASE_URL", "sqlite:x.db", false);
@@ -438,6 +453,17 @@ fn production_refuses_what_is_not_safe() {
         "needs CAFFIS_ALLOWED_ORIGINS",
     );
     check(&[("CAFFIS_DEMO_LOGIN", "1")], "refuses CAFFIS_DEMO_LOGIN");
+    check(
+        &[(
+            "CAFFIS_ADMIN_TOKEN",
+            "at-least-32-characters-from-a-generator",
+        )],
+        "secret 1 of CAFFIS_ADMIN_TOKEN is that of an example",
+    );
+    check(
+        &[("CAFFIS_ADMIN_TOKEN", "abababababababababababababababababab")],
+        "secret 1 of CAFFIS_ADMIN_TOKEN repeats itself",
+    );
 }
 
 #[test]
@@ -483,6 +509,8 @@ fn nothing_secret_is_shown() {
     assert!(!problems.contains("s3cr3t"), "{problems}");
     let problems = refused(&[], &production(&[("CAFFIS_JWT_SECRET", "s3cr3t")]), None);
     assert!(!problems.contains("s3cr3t"), "{problems}");
+    let config = read(&[], &[("CAFFIS_ADMIN_TOKEN", secret)], None).expect("runs");
+    assert!(!format!("{config:?}").contains("s3cr3t"));
 }
 
 #[test]

@@ -8,6 +8,8 @@
     clippy::disallowed_macros
 )]
 
+#[path = "contract/admin.rs"]
+mod admin;
 #[path = "contract/blocks.rs"]
 mod blocks;
 #[path = "contract/changes.rs"]

@@ -33,9 +33,12 @@ pub mod presence_relay;
 pub mod profiles;
 pub mod rate;
 pub mod receipts;
+pub mod refresh;
 pub mod replay;
 pub mod sabotage;
 pub mod service;
+#[cfg(test)]
+mod service_tests;
 pub mod session;
 pub mod sessions;
 pub mod sign_in;

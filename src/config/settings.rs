@@ -169,7 +169,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "admin_token",
         kind: Kind::SecretList,
         default: "none: there is no Admin API",
-        example: "[\"at least 32 characters from a generator\"]",
+        example: "[\"at-least-32-characters-from-a-generator\"]",
         help: "Service tokens of the Admin API (/v1/admin/…), of at least 32 characters. Several may be given \
                for rotation. Better given by environment or file: flags are seen by other users of the machine.",
     },

@@ -2,10 +2,12 @@
 
 use crate::harness::*;
 use crate::model::{self, Model};
+use caffis_chat::chat::port::admin::AuditEntry;
 use caffis_chat::chat::port::*;
 use caffis_chat::limits;
 use caffis_chat::protocol::view::Role;
 use caffis_chat::protocol::{RoomId, UnixMs, UserId};
+use uuid::Uuid;
 
 /// Users who exist; 7 and 8 never signed in.
 const USERS: u64 = 6;
@@ -175,7 +177,7 @@ fn op(random: &mut Random, model: &Model) -> Op {
 fn some_change(random: &mut Random) -> MessageChange {
     let expected_revision = random.chance(30).then(|| 1 + random.below(2) as u32);
     let emoji = random.pick(&["👍", "❤️", "👨‍👩‍👧‍👦"]).to_owned();
-    match random.below(16) {
+    match random.below(17) {
         0..5 => MessageChange::Edit {
             text: random.pick(&["", "edited", "edited again"]).to_owned(),
             expected_revision,
@@ -185,6 +187,15 @@ fn some_change(random: &mut Random) -> MessageChange {
         10..12 => MessageChange::RemoveReaction { emoji },
         12..14 => MessageChange::Pin,
         14 => MessageChange::Unpin,
+        15 => MessageChange::Moderate(Box::new(AuditEntry {
+            id: Uuid::from_u128(random.below(u64::MAX).into()),
+            who: "somebody".to_owned(),
+            node: "n1".to_owned(),
+            request_id: "1".to_owned(),
+            act: "moderate",
+            target: None,
+            detail: None,
+        })),
         _ => MessageChange::Report,
     }
 }

@@ -23,6 +23,7 @@ mod redis;
 mod schema;
 mod support;
 
+mod admin;
 mod bad_frames;
 mod bad_requests;
 mod blocks;

@@ -1,5 +1,6 @@
 //! The HTTP API: what is done there is told on sockets, and the other way round, under the same rules.
 
+use crate::admin;
 use crate::openapi;
 use crate::postgres::PostgresServer;
 use crate::support::client::{message, uuid};
@@ -387,9 +388,10 @@ fn every_operation_of_the_document_is_answered() {
     changes(&server);
     rooms(&server);
     what_is_one_s_own(&server);
+    admin::everything();
     for (method, path) in openapi::operations() {
         // Of others than users, who have tests of their own.
-        if ["/v1/admin/", "/v1/webhooks/"]
+        if ["/v1/admin/webhooks", "/v1/webhooks/"]
             .iter()
             .any(|own| path.starts_with(own))
         {

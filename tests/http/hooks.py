@@ -12,6 +12,8 @@ from schemathesis import GenerationMode
 
 ROOMS = os.environ["CAFFIS_TEST_ROOMS"].split(",")
 USERS = os.environ["CAFFIS_TEST_USERS"].split(",")
+REPORTS = os.environ["CAFFIS_TEST_REPORTS"].split(",")
+ADMIN_TOKEN = os.environ["CAFFIS_TEST_ADMIN_TOKEN"]
 EMOJIS = ["👍", "❤", "🎉", "👨‍👩‍👧"]
 MESSAGES_MAX = 12
 # Of ten good cases, so many get names that there are.
@@ -31,6 +33,7 @@ def map_case(context, case):
             "user_id": chance.choice(USERS),
             "message_seq": chance.randint(1, MESSAGES_MAX),
             "emoji": chance.choice(EMOJIS),
+            "report_id": chance.choice(REPORTS),
         }
         for name in names:
             names[name] = real.get(name, names[name])

@@ -65,7 +65,10 @@ pub(super) fn write(
             AdminAnswer::Noted
         }
         AdminCall::EndSessions { user, code, entry } => {
-            let ended = end_sessions(connection, now, *user, *code)?;
+            let ended = match is_noted(connection, entry)? {
+                true => ended_by(connection, *user)?.pop(),
+                false => end_sessions(connection, now, *user, *code)?,
+            };
             if ended.is_some() {
                 note(connection, now, entry, ActOutcome::Done)?;
             }
@@ -76,6 +79,13 @@ pub(super) fn write(
         }
         _ => return read(connection, call),
     })
+}
+
+/// Whether this very act came before.
+fn is_noted(connection: &Connection, entry: &AuditEntry) -> Result<bool, Failure> {
+    Ok(connection
+        .prepare_cached("SELECT 1 FROM admin_audit WHERE act_id = ?1")?
+        .exists([entry.id.as_bytes()])?)
 }
 
 /// Adds an entry to the audit trail; whether it was not there yet.

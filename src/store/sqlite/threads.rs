@@ -429,9 +429,7 @@ impl Writer {
                 Write::Commit(_, more) => ops.extend(more),
                 Write::SignIn(_, more) => users.extend(more),
                 Write::RenewEpoch(_, last) => renewed = Some(self.db.renew_epoch(*last)),
-                Write::Receipts(..) | Write::SetOwn(..) | Write::Admin(..) | Write::Intake(..) => {
-                    ()
-                }
+                Write::Receipts(..) | Write::SetOwn(..) | Write::Admin(..) | Write::Intake(..) => {}
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
