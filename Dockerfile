@@ -13,6 +13,7 @@ FROM ${BUILDER} AS build
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
 COPY benches benches
+COPY examples examples
 COPY loadtest loadtest
 COPY migrations migrations
 COPY src src

@@ -58,6 +58,8 @@ pub struct Config {
     pub admin_failures_per_min: u32,
     /// Whose pages may connect.
     pub origins: Origins,
+    /// The origin of the Main App, where the page gets its tokens.
+    pub main_app_url: Option<String>,
     /// Whether `POST /v1/demo/login` is there.
     pub demo_login: bool,
     /// Messages of one connection in 10 s.
@@ -300,6 +302,7 @@ impl Config {
                 parse_number(1, 1_000_000),
             ),
             origins: raw.take("allowed_origins", default_origins, parse_origins),
+            main_app_url: raw.take("main_app_url", None, parse_origin),
             demo_login: raw.take("demo_login", development, parse_bool),
             sends_per_10s: raw.take(
                 "sends_per_10s",
@@ -412,6 +415,12 @@ impl Config {
         if open {
             problems.push(
                 "production mode needs CAFFIS_ALLOWED_ORIGINS: the origins of your web pages"
+                    .to_owned(),
+            );
+        }
+        if (self.main_app_url.as_ref()).is_some_and(|url| !url.starts_with("https://")) {
+            problems.push(
+                "production mode needs CAFFIS_MAIN_APP_URL to be https://: people's cookies go there"
                     .to_owned(),
             );
         }
@@ -608,6 +617,14 @@ fn parse_secrets(text: &str) -> Result<Vec<Secret>, String> {
         return Err("one or more secrets, comma-separated".to_owned());
     }
     Ok(secrets)
+}
+
+fn parse_origin(text: &str) -> Result<Option<String>, String> {
+    let origin = text.trim_end_matches('/').to_ascii_lowercase();
+    if !origin.is_ascii() || !is_origin(&origin) {
+        return Err("scheme://host[:port], without a path".to_owned());
+    }
+    Ok(Some(origin))
 }
 
 /// The shape of a URL; whether it leads anywhere is known when it is asked.

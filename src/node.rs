@@ -231,6 +231,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
             None => false,
         }),
         identify: identify.clone(),
+        main_app_url: config.main_app_url.clone(),
         admin: admin_parts(config, &upkeep, &drain),
         upkeep: Some(upkeep),
         webhooks: webhook_parts(config, &view)?,

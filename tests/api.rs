@@ -143,6 +143,7 @@ fn server(development: bool) -> Server {
         rejoin: Arc::new(|stream, _| Err(stream)),
         asks: Arc::new(|_| false),
         identify: Arc::new(Hs256::new([SECRET], issuer())),
+        main_app_url: Some("https://app.test".to_owned()),
         webhooks: WebhookParts {
             map: None,
             main_app: None,
@@ -404,6 +405,15 @@ fn production_has_no_demo_login() {
 }
 
 #[test]
+fn the_page_is_told_how_people_sign_in() {
+    for development in [true, false] {
+        let answer = get(&server(development), "/v1/sign-in");
+        let told = json!({"main_app_url": "https://app.test", "demo": development});
+        assert_eq!((answer.status, answer.json()), (200, told));
+    }
+}
+
+#[test]
 fn the_page_is_served_and_comes_again_only_when_it_changed() {
     let server = server(true);
     for (path, content_type, file) in [
@@ -422,6 +432,10 @@ fn the_page_is_served_and_comes_again_only_when_it_changed() {
         let policy = answer.header("content-security-policy");
         assert!(policy.starts_with("default-src 'none';"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
+        assert!(
+            policy.contains("; connect-src 'self' https://app.test;"),
+            "{policy}"
+        );
 
         let tag = answer.header("etag");
         let ask = |tag: &str| {

@@ -355,6 +355,30 @@ fn production_runs_with_a_strong_secret_and_listed_origins_on_any_address() {
 }
 
 #[test]
+fn the_main_app_is_an_origin() {
+    let given = |text| read(&[], &[("CAFFIS_MAIN_APP_URL", text)], None);
+    assert_eq!(read(&[], &[], None).expect("none").main_app_url, None);
+    for (text, origin) in [
+        ("https://App.example.org/", "https://app.example.org"),
+        ("http://127.0.0.1:8081", "http://127.0.0.1:8081"),
+    ] {
+        assert_eq!(
+            given(text).expect("one").main_app_url.as_deref(),
+            Some(origin)
+        );
+    }
+    for text in [
+        "app.example.org",
+        "https://app.example.org/app",
+        "https://x y",
+        "https://äpp",
+    ] {
+        let problems = refused(&[], &[("CAFFIS_MAIN_APP_URL", text)], None);
+        assert!(problems.contains("without a path"), "{text}: {problems}");
+    }
+}
+
+#[test]
 fn production_needs_no_shared_secret_where_tokens_are_checked_otherwise() {
     for other in [
         ("CAFFIS_JWKS_URL", "https://app.example.org/jwks"),
@@ -394,6 +418,10 @@ fn production_refuses_what_is_not_safe() {
         "the webhook secret of the example",
     );
     check(&[("CAFFIS_JWT_SECRET", "")], "needs CAFFIS_JWT_SECRET");
+    check(
+        &[("CAFFIS_MAIN_APP_URL", "http://app.example.org")],
+        "CAFFIS_MAIN_APP_URL to be https://",
+    );
     check(
         &[("CAFFIS_JWT_SECRET", "only-31-bytes-0123456789abcdefg")],
         "shorter than 32",

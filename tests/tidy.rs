@@ -160,7 +160,7 @@ fn files(folder: &str, end: &str) -> Vec<PathBuf> {
 }
 
 fn sources() -> Vec<(String, String)> {
-    ["src", "tests", "loadtest/src"]
+    ["src", "tests", "loadtest/src", "examples"]
         .into_iter()
         .flat_map(|folder| files(folder, ".rs"))
         .map(|path| {
@@ -317,7 +317,11 @@ fn wrong_places(path: &str, text: &str) -> Vec<String> {
             say(format!("has {word}"));
         }
     }
-    let in_tests = path.starts_with("tests/") || path.ends_with("/tests.rs");
+    let in_tests = ["tests/", "examples/support/"]
+        .iter()
+        .any(|tests| path.starts_with(tests))
+        || path.starts_with("examples/") && path.contains("/tests/")
+        || path.ends_with("/tests.rs");
     for word in FORBIDDEN_IN_TESTS.iter().filter(|_| in_tests) {
         if code.contains(word) {
             say(format!("has {word} in a test"));

@@ -50,6 +50,8 @@ pub struct Parts {
     pub asks: Arc<Asks>,
     /// Who checks tokens.
     pub identify: Arc<dyn Identify>,
+    /// The origin of the Main App, where the page gets its tokens.
+    pub main_app_url: Option<String>,
     /// Whose pages may read the answers.
     pub origins: Arc<Origins>,
     /// For those who run the service, if there are tokens.

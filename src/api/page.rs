@@ -61,11 +61,22 @@ static TAG: LazyLock<String> = LazyLock::new(|| {
 
 /// What the page may do: load its own files and speak to its own server. Text of messages can
 /// then do no harm even if it got into the page as markup.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: [&str; 2] = [
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'",
+    "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+];
+
+/// The policy of a page that may also ask the Main App, by its origin: for tokens.
+pub fn policy(main_app: Option<&str>) -> HeaderValue {
+    let [before, after] = POLICY;
+    let main_app = main_app.map(|origin| format!(" {origin}"));
+    let policy = format!("{before}{}{after}", main_app.unwrap_or_default());
+    // An origin is plain text: the settings see to it.
+    HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+}
 
 /// What goes with every answer, whoever gives it: nothing is to be guessed or told on.
-pub const SAFE_HEADERS: [(HeaderName, HeaderValue); 3] = [
+pub const SAFE_HEADERS: [(HeaderName, HeaderValue); 2] = [
     (
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
@@ -73,10 +84,6 @@ pub const SAFE_HEADERS: [(HeaderName, HeaderValue); 3] = [
     (
         header::REFERRER_POLICY,
         HeaderValue::from_static("no-referrer"),
-    ),
-    (
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(POLICY),
     ),
 ];
 

@@ -3,7 +3,7 @@
 use super::admin::{self, Admin};
 use super::health::{self, Readiness};
 use super::metrics::{self, HttpCounts};
-use super::page::{FILES, SAFE_HEADERS, serve};
+use super::page::{FILES, SAFE_HEADERS, policy, serve};
 use super::problem::{Problem, too_large};
 use super::request_id::{self, RequestId};
 use super::requests::{self, Requests};
@@ -34,6 +34,8 @@ pub(super) struct Shared {
     readiness: Readiness,
     store: StoreClient,
     demo: Option<Arc<dyn DemoLogin>>,
+    sign_in: String,
+    policy: HeaderValue,
     asyncapi: String,
     openapi: String,
     pub requests: Requests,
@@ -58,6 +60,12 @@ impl Shared {
             node: parts.node,
             http: HttpCounts::default(),
             store,
+            sign_in: serde_json::json!({
+                "main_app_url": parts.main_app_url,
+                "demo": parts.demo.is_some(),
+            })
+            .to_string(),
+            policy: policy(parts.main_app_url.as_deref()),
             demo: parts.demo,
             asyncapi: asyncapi::document_text(),
             openapi: openapi::document_text(),
@@ -77,6 +85,7 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
         .route("/metrics", get(metrics))
         .route("/v1/asyncapi.json", get(asyncapi_json))
         .route("/v1/openapi.json", get(openapi_json))
+        .route("/v1/sign-in", get(sign_in))
         .route("/v1/ws", get(no_upgrade));
     for file in &FILES {
         let answer = move |headers: HeaderMap| async move { serve(file, &headers) };
@@ -158,6 +167,8 @@ async fn answered(shared: &Shared, route: &str, request: Request, next: Next) ->
     for (name, value) in SAFE_HEADERS {
         response.headers_mut().insert(name, value);
     }
+    let policy = (header::CONTENT_SECURITY_POLICY, shared.policy.clone());
+    response.headers_mut().insert(policy.0, policy.1);
     let code = response.extensions().get::<ErrorCode>().copied();
     shared.http.count(route, response.status(), code);
     response
@@ -184,6 +195,13 @@ async fn openapi_json(State(shared): App) -> Response {
     let content_type = (header::CONTENT_TYPE, "application/json");
     let cache = (header::CACHE_CONTROL, "no-cache");
     ([content_type, cache], shared.openapi.clone()).into_response()
+}
+
+/// How people sign in, for the page: `{"main_app_url","demo"}`.
+async fn sign_in(State(shared): App) -> Response {
+    let content_type = (header::CONTENT_TYPE, "application/json");
+    let cache = (header::CACHE_CONTROL, "no-cache");
+    ([content_type, cache], shared.sign_in.clone()).into_response()
 }
 
 async fn me(State(shared): App, headers: HeaderMap) -> Result<Response, Problem> {

@@ -197,6 +197,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "Lets development mode listen on other addresses than loopback.",
     },
     Setting {
+        name: "main_app_url",
+        kind: Kind::Text,
+        default: "none: the page has the demo login",
+        example: "\"https://app.example.org\"",
+        help: "Origin of the Main App, where people sign in. The page asks POST /v1/token there, \
+               with the Main App's own cookies, for each token that it needs.",
+    },
+    Setting {
         name: "demo_login",
         kind: Kind::Boolean,
         default: "true in development",

@@ -1,17 +1,18 @@
 // Gives the pure parts a clock, a socket, storage and the page. Nothing is decided here.
 import * as chats from "./chat";
+import { get } from "./dom";
 import { idle, step, type Connection, type Effect, type Happening } from "./connection";
+import { SignedOut, askDemo, askMainApp, howToSignIn, type Token } from "./identity";
 import { uuid7, type Change, type Frame, type Request } from "./protocol";
 import { mount } from "./ui";
 import { view } from "./view";
 
-interface Token { token: string; user_id: string }
-interface Login extends Token { name: string; device_id: string; presence?: string }
-const LOGIN_MS_MAX = 10_000;
+interface Login extends Token { device_id: string; presence?: string }
 const RETRY_MS = 1_000;
 const DRAW_AFTER_MS = 16;
 const TIMER_MS_MAX = 60_000;
 const PULSE_MS = 1_000;
+const UNAUTHENTICATED = 4001;
 
 // Of this tab alone, so that two tabs can be two people, and a reload does not sign out.
 let login = JSON.parse(sessionStorage.getItem("login") ?? "null") as Login | null;
@@ -19,20 +20,15 @@ let chat = chats.empty("", []);
 let connection: Connection = idle;
 let socket: WebSocket | undefined;
 let [timer, drawing] = [0, 0];
-
-/** The demo's identity: whoever says a name is that user. */
-async function ask(name: string): Promise<Token> {
-  const options = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ name }) };
-  const response = await fetch("/v1/demo/login", { ...options, signal: AbortSignal.timeout(LOGIN_MS_MAX) });
-  if (!response.ok) throw new Error(`the server answered ${response.status}`);
-  return (await response.json()) as Token;
-}
+/** Where people sign in; none: the demo login. */
+let mainApp: string | null = null;
 
 function feed(happening: Happening): void {
   if (!login) return;
   const [next, effects] = step(connection, { ...happening, now: Date.now(), random: Math.random() });
   connection = next;
   effects.forEach(perform);
+  if (mainApp && connection.phase === "stopped" && connection.code === UNAUTHENTICATED) return signedOut();
   clearTimeout(timer);
   const waitMs = Math.min(connection.dueAt, connection.refreshAt) - Date.now();
   timer = window.setTimeout(() => feed({ on: "time" }), Math.min(TIMER_MS_MAX, Math.max(0, waitMs)));
@@ -44,7 +40,7 @@ function perform(effect: Effect): void {
     case "open": return void open(effect.freshToken);
     case "close": return close();
     case "send": return socket?.send(JSON.stringify({ id: effect.id, ...effect.request }));
-    case "refresh token": return void renew().then(({ token }) => feed({ on: "request", request: { type: "auth.refresh", data: { token } } }), failed);
+    case "refresh token": return void renew().then(({ token }) => feed({ on: "request", request: { type: "auth.refresh", data: { token } } }), notRenewed);
     case "ready": return requests(chats.ready(chat, effect.data));
     case "event": return requests(chats.event(chat, effect.frame));
     case "reply": {
@@ -58,15 +54,27 @@ function perform(effect: Effect): void {
 const requests = (all: Request[]): void => all.forEach((request) => feed({ on: "request", request }));
 
 async function renew(): Promise<Login> {
-  if (!login) throw new Error("signed out");
-  return Object.assign(login, await ask(login.name));
+  const asked = login;
+  if (!asked) throw new SignedOut();
+  const told = await (mainApp ? askMainApp(mainApp) : askDemo(asked.name));
+  // Meanwhile somebody else may have signed in there, or out here.
+  if (told.user_id !== asked.user_id || login !== asked) throw new SignedOut();
+  return Object.assign(asked, told);
+}
+
+/** The connection lives on with the token that it has, until the server ends it. */
+const notRenewed = (error: Error): void => (error instanceof SignedOut ? signedOut() : failed(error));
+
+function signedOut(): void {
+  enter(null);
+  chat.notice = "You are signed out";
 }
 
 async function open(freshToken: boolean): Promise<void> {
   try {
     if (freshToken) await renew();
-  } catch {
-    return feed({ on: "closed", code: 1006 });
+  } catch (error) {
+    return error instanceof SignedOut ? signedOut() : feed({ on: "closed", code: 1006 });
   }
   close();
   socket = new WebSocket(`${location.origin.replace("http", "ws")}/v1/ws`, "caffis.chat.v1");
@@ -90,6 +98,7 @@ function enter(as: Login | null): void {
   close();
   [login, connection, chat] = [as, idle, chats.empty(as?.user_id ?? "", as ? kept(as.user_id) : [])];
   chat.state = as?.presence ?? chat.state;
+  chat.open = (as && roomOfLink()) ?? "";
   if (login) feed({ on: "time" });
   changed();
 }
@@ -103,7 +112,7 @@ const now = () => Date.now();
 /** Ids in the order in which they were made, also within one millisecond. */
 let lastIdMs = 0;
 const id = () => uuid7((lastIdMs = Math.max(now(), lastIdMs + 1)));
-const named = (all: string[]) => Promise.all(all.map((name) => ask(name).then(({ user_id }) => user_id)));
+const named = (all: string[]) => Promise.all(all.map((name) => askDemo(name).then(({ user_id }) => user_id)));
 /** What was done, and the requests that follow from it. */
 const did = (all: Request[]): void => (requests(all), changed());
 /** What is asked once, and not again by itself after a reconnect. */
@@ -116,10 +125,11 @@ const change = (one: Change): void => did(chats.changeMessage(chat, one));
 
 const draw = mount({
   leave: () => {
+    if (mainApp) return location.assign(mainApp);
     if (login) for (const { client_msg_id } of chat.outbox) localStorage.removeItem(place(login.user_id, client_msg_id));
     enter(null);
   },
-  login: (name) => void ask(name).then((told) => enter({ name, device_id: id(), ...told }), failed),
+  login: (name) => void askDemo(name).then((told) => enter({ device_id: id(), ...told }), failed),
   state: (state) => {
     chat.state = state;
     if (login) login.presence = state;
@@ -199,7 +209,8 @@ function kept(user_id: string): chats.Unsent[] {
 }
 
 function keep(): void {
-  sessionStorage.setItem("login", JSON.stringify(login));
+  // The Main App is asked for a token each time: none need be kept.
+  sessionStorage.setItem("login", JSON.stringify(login && mainApp ? { ...login, token: "" } : login));
   if (!login) return;
   const wanted = new Map(chat.outbox.map(({ sending: _, ...unsent }) => [place(chat.me, unsent.client_msg_id), JSON.stringify(unsent)]));
   for (const key of [...stored.keys()]) if (!wanted.has(key)) stored.delete(key), localStorage.removeItem(key);
@@ -220,4 +231,36 @@ setInterval(() => {
 setInterval(changed, TIMER_MS_MAX);
 document.onvisibilitychange = changed;
 window.ononline = () => feed({ on: "wake" });
-enter(login);
+window.onhashchange = () => {
+  const room_id = login && roomOfLink();
+  if (room_id) did(chats.open(chat, room_id));
+};
+
+/** What other pages lead to: `#room=…`, once. */
+function roomOfLink(): string | null {
+  const room_id = new URLSearchParams(location.hash.slice(1)).get("room");
+  if (room_id) history.replaceState(null, "", location.pathname);
+  return room_id;
+}
+
+async function begin(): Promise<void> {
+  mainApp = (await howToSignIn()).main_app_url;
+  document.body.dataset.signIn = mainApp ? "main-app" : "demo";
+  if (!mainApp) return enter(login);
+  for (const link of document.querySelectorAll<HTMLAnchorElement>("a.main-app")) link.href = mainApp;
+  get("nobody").textContent = "Choose a conversation";
+  get("leave").textContent = get("leave").title = "Account";
+  const told = await askMainApp(mainApp);
+  const { device_id, presence } = login?.user_id === told.user_id ? login : { device_id: id() };
+  enter({ device_id, presence, ...told });
+}
+
+/** Until it is known who one is: both servers may be away for a while. */
+function beginUntilDone(): void {
+  begin().catch((error: Error) => {
+    if (error instanceof SignedOut) return enter(null);
+    failed(error);
+    setTimeout(beginUntilDone, RETRY_MS);
+  });
+}
+beginUntilDone();

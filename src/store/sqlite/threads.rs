@@ -446,9 +446,7 @@ impl Writer {
                 | Write::SetOwn(..)
                 | Write::Upkeep(..)
                 | Write::Admin(..)
-                | Write::Intake(..) => {
-                    ()
-                }
+                | Write::Intake(..) => {}
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
