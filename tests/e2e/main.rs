@@ -30,6 +30,7 @@ mod crowds;
 mod database_away;
 mod descriptors;
 mod drain;
+mod held_room;
 mod history;
 mod http;
 mod members;

@@ -42,6 +42,8 @@ pub struct Scenario {
     pub stall_permille: u32,
     pub store_fault_permille: u32,
     pub store_slow_permille: u32,
+    /// Of the rooms of a batch, those that others hold.
+    pub held_rooms_permille: u32,
     pub member_permille: u32,
     /// Of the messages of the relay, for each node.
     pub relay_fault_permille: u32,
@@ -98,6 +100,7 @@ impl World {
             crash_permille: pick(&[0, 1, 3]),
             cut_permille: pick(&[0, 3, 10]),
             stall_permille: pick(&[0, 2, 10]),
+            held_rooms_permille: pick(&[0, 20, 300]),
             store_fault_permille: pick(&[0, 10, 100]),
             store_slow_permille: pick(&[0, 5, 30]),
             member_permille: pick(&[0, 5, 20]),

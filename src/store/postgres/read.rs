@@ -92,7 +92,7 @@ pub(super) async fn answer(
         }
         StoreCall::Search(read) => StoreAnswer::Search(super::search::search(session, read).await?),
         StoreCall::Blocks(read) => StoreAnswer::Blocks(super::blocks::list(session, read).await?),
-        StoreCall::Commit(_) | StoreCall::RenewEpoch(_) => {
+        StoreCall::Commit(_) | StoreCall::TryCommit(_) | StoreCall::RenewEpoch(_) => {
             return Err(Failure::Data("not a read".to_owned()));
         }
     }))

@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0004_own_state.sql"),
     include_str!("../../../migrations/postgres/0005_blocks.sql"),
     include_str!("../../../migrations/postgres/0006_search.sql"),
+    include_str!("../../../migrations/postgres/0007_held.sql"),
 ];
 
 /// The least version that a program must know to work on a database that has all of [`MIGRATIONS`]. Raised

@@ -51,6 +51,7 @@ pub(super) fn answer(
     let _snapshot = Snapshot::begin(connection)?;
     let answer = match call {
         StoreCall::Commit(_)
+        | StoreCall::TryCommit(_)
         | StoreCall::WriteReceipts(_)
         | StoreCall::SampleTyping(_)
         | StoreCall::SetOwn(_)
