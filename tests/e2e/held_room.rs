@@ -59,5 +59,7 @@ fn a_room_that_is_held_delays_no_other_room_of_its_shard() {
         .collect();
     let sent: Vec<String> = (0..20).map(|n| format!("hot {n}")).collect();
     assert_eq!(found, sent);
-    assert!(server.metrics().sum("caffis_writes_held_total") > 0.0);
+    server.wait_for_metrics("held writes", |metrics| {
+        metrics.sum("caffis_writes_held_total") > 0.0
+    });
 }

@@ -93,7 +93,7 @@ impl World {
             peers,
             clients: pick(&[3, 5, 8, 12]) as usize,
             steps: pick(&[1_500, 3_000]) as usize,
-            outbox_bytes: pick(&[32 << 10, 64 << 10, 1 << 20]) as usize,
+            outbox_bytes: pick(&[12 << 10, 24 << 10, 64 << 10, 1 << 20]) as usize,
             mesh_deliver_max: pick(&[2, 8, 4_096]) as usize,
             ring: pick(&[1, 4, 1_000]) as usize,
             busy: pick(&[1, 1, 5]) as usize,
