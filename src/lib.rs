@@ -35,6 +35,14 @@ pub mod shard;
 #[cfg(feature = "server")]
 pub mod sys;
 
+#[cfg(feature = "search")]
+#[deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros
+)]
+pub mod search;
+
 #[cfg(feature = "identity")]
 pub mod identity;
 #[cfg(feature = "server")]

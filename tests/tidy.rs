@@ -12,6 +12,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("protocol", &["limits"]),
     ("chat", &["limits", "protocol"]),
+    ("search", &["limits", "protocol", "chat::port"]),
     ("sys", &[]),
     ("edge", &["limits", "protocol", "chat", "sys"]),
     ("shard", &["limits", "protocol", "chat", "edge", "sys"]),
@@ -69,6 +70,7 @@ const SEAM: &[&str] = &[
     "chat::access",
     "chat::sabotage",
     "chat::stats",
+    "search",
 ];
 
 /// Crates that do I/O, and the only modules that may name them: what a backend is made of must

@@ -14,5 +14,4 @@ mod blocks;
 mod changes;
 mod common;
 pub mod postgres;
-mod search;
 pub mod sqlite;
