@@ -37,6 +37,13 @@ pub mod sys;
 
 #[cfg(feature = "server")]
 pub mod outbound;
+#[cfg(feature = "search")]
+#[deny(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros
+)]
+pub mod search;
 
 #[cfg(feature = "identity")]
 pub mod identity;

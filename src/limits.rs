@@ -231,6 +231,8 @@ pub const BATCH_SPACING_US_MAX: u64 = 100_000;
 pub const COMMIT_QUEUE_MAX: usize = 8_192;
 /// A write that got no answer from the store in this time is answered `unavailable`, ms.
 pub const COMMIT_MS_MAX: u64 = 4_000;
+/// How long writes to a room that others held go in batches that wait, apart from the others, ms.
+pub const ROOM_HELD_MS: u64 = 1_000;
 /// Users of one sign-in call to the store.
 pub const SIGN_IN_USERS_MAX: usize = 256;
 /// Requests over HTTP that one shard may have under way. Above it: `overloaded`.

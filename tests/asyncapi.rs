@@ -351,6 +351,7 @@ fn replies() -> Vec<(&'static str, String)> {
 fn durable_events() -> Vec<String> {
     let bodies = [
         RoomEventBody::MessageCreated {
+            message_seq: 105,
             message: Box::new(message(MessageKind::Text, None)),
         },
         RoomEventBody::RoomCreated {

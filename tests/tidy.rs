@@ -12,6 +12,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("protocol", &["limits"]),
     ("chat", &["limits", "protocol"]),
+    ("search", &["limits", "protocol", "chat::port"]),
     ("sys", &[]),
     ("edge", &["limits", "protocol", "chat", "sys"]),
     ("shard", &["limits", "protocol", "chat", "edge", "sys"]),
@@ -71,6 +72,7 @@ const SEAM: &[&str] = &[
     "chat::access",
     "chat::sabotage",
     "chat::stats",
+    "search",
 ];
 
 /// The one backend that has to ask somebody.

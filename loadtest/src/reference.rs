@@ -325,7 +325,7 @@ impl Reference {
         let (room_id, seq) = (room.id, room.last_seq);
         let ts = "2026-01-01T00:00:00.000Z";
         let event = frame(&format!(
-            r#"{{"type":"message.created","room_id":"{room_id}","seq":{seq},"ts":"{ts}","data":{{"message":{{"seq":{seq},"sender_id":"{sender}","client_msg_id":"{client_msg_id}","kind":"text","text":{text},"attachments":[],"reply_to_seq":null,"mentions":[],"reactions":{{}},"changed_seq":{seq},"revision":1,"edited_at":null,"deleted_at":null,"created_at":"{ts}"}}}}}}"#
+            r#"{{"type":"message.created","room_id":"{room_id}","seq":{seq},"ts":"{ts}","data":{{"message_seq":{seq},"message":{{"seq":{seq},"sender_id":"{sender}","client_msg_id":"{client_msg_id}","kind":"text","text":{text},"attachments":[],"reply_to_seq":null,"mentions":[],"reactions":{{}},"changed_seq":{seq},"revision":1,"edited_at":null,"deleted_at":null,"created_at":"{ts}"}}}}}}"#
         ));
         for place in 0..room.members.len() {
             let member = self.rooms[self.room_by_id[&room_id]].members[place];

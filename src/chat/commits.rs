@@ -4,14 +4,20 @@
 //! they begin at multiples of [`limits::BATCH_SPACING_US`] or what is set, at which the batches of all shards meet.
 //! A quiet shard never waits.
 //!
-//! Invariants: one batch is in flight at a time, so a room is in one batch at a time and a
-//! sender's order holds; a write is answered once; an ack follows its commit; a write whose
-//! outcome is unknown is answered `unavailable`, which says nothing about it.
+//! **Two lines.** A batch of the *free* line waits for nobody: of a room that another node is writing to, or
+//! that is held by whoever maintains the database, the store says so instead ([`OpReply::Held`]). Such a room
+//! goes over to the *held* line, whose batches wait, and stays there until it has been quiet or a while has
+//! passed. So a room never waits for another one that is held.
+//!
+//! Invariants: one batch of each line is in flight at a time, and all writes to a room wait or are in flight in
+//! one of the lines, so a room is in one batch at a time and a sender's order holds; a write is answered once;
+//! an ack follows its commit; a write whose outcome is unknown is answered `unavailable`, which says nothing
+//! about it.
 //!
 //! Next: committed events go to the gate in [`super::home`].
 
 use super::bus::{Context, MeshMessage, Write};
-use super::port::{OpDone, OpKind, OpOutcome, OpReply, Refusal, StoreCall, StoreError, Ticket};
+use super::port::{Op, OpDone, OpKind, OpOutcome, OpReply, Refusal, StoreCall, StoreError, Ticket};
 use super::sabotage::Sabotage;
 use crate::limits;
 use crate::protocol::block::{BlockChange, BlockSet};
@@ -20,19 +26,75 @@ use crate::protocol::reply::{self, Changed, RoomCreated, Sent};
 use crate::protocol::view::RoomKind;
 use crate::protocol::{ErrorCode, RoomId, Seq, UserId, websocket};
 use serde::Serialize;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Writes of one home shard.
 #[derive(Debug, Default)]
 pub struct Commits {
-    queue: VecDeque<Write>,
-    flight: Option<Flight>,
-    /// When the last batch was sent, µs.
+    free: Line,
+    held: Line,
+    /// The rooms of the held line.
+    held_rooms: BTreeMap<RoomId, HeldRoom>,
+    /// When the last batch of the free line was sent, µs.
     submitted_us: u64,
-    /// The queue is not sent before, µs; `None` while it is empty or a batch is in flight.
+    /// The free line is not sent before, µs; `None` while it is empty or a batch of it is in flight.
     due_us: Option<u64>,
     busy: Busy,
+}
+
+/// Writes that wait, in their order, and the batch that was made of those before them.
+#[derive(Debug, Default)]
+struct Line {
+    queue: VecDeque<Write>,
+    flight: Option<Flight>,
+}
+
+impl Line {
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.flight.is_none()
+    }
+
+    fn is_flight(&self, ticket: Ticket) -> bool {
+        let flight = self.flight.as_ref();
+        flight.is_some_and(|flight| flight.ticket == ticket)
+    }
+
+    /// Sends what waits, by this kind of call.
+    fn send(&mut self, call: fn(Vec<Op>) -> StoreCall, ctx: &mut Context<'_>) {
+        let count = self.queue.len().min(limits::BATCH_OPS_MAX);
+        let writes: Vec<Receipt> = self
+            .queue
+            .drain(..count)
+            .map(|write| Receipt {
+                write,
+                given_up: false,
+            })
+            .collect();
+        let ops = writes
+            .iter()
+            .map(|receipt| receipt.write.op.clone())
+            .collect();
+        let ticket = ctx.call(call(ops));
+        self.flight = Some(Flight { ticket, writes });
+    }
+
+    /// All that are not decided yet.
+    fn undecided(&self) -> impl Iterator<Item = &Write> {
+        let flight = self.flight.iter().flat_map(|flight| &flight.writes);
+        self.queue
+            .iter()
+            .chain(flight.map(|receipt| &receipt.write))
+    }
+}
+
+/// A room of the held line.
+#[derive(Debug)]
+struct HeldRoom {
+    /// Its writes that wait or are in flight there.
+    writes: usize,
+    /// Further writes go there too until then, µs.
+    until_us: u64,
 }
 
 /// Over how long writes are counted, µs.
@@ -100,17 +162,17 @@ pub struct Committed {
 impl Commits {
     /// Whether nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.flight.is_none()
+        self.free.is_idle() && self.held.is_idle()
     }
 
     /// How many wait.
     pub fn waiting(&self) -> usize {
-        self.queue.len()
+        self.free.queue.len() + self.held.queue.len()
     }
 
     /// Takes a write, or answers it `overloaded`.
     pub fn take(&mut self, write: Write, ctx: &mut Context<'_>) {
-        if self.queue.len() >= limits::COMMIT_QUEUE_MAX {
+        if self.waiting() >= limits::COMMIT_QUEUE_MAX {
             answer_error(
                 &write,
                 ErrorCode::Overloaded,
@@ -119,8 +181,14 @@ impl Commits {
             );
             return;
         }
-        self.queue.push_back(write);
         self.busy.took_one(ctx.now.mono_us);
+        match self.held_rooms.get_mut(&write.op.room) {
+            Some(room) if room.writes > 0 || room.until_us > ctx.now.mono_us => {
+                room.writes += 1;
+                self.held.queue.push_back(write);
+            }
+            _ => self.free.queue.push_back(write),
+        }
         self.submit(ctx);
     }
 
@@ -140,11 +208,7 @@ impl Commits {
         let OpKind::Send { client_msg_id, .. } = &write.op.kind else {
             return;
         };
-        let flight = self.flight.iter().flat_map(|flight| &flight.writes);
-        let ahead = self
-            .queue
-            .iter()
-            .chain(flight.map(|receipt| &receipt.write));
+        let ahead = self.free.undecided().chain(self.held.undecided());
         let ahead = ahead.filter(|other| other.op.room == write.op.room).count();
         let sent = Sent {
             client_msg_id: *client_msg_id,
@@ -156,10 +220,13 @@ impl Commits {
         acknowledge(write, OpReply::Sent(sent), ctx);
     }
 
-    /// Sends the next batch, unless one is in flight or it is not yet its time.
+    /// Sends the next batch of each line, unless one of it is in flight or it is not yet its time.
     fn submit(&mut self, ctx: &mut Context<'_>) {
+        if self.held.flight.is_none() && !self.held.queue.is_empty() {
+            self.held.send(StoreCall::Commit, ctx);
+        }
         self.due_us = None;
-        if self.flight.is_some() || self.queue.is_empty() {
+        if self.free.flight.is_some() || self.free.queue.is_empty() {
             return;
         }
         let now_us = ctx.now.mono_us;
@@ -168,54 +235,58 @@ impl Commits {
         let multiple = self.submitted_us.checked_div(spacing_us);
         let next_us = multiple.map_or(0, |multiple| (multiple + 1) * spacing_us);
         if now_us < next_us
-            && self.queue.len() < limits::BATCH_OPS_MAX
+            && self.free.queue.len() < limits::BATCH_OPS_MAX
             && self.busy.is_at(ctx.config.spaced_writes_per_s, now_us)
         {
             self.due_us = Some(next_us);
             return;
         }
         self.submitted_us = now_us;
-        let count = self.queue.len().min(limits::BATCH_OPS_MAX);
-        let writes: Vec<Receipt> = self
-            .queue
-            .drain(..count)
-            .map(|write| Receipt {
-                write,
-                given_up: false,
-            })
-            .collect();
-        let ops = writes
-            .iter()
-            .map(|receipt| receipt.write.op.clone())
-            .collect();
-        let ticket = ctx.call(StoreCall::Commit(ops));
-        self.flight = Some(Flight { ticket, writes });
+        self.free.send(StoreCall::TryCommit, ctx);
     }
 
-    /// Whether this call is the batch in flight.
+    /// Whether this call is a batch in flight.
     pub fn is_flight(&self, ticket: Ticket) -> bool {
-        self.flight
-            .as_ref()
-            .is_some_and(|flight| flight.ticket == ticket)
+        self.free.is_flight(ticket) || self.held.is_flight(ticket)
     }
 
-    /// Takes the answer to the batch in flight, tells the authors, and sends the next one.
+    /// Takes the answer to a batch in flight, tells the authors, and sends the next one.
     pub fn answered(
         &mut self,
+        ticket: Ticket,
         result: Result<Vec<OpOutcome>, StoreError>,
         ctx: &mut Context<'_>,
     ) -> Committed {
         let mut committed = Committed::default();
-        let Some(flight) = self.flight.take() else {
+        let is_held = self.held.is_flight(ticket);
+        let line = if is_held {
+            &mut self.held
+        } else {
+            &mut self.free
+        };
+        let Some(flight) = line.flight.take() else {
             return committed;
         };
+        if is_held {
+            for receipt in &flight.writes {
+                self.left(receipt.write.op.room);
+            }
+        }
         match result {
             Ok(outcomes) => {
                 assert_eq!(outcomes.len(), flight.writes.len(), "one outcome per write");
                 ctx.stats.batches_committed += 1;
+                let mut held = Vec::new();
                 for (receipt, outcome) in flight.writes.into_iter().zip(outcomes) {
-                    outcome_of(&receipt, outcome, &mut committed, ctx);
+                    match outcome {
+                        Ok(OpDone {
+                            reply: OpReply::Held,
+                            ..
+                        }) => held.push(receipt),
+                        outcome => outcome_of(&receipt, outcome, &mut committed, ctx),
+                    }
                 }
+                self.hold(held, ctx);
             }
             Err(error) => {
                 ctx.stats.batches_failed += 1;
@@ -240,28 +311,69 @@ impl Commits {
         committed
     }
 
+    /// Takes writes whose rooms are held, in their order, and those to the same rooms that wait behind them, over
+    /// to the held line.
+    fn hold(&mut self, receipts: Vec<Receipt>, ctx: &mut Context<'_>) {
+        if receipts.is_empty() {
+            return;
+        }
+        ctx.stats.writes_held += receipts.len() as u64;
+        let until_us = ctx.now.mono_us + limits::ROOM_HELD_MS * 1_000;
+        for Receipt { write, given_up } in receipts {
+            let room = self.held_rooms.entry(write.op.room);
+            let room = room.or_insert(HeldRoom {
+                writes: 0,
+                until_us,
+            });
+            room.until_us = until_us;
+            if !given_up {
+                room.writes += 1;
+                self.held.queue.push_back(write);
+            }
+        }
+        let (held_rooms, held) = (&mut self.held_rooms, &mut self.held);
+        for write in std::mem::take(&mut self.free.queue) {
+            match held_rooms.get_mut(&write.op.room) {
+                Some(room) if room.until_us == until_us => {
+                    room.writes += 1;
+                    held.queue.push_back(write);
+                }
+                _ => self.free.queue.push_back(write),
+            }
+        }
+    }
+
+    /// A write to this room has left the held line.
+    fn left(&mut self, room: RoomId) {
+        if let Some(room) = self.held_rooms.get_mut(&room) {
+            room.writes = room.writes.saturating_sub(1);
+        }
+    }
+
     /// Answers what has waited too long: those in the queue are withdrawn, of those in flight the
     /// outcome stays open.
     pub fn tick(&mut self, ctx: &mut Context<'_>) {
-        let late_us = ctx
-            .now
-            .mono_us
-            .saturating_sub(limits::COMMIT_MS_MAX * 1_000);
-        while let Some(write) = self.queue.pop_front_if(|write| write.received_us < late_us) {
-            answer_error(
-                &write,
-                ErrorCode::Unavailable,
-                "the store does not answer",
-                ctx,
-            );
+        let now_us = ctx.now.mono_us;
+        let late_us = now_us.saturating_sub(limits::COMMIT_MS_MAX * 1_000);
+        let is_late = |write: &mut Write| write.received_us < late_us;
+        let message = "the store does not answer";
+        while let Some(write) = self.free.queue.pop_front_if(is_late) {
+            answer_error(&write, ErrorCode::Unavailable, message, ctx);
         }
-        for receipt in self.flight.iter_mut().flat_map(|flight| &mut flight.writes) {
+        while let Some(write) = self.held.queue.pop_front_if(is_late) {
+            self.left(write.op.room);
+            answer_error(&write, ErrorCode::Unavailable, message, ctx);
+        }
+        let flights = self.free.flight.iter_mut().chain(&mut self.held.flight);
+        for receipt in flights.flat_map(|flight| &mut flight.writes) {
             if !receipt.given_up && receipt.write.received_us < late_us {
                 receipt.given_up = true;
                 let message = "the store does not answer; retry with the same id";
                 answer_error(&receipt.write, ErrorCode::Unavailable, message, ctx);
             }
         }
+        self.held_rooms
+            .retain(|_, room| room.writes > 0 || room.until_us > now_us);
     }
 }
 
@@ -331,6 +443,7 @@ fn acknowledge(write: &Write, done: OpReply, ctx: &mut Context<'_>) {
             reply::ack(id, &set)
         }
         OpReply::Erased(done) => reply::ack(id, &Erased { done }),
+        OpReply::Held => unreachable!("a write that was not decided is not acknowledged"),
         OpReply::Changed(seq) => {
             let changed = Changed {
                 room_id: write.op.room,

@@ -172,7 +172,7 @@ impl ShardCore {
                 Ok(_) => unreachable!("a store answers a commit with outcomes"),
                 Err(error) => Err(error),
             };
-            let committed = home.commits.answered(outcomes, ctx);
+            let committed = home.commits.answered(ticket, outcomes, ctx);
             home.committed(committed, ctx);
         } else if home.awaits(ticket) {
             home.answered(ticket, result, ctx);

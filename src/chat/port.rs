@@ -26,8 +26,12 @@ use intake::{IntakeAnswer, IntakeCall};
 /// What a shard asks of the store. A few kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
 pub enum StoreCall {
-    /// Writes, decided and committed together, in this order; each succeeds or is refused alone.
+    /// Writes, decided and committed together, in this order; each succeeds or is refused alone. Waits for rooms
+    /// that others hold.
     Commit(Vec<Op>),
+    /// The same without waiting for a room that others hold: all writes to such a room are answered
+    /// [`OpReply::Held`], those to the others are not delayed. A backend with one writer holds none.
+    TryCommit(Vec<Op>),
     /// Users who connect: unknown ones are created, names are refreshed, rooms are loaded.
     SignIn(Vec<SignIn>),
     /// State of rooms for their home shard.
@@ -87,7 +91,7 @@ pub enum StoreCall {
 /// The answer to a [`StoreCall`], of the same kind.
 #[derive(Debug)]
 pub enum StoreAnswer {
-    /// One outcome per [`Op`], in their order.
+    /// To [`StoreCall::Commit`] and [`StoreCall::TryCommit`]: one outcome per [`Op`], in their order.
     Commit(Vec<OpOutcome>),
     /// One per [`SignIn`], in their order; `None`: the user was erased, and nobody is that user again.
     SignIn(Vec<Option<SignedIn>>),
@@ -351,6 +355,9 @@ pub enum OpReply {
     },
     /// To [`OpKind::Erase`]: whether that was all.
     Erased(bool),
+    /// To any of a [`StoreCall::TryCommit`]: nothing was done, for others hold the room; to be given to
+    /// [`StoreCall::Commit`]. No author is told this.
+    Held,
 }
 
 /// A user who connects.

@@ -82,6 +82,8 @@ stats! {
         batches_committed,
         /// Batches whose outcome the store did not tell.
         batches_failed,
+        /// Writes that had to wait because others held their room: another node writes to it, or an operator.
+        writes_held,
         /// Durable events released by the gate.
         events_released,
         /// Durable events appended to outboxes.

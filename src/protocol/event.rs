@@ -35,6 +35,8 @@ pub struct RoomEvent {
 pub enum RoomEventBody {
     /// `message.created`.
     MessageCreated {
+        /// Which message: the event's own `seq`.
+        message_seq: Seq,
         /// The message.
         message: Box<Message>,
     },
@@ -136,7 +138,7 @@ impl RoomEventBody {
     /// The message that it creates or shows anew.
     pub fn message(&self) -> Option<&Message> {
         match self {
-            RoomEventBody::MessageCreated { message }
+            RoomEventBody::MessageCreated { message, .. }
             | RoomEventBody::MessageUpdated { message, .. } => Some(message),
             RoomEventBody::RoomCreated { .. }
             | RoomEventBody::MemberJoined(_)

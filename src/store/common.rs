@@ -132,6 +132,7 @@ pub(super) fn sent(room_id: RoomId, client_msg_id: ClientMsgId, message: Message
             seq,
             ts,
             body: RoomEventBody::MessageCreated {
+                message_seq: seq,
                 message: Box::new(message),
             },
         }],
@@ -260,6 +261,7 @@ pub(super) fn event_of(
     let (seq, ts) = (message.seq, message.created_at);
     let body = match message.event.take() {
         None => RoomEventBody::MessageCreated {
+            message_seq: seq,
             message: Box::new(message),
         },
         Some(event) => system_body(room_id, ts, event, json)?,

@@ -16,5 +16,4 @@ mod changes;
 mod common;
 mod erase;
 pub mod postgres;
-mod search;
 pub mod sqlite;

@@ -257,6 +257,7 @@ impl Model {
         room.delivered.insert(op.actor, next);
         room.bodies.insert(next, op.kind.clone());
         let event = self.event(now, op, |ts| RoomEventBody::MessageCreated {
+            message_seq: next,
             message: Box::new(Message {
                 client_msg_id: Some(client_msg_id),
                 kind: MessageKind::Text,
@@ -587,7 +588,7 @@ impl Model {
             body: body(ts),
         };
         let told = match &event.body {
-            RoomEventBody::MessageCreated { message } => Err(Some(Message::clone(message))),
+            RoomEventBody::MessageCreated { message, .. } => Err(Some(Message::clone(message))),
             RoomEventBody::RoomCreated { .. } => {
                 let actor_id = op.actor;
                 Ok(SystemEvent::RoomCreated { actor_id })
@@ -764,7 +765,7 @@ impl Model {
         // Told again, a message is in its current state.
         let now = |event: &RoomEvent| {
             let mut event = event.clone();
-            if let RoomEventBody::MessageCreated { message }
+            if let RoomEventBody::MessageCreated { message, .. }
             | RoomEventBody::MessageUpdated { message, .. } = &mut event.body
             {
                 **message = room.messages[&message.seq].clone();

@@ -2,9 +2,9 @@
 //! fails and comes back, whom it refuses, whom it trusts.
 
 use crate::harness::*;
-use crate::postgres_server::{PostgresServer, shared};
+use crate::postgres_server::{Held, PostgresServer, shared};
 use caffis_chat::chat::port::{
-    Op, Receipt, ReceiptOutcome, Store, StoreAnswer, StoreCall, StoreError, TypingSample,
+    Op, OpReply, Receipt, ReceiptOutcome, Store, StoreAnswer, StoreCall, StoreError, TypingSample,
 };
 use caffis_chat::protocol::{ErrorCode, RoomId, Seq, UnixMs, UserId};
 use caffis_chat::store::postgres::{OpenError, PostgresOptions, PostgresStore, migrate};
@@ -30,6 +30,11 @@ fn two_nodes() -> (Backend, Arc<dyn Store>) {
     (backend, second)
 }
 
+/// A transaction of somebody else, which runs this and stays open.
+fn hold(database: &str, sql: &str) -> Held {
+    shared().hold(database, sql)
+}
+
 fn commit(store: &Arc<dyn Store>, ops: Vec<Op>) -> Vec<caffis_chat::chat::port::OpOutcome> {
     match ask(store, StoreCall::Commit(ops)) {
         Ok(StoreAnswer::Commit(outcomes)) => outcomes,
@@ -41,43 +46,6 @@ fn commit(store: &Arc<dyn Store>, ops: Vec<Op>) -> Vec<caffis_chat::chat::port::
 fn deadlocks(database: &str) -> String {
     let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     shared().sql(database, sql)
-}
-
-/// A transaction of somebody else, held open in a process of its own.
-struct Held {
-    psql: std::process::Child,
-}
-
-impl Held {
-    /// Begins, runs this, and waits until it is done.
-    fn begin(database: &str, sql: &str) -> Held {
-        use std::io::{BufRead, BufReader, Write};
-        let mut psql = Command::new("psql")
-            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d"])
-            .arg(shared().url(database))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("psql(1)");
-        let input = psql.stdin.as_mut().expect("its input");
-        writeln!(input, "BEGIN; {sql}; SELECT 'held';").expect("written");
-        input.flush().expect("written");
-        let mut output = BufReader::new(psql.stdout.as_mut().expect("its output"));
-        let mut line = String::new();
-        while line.trim() != "held" {
-            line.clear();
-            assert!(output.read_line(&mut line).expect("read") > 0, "psql ended");
-        }
-        Held { psql }
-    }
-
-    fn end(mut self, how: &str) {
-        use std::io::Write;
-        let mut input = self.psql.stdin.take().expect("its input");
-        writeln!(input, "{how};").expect("written");
-        drop(input);
-        assert!(self.psql.wait().expect("psql(1)").success());
-    }
 }
 
 /// Waits until this many statements wait for a lock.
@@ -154,7 +122,7 @@ fn a_retry_waits_for_the_first_try_that_is_not_committed_yet() {
     let room = group_id(1, 1);
     backend.done(create_group(1, 1, []));
     // The first try has the room's lock and is held before its end.
-    let held = Held::begin(
+    let held = hold(
         backend.database(),
         &format!("SELECT FROM chat_rooms WHERE room_id = '{room}' FOR NO KEY UPDATE"),
     );
@@ -184,7 +152,7 @@ fn a_member_removed_while_his_send_waits_sends_nothing() {
     backend.users(2);
     let room = group_id(1, 1);
     backend.done(create_group(1, 1, [2]));
-    let held = Held::begin(
+    let held = hold(
         backend.database(),
         &format!("SELECT FROM chat_rooms WHERE room_id = '{room}' FOR NO KEY UPDATE"),
     );
@@ -204,6 +172,50 @@ fn a_member_removed_while_his_send_waits_sends_nothing() {
 }
 
 #[test]
+fn a_batch_that_tries_waits_for_no_room_that_others_hold() {
+    let (backend, _) = two_nodes();
+    backend.users(2);
+    let (hot, cold) = (group_id(1, 1), group_id(1, 2));
+    backend.done(create_group(1, 1, [2]));
+    backend.done(create_group(1, 2, [2]));
+    let held = hold(
+        backend.database(),
+        &format!("SELECT FROM chat_rooms WHERE room_id = '{hot}' FOR NO KEY UPDATE"),
+    );
+    let StoreAnswer::Commit(outcomes) = backend.call(StoreCall::TryCommit(vec![
+        send(cold, 1, 1, "one"),
+        send(hot, 1, 2, "two"),
+        send(cold, 9, 3, "of a stranger"),
+        send(hot, 2, 4, "four"),
+        send(cold, 2, 5, "five"),
+        send(group_id(1, 3), 1, 6, "nowhere"),
+    ])) else {
+        panic!("a commit is answered with outcomes");
+    };
+    let told: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Ok(done) if matches!(done.reply, OpReply::Held) => "held".to_owned(),
+            Ok(_) => format!("{:?}", sent(outcome.as_ref().expect("stands"))),
+            Err(refusal) => refusal.code.name().to_owned(),
+        })
+        .collect();
+    let expected = [
+        "(2, false)",
+        "held",
+        "forbidden",
+        "held",
+        "(3, false)",
+        "forbidden",
+    ];
+    assert_eq!(told, expected);
+    held.end("COMMIT");
+    assert_eq!(backend.last_seq(hot), 1, "nothing of what is held was done");
+    backend.done(send(hot, 1, 2, "two"));
+    assert_eq!(backend.last_seq(hot), 2);
+}
+
+#[test]
 fn receipts_wait_for_nobody_neither_a_rooms_lock_nor_a_send_of_the_member() {
     let (backend, _) = two_nodes();
     backend.users(3);
@@ -215,7 +227,7 @@ fn receipts_wait_for_nobody_neither_a_rooms_lock_nor_a_send_of_the_member() {
          UPDATE message_read_status SET read_seq = 2 WHERE room_id = '{room}' AND user_id = '{}'",
         user(2)
     );
-    let held = Held::begin(backend.database(), &sql);
+    let held = hold(backend.database(), &sql);
     let given: Vec<Receipt> = [2, 3]
         .map(|n| Receipt {
             room,
@@ -481,7 +493,7 @@ fn nodes_that_start_together_migrate_once() {
         let epochs: Vec<_> = epochs.collect();
         assert!(epochs.iter().all(|epoch| *epoch == epochs[0]));
         let versions = server.sql(&database, "SELECT count(*) FROM schema_migrations");
-        assert_eq!(versions, "9");
+        assert_eq!(versions, "10");
     }
 }
 
@@ -696,14 +708,14 @@ fn of_a_block_and_a_send_that_wait_for_each_other_the_first_to_get_the_room_deci
                 true => mentioning(room, 2, id, "now", [1]),
             }
         };
-        let held = Held::begin(backend.database(), &lock);
+        let held = hold(backend.database(), &lock);
         let blocking = waiting(&second, block(1, 2), 1);
         let sending = waiting(&first, op(), 2);
         held.end("COMMIT");
         assert!(blocking.join().expect("a block").is_ok());
         let refusal = sending.join().expect("a send").expect_err("refused");
         assert_eq!(refusal.code, ErrorCode::Forbidden);
-        let held = Held::begin(backend.database(), &lock);
+        let held = hold(backend.database(), &lock);
         let unblocking = waiting(&second, unblock(1, 2), 1);
         let sending = waiting(&first, op(), 2);
         let blocking = waiting(&second, block(2, 1), 3);

@@ -130,7 +130,7 @@ fn a_reply_names_a_message_of_its_room() {
             assert_eq!(refused, ErrorCode::NotFound, "{nothing}");
         }
         let done = backend.done(reply_to(room, 1, 9, 2));
-        let RoomEventBody::MessageCreated { message } = &done.events[0].body else {
+        let RoomEventBody::MessageCreated { message, .. } = &done.events[0].body else {
             panic!("not a message");
         };
         assert_eq!((message.seq, message.reply_to_seq), (3, Some(2)));
@@ -228,14 +228,14 @@ fn texts_come_back_as_they_were_sent() {
             let OpKind::Send { text, .. } = send(room, 1, id, text).kind else {
                 panic!("a send");
             };
-            let RoomEventBody::MessageCreated { message } = &done.events[0].body else {
+            let RoomEventBody::MessageCreated { message, .. } = &done.events[0].body else {
                 panic!("not a message");
             };
             assert_eq!(message.text, Some(text));
         }
         let told = backend.all_events(room).events;
         for (event, text) in told[1..].iter().zip(texts) {
-            let RoomEventBody::MessageCreated { message } = &event.body else {
+            let RoomEventBody::MessageCreated { message, .. } = &event.body else {
                 panic!("not a message");
             };
             assert_eq!(message.text.as_deref(), Some(text));

@@ -34,6 +34,7 @@ mod database_away;
 mod descriptors;
 mod drain;
 mod erase;
+mod held_room;
 mod history;
 mod http;
 mod identity;

@@ -104,6 +104,7 @@ fn seeds_are_clean() {
             ("gate fetches", total.gate_fetches),
             ("duplicates", total.duplicates),
             ("moves", total.moves),
+            ("writes held", total.writes_held),
             ("late writes", total.late_writes),
             ("crossed", total.crossed),
             ("receipts told", total.receipts_told),

@@ -30,6 +30,8 @@ report! {
     moves,
     store_faults,
     unknown_outcomes,
+    /// Writes to rooms that others held.
+    writes_held,
     /// Writes that were done after the node that asked for them had crashed.
     late_writes,
     slow_closes,

@@ -5,11 +5,13 @@ use crate::client::Truth;
 use crate::node::At;
 use crate::world::World;
 use caffis_chat::chat::Input;
-use caffis_chat::chat::port::{EventsRead, StoreAnswer, StoreCall, StoreError, StoreReply, Ticket};
+use caffis_chat::chat::port::{
+    EventsRead, Op, OpDone, OpReply, StoreAnswer, StoreCall, StoreError, StoreReply, Ticket,
+};
 use caffis_chat::protocol::event::RoomEvent;
 use caffis_chat::protocol::{Epoch, RoomId, Seq, UnixMs};
 use caffis_chat::store::sqlite::{Db, DbOptions};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// The database, and all writes that were made to it: a loss of history is a new database with
 /// fewer of them.
@@ -86,19 +88,49 @@ impl SimStore {
 
 /// Decided in the order in which they were given.
 fn is_write(call: &StoreCall) -> bool {
-    matches!(call, StoreCall::Commit(_) | StoreCall::SignIn(_))
+    is_commit(call) || matches!(call, StoreCall::SignIn(_))
+}
+
+fn is_commit(call: &StoreCall) -> bool {
+    matches!(call, StoreCall::Commit(_) | StoreCall::TryCommit(_))
 }
 
 impl World {
     /// The store is asked, and it is noted on whose behalf an event was written.
     fn ask(&mut self, host: usize, call: StoreCall) -> Result<StoreAnswer, StoreError> {
-        let result = self.store.call(self.unix(), call);
+        let (call, held) = match call {
+            StoreCall::TryCommit(ops) => self.hold(ops),
+            call => (call, Vec::new()),
+        };
+        let mut result = self.store.call(self.unix(), call);
+        if let Ok(StoreAnswer::Commit(outcomes)) = &mut result {
+            for place in held {
+                let nothing = OpDone {
+                    reply: OpReply::Held,
+                    events: Vec::new(),
+                };
+                outcomes.insert(place, Ok(nothing));
+            }
+        }
         if let Ok(StoreAnswer::Commit(outcomes)) = &result {
             for event in outcomes.iter().flatten().flat_map(|done| &done.events) {
                 self.truth.origin.insert((event.room_id, event.seq), host);
             }
         }
         result
+    }
+
+    /// Others hold some of the rooms: the writes to the others, and where those stand that are not done.
+    fn hold(&mut self, ops: Vec<Op>) -> (StoreCall, Vec<usize>) {
+        let mut rooms: BTreeSet<RoomId> = ops.iter().map(|op| op.room).collect();
+        let permille = self.scenario.held_rooms_permille;
+        rooms.retain(|_| !self.calm && self.rng.permille(permille));
+        let held: Vec<usize> = (0..ops.len())
+            .filter(|place| rooms.contains(&ops[*place].room))
+            .collect();
+        self.report.writes_held += held.len() as u64;
+        let free = ops.into_iter().filter(|op| !rooms.contains(&op.room));
+        (StoreCall::Commit(free.collect()), held)
     }
 
     /// A node has crashed while the store had this of it.
@@ -158,7 +190,8 @@ impl World {
             return;
         }
         let mut place = due[self.rng.below(due.len())];
-        if is_write(&queue[place].1) {
+        // Two batches of a shard have no room in common.
+        if is_write(&queue[place].1) && !is_commit(&queue[place].1) {
             let first = (0..queue.len()).find(|place| is_write(&queue[*place].1));
             place = first.unwrap_or(place);
         }

@@ -3,6 +3,7 @@
 //! It runs as it comes, so with `fsync`: what is proved on it holds for a server that nobody tuned.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -185,6 +186,27 @@ impl PostgresServer {
             .arg(sql))
     }
 
+    /// Begins a transaction, runs this in it, and keeps it open.
+    pub fn hold(&self, database: &str, sql: &str) -> Held {
+        let mut psql = Command::new(self.bin.join("psql"))
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d"])
+            .arg(self.url(database))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("psql(1)");
+        let input = psql.stdin.as_mut().expect("its input");
+        writeln!(input, "BEGIN; {sql}; SELECT 'held';").expect("written");
+        input.flush().expect("written");
+        let mut output = BufReader::new(psql.stdout.as_mut().expect("its output"));
+        let mut line = String::new();
+        while line.trim() != "held" {
+            line.clear();
+            assert!(output.read_line(&mut line).expect("read") > 0, "psql ended");
+        }
+        Held { psql }
+    }
+
     /// The name of a new database, without anything in it.
     pub fn database(&self) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(1);
@@ -199,6 +221,21 @@ impl PostgresServer {
         let name = format!("s{}", NEXT.fetch_add(1, Ordering::Relaxed));
         self.sql("postgres", &format!("CREATE SCHEMA {name}"));
         format!("{}?options=-csearch_path%3D{name}", self.url("postgres"))
+    }
+}
+
+/// A transaction of somebody else, open in a process of its own.
+pub struct Held {
+    psql: Child,
+}
+
+impl Held {
+    /// Ends it, by this statement.
+    pub fn end(mut self, how: &str) {
+        let mut input = self.psql.stdin.take().expect("its input");
+        writeln!(input, "{how};").expect("written");
+        drop(input);
+        assert!(self.psql.wait().expect("psql(1)").success());
     }
 }
 

@@ -5,6 +5,9 @@
 //! the batch, and it comes again, *careful*. Retries come in storms, so the batches after it are careful
 //! at once, until [`CAREFUL_BATCHES`] in a row had none.
 //!
+//! A batch that locks rooms only does not wait for those that others hold: the writes to them are told to be
+//! *held*, and the others go again without them.
+//!
 //! Invariants: outcomes stand in the order of the writes, one each; a batch that the database refuses
 //! for its data is halved until the write that is to blame is alone.
 
@@ -31,6 +34,24 @@ use uuid::Uuid;
 pub(super) const COMMIT: &str = "SELECT ix, outcome, seq, ts, event
      FROM chat_commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
 
+/// The batch, if nobody holds one of its rooms; else which writes are to those.
+pub(super) const TRY_COMMIT: &str = "SELECT ix, outcome, seq, ts, event
+     FROM chat_try_commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+
+/// The outcome of a write whose room others hold.
+const HELD: i32 = 29;
+/// Times that the others are tried when more rooms are held each time; then they wait as well.
+const HELD_TRIES_MAX: usize = 3;
+
+/// What is done about a room that others hold.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Locks {
+    /// It is waited for.
+    Wait,
+    /// Its writes are held.
+    Try,
+}
+
 /// Batches without a retry, after which none is expected.
 pub(super) const CAREFUL_BATCHES: u32 = 32;
 
@@ -40,6 +61,7 @@ pub(super) const CAREFUL_BATCHES: u32 = 32;
 /// [`StoreError::Unavailable`]: of these writes none, some or all may stand.
 pub(super) async fn commit(
     session: &Session,
+    locks: Locks,
     now: Option<UnixMs>,
     ops: &[&Op],
 ) -> Result<Vec<OpOutcome>, StoreError> {
@@ -48,8 +70,10 @@ pub(super) async fn commit(
     let is_erasure = |op: &Op| matches!(op.kind, OpKind::Erase { .. });
     let parts = ops.chunk_by(|left, right| !is_erasure(left) && !is_erasure(right));
     let mut waiting: Vec<&[&Op]> = parts.rev().collect();
+    // What follows in these rooms is held as well, though they be free by then: the order is kept.
+    let mut held = BTreeSet::new();
     while let Some(part) = waiting.pop() {
-        match tried(session, now, part).await {
+        match tried(session, locks, &mut held, now, part).await {
             Ok(mut done) => outcomes.append(&mut done),
             Err(Failure::Data(text) | Failure::Twice(text)) => match part {
                 [op] => {
@@ -72,13 +96,15 @@ pub(super) async fn commit(
 /// One transaction, tried again while the database ends it for the sake of another.
 async fn tried(
     session: &Session,
+    locks: Locks,
+    held: &mut BTreeSet<RoomId>,
     now: Option<UnixMs>,
     ops: &[&Op],
 ) -> Result<Vec<OpOutcome>, Failure> {
     let mut tries = 1;
     loop {
         let careful = session.careful.get();
-        match once(session, careful > 0, now, ops).await {
+        match once(session, locks, held, careful > 0, now, ops).await {
             Err(Failure::Conflict(text)) if tries < super::options::TRIES_MAX => {
                 tracing::warn!(error = text, "commit is tried again");
                 tries += 1;
@@ -108,21 +134,25 @@ fn is_retry(outcome: &OpOutcome) -> bool {
 
 async fn once(
     session: &Session,
+    locks: Locks,
+    held: &mut BTreeSet<RoomId>,
     careful: bool,
     now: Option<UnixMs>,
     ops: &[&Op],
 ) -> Result<Vec<OpOutcome>, Failure> {
     if let [op] = ops
         && let OpKind::Erase { requested_at } = op.kind
+        && !held.contains(&op.room)
     {
         return Ok(vec![erase::erase(session, now, op, requested_at).await?]);
     }
     let mut outcomes: Vec<Option<OpOutcome>> = Vec::with_capacity(ops.len());
-    let mut arrays = Arrays::default();
     // Where the writes stand that the database is asked about.
     let mut places = Vec::with_capacity(ops.len());
     for (place, op) in ops.iter().enumerate() {
-        if has_zero(op) {
+        if held.contains(&op.room) {
+            outcomes.push(Some(Ok(held_by_others())));
+        } else if has_zero(op) {
             // Parsing refuses it, so this is our own fault; the database takes no such text.
             tracing::error!(room = %op.room, "a text with U+0000 came to the store");
             outcomes.push(Some(refuse(ErrorCode::Internal, "the write failed")));
@@ -133,18 +163,40 @@ async fn once(
         } else {
             outcomes.push(None);
             places.push(place);
-            arrays.push(session.hash_key(), op);
         }
     }
-    arrays.end_run();
-    if !places.is_empty() {
-        for row in arrays.query(session, careful, now).await? {
+    let mut tries = 0;
+    while !places.is_empty() {
+        let mut arrays = Arrays::default();
+        for place in &places {
+            arrays.push(session.hash_key(), ops[*place]);
+        }
+        arrays.end_run();
+        // What makes rooms or locks users waits for others in a fixed order, and cannot but wait.
+        let may_try = locks == Locks::Try && arrays.locked_users.is_empty();
+        let statement = if may_try { TRY_COMMIT } else { COMMIT };
+        let before = held.len();
+        for row in arrays.query(session, statement, careful, now).await? {
             let ix: i32 = get(&row, 0)?;
             let place = usize::try_from(ix - 1).ok().and_then(|ix| places.get(ix));
             let Some(place) = place.copied() else {
                 return Err(Failure::Data("an outcome of no write".to_owned()));
             };
+            if get::<i32>(&row, 1)? == HELD {
+                held.insert(ops[place].room);
+            }
             decode(ops[place], &row, &mut outcomes[place])?;
+        }
+        if held.len() == before {
+            break;
+        }
+        places.retain(|place| outcomes[*place].is_none());
+        tries += 1;
+        if tries == HELD_TRIES_MAX {
+            for place in places.drain(..) {
+                held.insert(ops[place].room);
+                outcomes[place] = Some(Ok(held_by_others()));
+            }
         }
     }
     let mut outcomes = outcomes
@@ -305,13 +357,14 @@ impl<'a> Arrays<'a> {
     async fn query(
         &self,
         session: &Session,
+        statement: &'static str,
         careful: bool,
         now: Option<UnixMs>,
     ) -> Result<Vec<Row>, Failure> {
         let locked_users: Vec<Uuid> = self.locked_users.iter().copied().collect();
         let rows = session
             .query(
-                COMMIT,
+                statement,
                 &[
                     &careful,
                     &now.map(|now| int(now.0)),
@@ -393,6 +446,7 @@ fn decode(op: &Op, row: &Row, outcome: &mut Option<OpOutcome>) -> Result<(), Fai
         // The same words whatever the reason: whether there is such a room is told to its members
         // only.
         15 => refuse(ErrorCode::Forbidden, "not allowed in this room"),
+        HELD => Ok(held_by_others()),
         16.. => changes::decode(op, row, code)?,
         _ => return Err(Failure::Data(format!("outcome {code} is unknown"))),
     });
@@ -453,6 +507,13 @@ pub(super) fn decode_event_at(
         ts,
         body: system_body(room_id, ts, event, json).map_err(Failure::Data)?,
     })
+}
+
+fn held_by_others() -> OpDone {
+    OpDone {
+        reply: OpReply::Held,
+        events: Vec::new(),
+    }
 }
 
 fn changed_nothing() -> OpDone {

@@ -5,15 +5,17 @@
 //! died had noted is found. Nodes may index the same room at once: of two states of a message the newer one
 //! stands.
 //!
-//! Invariants: no lock is taken that a send waits for; a round is bounded work; what fails is done again.
+//! Invariants: no lock is taken that a send waits for; a round is bounded work, and takes no more than a fifth of
+//! the time, so that a database with too much to do falls behind with this and not with messages; what fails is
+//! done again.
 
 use super::lanes::{Io, Link};
 use super::row::{Failure, get, message, message_columns, room_id, uint};
 use super::session::Session;
 use crate::protocol::view::MessageKind;
 use crate::protocol::{RoomId, Seq};
+use crate::search::{place_of, tsvector};
 use crate::store::common::int;
-use crate::store::search::{place_of, tsvector};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -21,6 +23,8 @@ use uuid::Uuid;
 
 /// Rounds begin no sooner after one another: messages of a busy room are then indexed together.
 const ROUND_EVERY: Duration = Duration::from_millis(250);
+/// They begin no sooner than after so many times the last one's time either.
+const ROUND_SHARE: u32 = 5;
 /// Longest time of a round's statements, together.
 const ROUND_MAX: Duration = Duration::from_secs(4);
 /// Rooms of one round.
@@ -80,7 +84,8 @@ pub(super) async fn run(io: Rc<Io>) {
         link.ready(&io.unindexed).await;
         let begun = Instant::now();
         round(&io, &mut link).await;
-        tokio::time::sleep_until((begun + ROUND_EVERY).into()).await;
+        let pause = ROUND_EVERY.max(ROUND_SHARE * begun.elapsed());
+        tokio::time::sleep_until((begun + pause).into()).await;
     }
 }
 

@@ -9,12 +9,12 @@
 //! is due, whether or not the database answers; a statement that was given up ends its connection, so
 //! its answer can be taken for no other's. An answer is told only with the epoch it was read in.
 
-use super::commit::{COMMIT, commit};
+use super::commit::{COMMIT, Locks, TRY_COMMIT, commit};
 use super::erase::{ERASE, SENT_BEFORE};
 use super::index::ToIndex;
 use super::options::{
     BACKOFF_MAX, BACKOFF_MIN, CONNECT_MAX, GROUP_OPS_MAX, KNOWN_USERS_MAX, LANES, PostgresOptions,
-    READERS, SEARCHERS, Target,
+    READERS, SEARCHERS, Target, WAITING_LANES,
 };
 use super::read::{READS, Read, answer};
 use super::rooms::{KNOW, know};
@@ -40,6 +40,7 @@ pub(super) struct Io {
     target: Target,
     options: PostgresOptions,
     shared: Arc<Shared>,
+    /// [`LANES`] for batches that try, and behind them [`WAITING_LANES`] for those that wait.
     lanes: Vec<Queue<Batch>>,
     reads: Queue<ReadCall>,
     /// Apart from the other reads, none of which may wait for one of these.
@@ -50,8 +51,8 @@ pub(super) struct Io {
     pub unindexed: Queue<ToIndex>,
     noted: RefCell<BTreeSet<ToIndex>>,
     changes: Queue<Change>,
-    /// Which lane a caller is in, and with how many batches.
-    callers: RefCell<BTreeMap<usize, (usize, usize)>>,
+    /// Which lane a caller is in with the batches of one kind, and with how many.
+    callers: RefCell<BTreeMap<(usize, Locks), (usize, usize)>>,
     /// Told after every answer, while the store ends.
     pub answered: Notify,
 }
@@ -92,7 +93,7 @@ impl<T> Queue<T> {
 /// A commit that waits.
 struct Batch {
     pending: Pending,
-    caller: usize,
+    caller: (usize, Locks),
     ops: Vec<Op>,
 }
 
@@ -133,7 +134,7 @@ impl Io {
             target,
             options,
             shared,
-            lanes: (0..LANES).map(|_| Queue::new()).collect(),
+            lanes: (0..LANES + WAITING_LANES).map(|_| Queue::new()).collect(),
             reads: Queue::new(),
             searches: Queue::new(),
             upkeep: Queue::new(),
@@ -148,8 +149,8 @@ impl Io {
     /// Puts a call where it is done.
     pub fn take(&self, call: Call) {
         match call {
-            Call::Commit(pending, ops) => {
-                let caller = pending.caller();
+            Call::Commit(pending, ops, locks) => {
+                let caller = (pending.caller(), locks);
                 let lane = self.enter(caller);
                 self.lanes[lane].push(Batch {
                     pending,
@@ -193,17 +194,22 @@ impl Io {
     }
 
     /// The lane of a caller, who has one batch more in it.
-    fn enter(&self, caller: usize) -> usize {
+    fn enter(&self, caller: (usize, Locks)) -> usize {
         let mut callers = self.callers.borrow_mut();
         if let Some((lane, batches)) = callers.get_mut(&caller) {
             *batches += 1;
             return *lane;
         }
-        let mut load = [0; LANES];
+        let mut load = [0; LANES + WAITING_LANES];
         for (lane, batches) in callers.values() {
             load[*lane] += batches;
         }
-        let emptiest = (0..LANES).min_by_key(|lane| load[*lane]).unwrap_or(0);
+        let lanes = match caller.1 {
+            Locks::Try => 0..LANES,
+            Locks::Wait => LANES..LANES + WAITING_LANES,
+        };
+        let first = lanes.start;
+        let emptiest = lanes.min_by_key(|lane| load[*lane]).unwrap_or(first);
         callers.insert(caller, (emptiest, 1));
         emptiest
     }
@@ -269,13 +275,18 @@ fn overdue() -> StoreError {
 
 /// Starts all tasks.
 pub(super) fn start(io: &Rc<Io>) {
-    for lane in 0..LANES {
+    for lane in 0..LANES + WAITING_LANES {
         let io = Rc::clone(io);
+        let locks = if lane < LANES {
+            Locks::Try
+        } else {
+            Locks::Wait
+        };
         tokio::task::spawn_local(async move {
-            let mut link = Link::new(&io, &[COMMIT, ERASE, SENT_BEFORE]);
+            let mut link = Link::new(&io, &[COMMIT, TRY_COMMIT, ERASE, SENT_BEFORE]);
             loop {
                 link.ready(&io.lanes[lane]).await;
-                commit_group(&mut link, lane).await;
+                commit_group(&mut link, lane, locks).await;
             }
         });
     }
@@ -332,7 +343,7 @@ pub(super) fn start(io: &Rc<Io>) {
     });
 }
 
-async fn commit_group(link: &mut Link, lane: usize) {
+async fn commit_group(link: &mut Link, lane: usize, locks: Locks) {
     let io = Rc::clone(&link.io);
     let queue = &io.lanes[lane];
     let mut group: Vec<Batch> = Vec::new();
@@ -351,7 +362,7 @@ async fn commit_group(link: &mut Link, lane: usize) {
     let now = io.now();
     let result = link
         .run(due, async |session| {
-            let outcomes = commit(session, now, &ops).await;
+            let outcomes = commit(session, locks, now, &ops).await;
             io.checked(session, outcomes)
         })
         .await;

@@ -13,6 +13,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// Connections that commit. A caller's batches go through one at a time, in their order, so as many
 /// batches are under way as there are callers, up to this.
 pub(super) const LANES: usize = 4;
+/// Connections that commit and may wait long for rooms that others hold, so that no other batch does.
+pub(super) const WAITING_LANES: usize = 2;
 /// Connections that read. One long page then holds up a quarter of what is asked meanwhile.
 pub(super) const READERS: usize = 4;
 /// Connections that search. A search takes as long as a statement may, and holds up only other searches.

@@ -104,7 +104,7 @@ pub(super) async fn answer(
             let answer = super::admin::answer(session, now, call).await?;
             StoreAnswer::Admin(Box::new(answer))
         }
-        StoreCall::Commit(_) | StoreCall::RenewEpoch(_) => {
+        StoreCall::Commit(_) | StoreCall::TryCommit(_) | StoreCall::RenewEpoch(_) => {
             return Err(Failure::Data("not a read".to_owned()));
         }
     }))

@@ -7,8 +7,8 @@ use super::session::Session;
 use crate::chat::port::{Refusal, SearchRead};
 use crate::protocol::search::{SearchHit, SearchHits};
 use crate::protocol::{ErrorCode, RoomId};
+use crate::search::{Before, Query, ROOMS_NAMED_MAX};
 use crate::store::common::{int, refuse};
-use crate::store::search::{Before, Query, ROOMS_NAMED_MAX};
 
 /// Rooms of a user, all or one. `$1`: user; `$2`: the room, or NULL; `$3`: at most.
 const OWN_ROOMS: &str = "SELECT room_id FROM room_participants

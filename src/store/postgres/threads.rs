@@ -5,6 +5,7 @@
 //! answered `overloaded` at once; a call that was taken is answered exactly once, also when the thread
 //! ends, or when answering it panicked.
 
+use super::commit::Locks;
 use super::lanes::{self, Io};
 use super::options::{CALLS_MAX, CONNECT_MAX, OpenError, PostgresOptions, QUEUED_OPS_MAX, Target};
 use super::session::{self, Session};
@@ -70,7 +71,7 @@ impl Shared {
 
 /// A call on its way to the thread.
 pub(super) enum Call {
-    Commit(Pending, Vec<Op>),
+    Commit(Pending, Vec<Op>, Locks),
     Read(Pending, StoreCall),
     RenewEpoch(Pending, Epoch),
 }
@@ -265,7 +266,7 @@ impl Store for PostgresStore {
     fn submit(&self, ticket: Ticket, call: StoreCall, sink: &Arc<dyn ReplySink>) {
         let mut pending = self.pending(ticket, sink);
         let (under_way, count, max) = match &call {
-            StoreCall::Commit(ops) => {
+            StoreCall::Commit(ops) | StoreCall::TryCommit(ops) => {
                 pending.ops = ops.len().max(1);
                 (&self.shared.ops, pending.ops, QUEUED_OPS_MAX)
             }
@@ -298,7 +299,8 @@ impl Store for PostgresStore {
             return pending.answer(Err(StoreError::Overloaded));
         }
         let call = match call {
-            StoreCall::Commit(ops) => Call::Commit(pending, ops),
+            StoreCall::Commit(ops) => Call::Commit(pending, ops, Locks::Wait),
+            StoreCall::TryCommit(ops) => Call::Commit(pending, ops, Locks::Try),
             StoreCall::RenewEpoch(last) => Call::RenewEpoch(pending, last),
             read => Call::Read(pending, read),
         };

@@ -107,7 +107,9 @@ impl Db {
     /// [`StoreError::Unavailable`]: of a commit, a part may stand.
     pub fn call(&mut self, now: UnixMs, call: &StoreCall) -> Result<StoreAnswer, StoreError> {
         match call {
-            StoreCall::Commit(ops) => self.commit(now, ops).map(StoreAnswer::Commit),
+            StoreCall::Commit(ops) | StoreCall::TryCommit(ops) => {
+                self.commit(now, ops).map(StoreAnswer::Commit)
+            }
             StoreCall::SignIn(users) => {
                 let answer = read::answer(&self.connection, self.marks.get_mut(), call, false)?;
                 if let Some(answer) = answer {

@@ -59,6 +59,7 @@ pub(super) fn answer(
             StoreAnswer::Admin(Box::new(super::admin::read(connection, call)?))
         }
         StoreCall::Commit(_)
+        | StoreCall::TryCommit(_)
         | StoreCall::WriteReceipts(_)
         | StoreCall::SampleTyping(_)
         | StoreCall::SetOwn(_)

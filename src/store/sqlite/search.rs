@@ -10,7 +10,7 @@ use super::row::{Failure, int, message, message_columns, refuse, room_id, uint, 
 use crate::chat::port::{Refusal, SearchRead};
 use crate::protocol::search::{SearchHit, SearchHits};
 use crate::protocol::{ErrorCode, RoomId, Seq, UserId};
-use crate::store::search::{Before, Query, ROOMS_NAMED_MAX};
+use crate::search::{Before, Query, ROOMS_NAMED_MAX};
 use rusqlite::{Connection, params};
 use std::collections::BTreeSet;
 

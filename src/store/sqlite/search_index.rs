@@ -11,7 +11,7 @@ use super::read::newest;
 use super::row::{Failure, int, message, room_id, uint};
 use crate::protocol::view::{Message, MessageKind};
 use crate::protocol::{RoomId, Seq};
-use crate::store::search::{place_of, words};
+use crate::search::{place_of, words};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeSet;
 use uuid::Uuid;

@@ -157,7 +157,7 @@ impl Store for SqliteStore {
             writing: None,
         };
         match call {
-            StoreCall::Commit(ops) => {
+            StoreCall::Commit(ops) | StoreCall::TryCommit(ops) => {
                 let count = ops.len();
                 // Counted before it is sent, so that the writer never counts it off first.
                 let queued = self.queued_ops.fetch_add(count, Ordering::Relaxed);

@@ -111,6 +111,11 @@ impl Client {
         }
     }
 
+    /// Whether a reply has come by now, of what was read so far.
+    pub fn is_replied(&self, id: u64) -> bool {
+        self.replies.contains_key(&id)
+    }
+
     /// Waits for a reply, as long as the connection stands.
     pub fn reply_or_end(&mut self, id: u64) -> Result<Value, End> {
         let deadline = Instant::now() + DEADLINE;

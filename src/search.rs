@@ -25,10 +25,10 @@ const WORD_CHARS_MAX: usize = 64;
 const PREFIX_CHARS_MIN: usize = 2;
 /// Of a user in up to so many rooms only the entries of these are looked at; of others those of all, by
 /// the words alone.
-pub(super) const ROOMS_NAMED_MAX: usize = 32;
+pub const ROOMS_NAMED_MAX: usize = 32;
 
 /// The words of a text, in their order.
-pub(super) fn words(text: &str) -> Vec<String> {
+pub fn words(text: &str) -> Vec<String> {
     let folded = (text.chars())
         .flat_map(char::to_lowercase)
         .nfkd()
@@ -88,7 +88,7 @@ fn stands_alone(c: char) -> bool {
 
 /// What is asked for.
 #[derive(Debug, Default)]
-pub(super) struct Query {
+pub struct Query {
     terms: Vec<Term>,
 }
 
@@ -209,7 +209,7 @@ fn room_lexeme(room: RoomId) -> String {
 }
 
 /// The words of a text as a `tsvector` of PostgreSQL, with their places, and the room. Without words: nothing.
-pub(super) fn tsvector(room: RoomId, text: &str) -> String {
+pub fn tsvector(room: RoomId, text: &str) -> String {
     let words = words(text);
     let mut vector = String::new();
     if !words.is_empty() {
@@ -223,7 +223,7 @@ pub(super) fn tsvector(room: RoomId, text: &str) -> String {
 
 /// Where a message stands among all: by time, within a millisecond by its room, of which some bits have to
 /// do, and in a room as it was said. The same on every backend.
-pub(super) fn place_of(room: RoomId, seq: Seq, created_at: UnixMs) -> u64 {
+pub fn place_of(room: RoomId, seq: Seq, created_at: UnixMs) -> u64 {
     // SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), of which the last bits are kept.
     let (high, low) = room.0.as_u64_pair();
     let mut z = (high ^ low).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -242,9 +242,12 @@ const PLACE_SEQ_BITS: u32 = 10;
 
 /// Before which message a page begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Before {
+pub struct Before {
+    /// Its [`place_of`].
     pub place: u64,
+    /// Its room.
     pub room: RoomId,
+    /// Its `seq`.
     pub seq: Seq,
 }
 
