@@ -6,10 +6,10 @@
 
 pub mod admin;
 mod asks;
+pub mod upkeep;
 
 pub use asks::*;
 
-use super::upkeep::{Upkeep, UpkeepDone};
 use crate::protocol::block::{BlockChange, BlocksListed};
 use crate::protocol::ending::SessionsEnd;
 use crate::protocol::event::RoomEvent;
@@ -20,6 +20,7 @@ use crate::protocol::view::{
 };
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use admin::{AdminAnswer, AdminCall, AuditEntry};
+use upkeep::{Upkeep, UpkeepDone};
 
 /// What a shard asks of the store. A few kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
@@ -257,7 +258,7 @@ pub enum OpKind {
         /// Blocked, or no longer.
         blocked: bool,
     },
-    /// Erases the actor from the room, whose account is gone already ([`super::upkeep`]): a stretch of it, or,
+    /// Erases the actor from the room, whose account is gone already ([`upkeep`]): a stretch of it, or,
     /// when all before is done, the rest and the event. Never refused; of a room they were never in nothing.
     Erase {
         /// When it was asked for.
