@@ -16,11 +16,11 @@ use super::webhooks::Webhooks;
 use super::{AdminParts, NodeView};
 use crate::chat::port::admin::{AdminAnswer, AdminCall, AuditEntry, PageRead};
 use crate::chat::port::intake::WebhookKept;
+use crate::chat::port::upkeep::{EraseState, Upkeep, UpkeepDone};
 use crate::chat::port::{
     ConnectionSeen, ConnectionsPage, ConnectionsRead, HistoryPage, MessageChange, Op, OpKind,
     Refusal, ServiceAnswer, ServiceAsk, ServiceAsked, StoreAnswer, StoreCall, StoreError,
 };
-use crate::chat::upkeep::{EraseState, Upkeep, UpkeepDone};
 use crate::limits;
 use crate::protocol::admin::{
     AdminConnection, AdminConnectionClosed, AdminConnections, AdminConnectionsList, AdminDraining,

@@ -11,10 +11,10 @@
 use super::Serves;
 use super::requests::reply_data;
 use super::store_client::StoreClient;
+use crate::chat::port::upkeep::{Erasure, Upkeep, UpkeepDone};
 use crate::chat::port::{
     Op, OpKind, ServiceAnswer, ServiceAsk, ServiceAsked, StoreAnswer, StoreCall,
 };
-use crate::chat::upkeep::{Erasure, Upkeep, UpkeepDone};
 use crate::limits;
 use crate::protocol::{RoomId, UserId};
 use std::sync::Arc;

@@ -46,7 +46,6 @@ pub mod sign_in;
 pub mod stats;
 pub mod timers;
 pub mod typing;
-pub mod upkeep;
 pub mod watches;
 pub mod window;
 pub mod window_page;

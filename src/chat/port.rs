@@ -7,10 +7,10 @@
 pub mod admin;
 mod asks;
 pub mod intake;
+pub mod upkeep;
 
 pub use asks::*;
 
-use super::upkeep::{Upkeep, UpkeepDone};
 use crate::protocol::block::{BlockChange, BlocksListed};
 use crate::protocol::ending::SessionsEnd;
 use crate::protocol::event::RoomEvent;
@@ -22,6 +22,7 @@ use crate::protocol::view::{
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use admin::{AdminAnswer, AdminCall, AuditEntry};
 use intake::{IntakeAnswer, IntakeCall};
+use upkeep::{Upkeep, UpkeepDone};
 
 /// What a shard asks of the store. A few kinds of call, each on one consistent snapshot.
 #[derive(Debug)]
@@ -267,7 +268,7 @@ pub enum OpKind {
         /// Blocked, or no longer.
         blocked: bool,
     },
-    /// Erases the actor from the room, whose account is gone already ([`super::upkeep`]): a stretch of it, or,
+    /// Erases the actor from the room, whose account is gone already ([`upkeep`]): a stretch of it, or,
     /// when all before is done, the rest and the event. Never refused; of a room they were never in nothing.
     Erase {
         /// When it was asked for.

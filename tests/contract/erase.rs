@@ -1,8 +1,8 @@
 //! Erasing users: the account, then each room by one event, and what is left of them.
 
 use crate::harness::*;
+use caffis_chat::chat::port::upkeep::*;
 use caffis_chat::chat::port::*;
-use caffis_chat::chat::upkeep::*;
 use caffis_chat::protocol::event::{Membership, RoomEventBody};
 use caffis_chat::protocol::view::{Message, MessageKind, Role, SystemEvent, UserErased};
 use caffis_chat::protocol::{ErrorCode, RoomId, Seq, UserId};
@@ -397,6 +397,6 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !condition() {
         assert!(std::time::Instant::now() < end, "{what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::yield_now();
     }
 }

@@ -3,10 +3,10 @@
 
 use super::row::{Failure, get, room_id, uint, user_id};
 use super::session::Session;
-use crate::chat::port::{Op, OpDone, OpKind, OpOutcome, OpReply};
-use crate::chat::upkeep::{
+use crate::chat::port::upkeep::{
     ERASE_LEASE_MS, ERASE_ROOMS, ERASE_STRETCH, EraseState, Erasure, Upkeep, UpkeepDone,
 };
+use crate::chat::port::{Op, OpDone, OpKind, OpOutcome, OpReply};
 use crate::limits;
 use crate::protocol::reply::Sent;
 use crate::protocol::{ErrorCode, UnixMs, UserId};

@@ -13,12 +13,12 @@ use super::write::Batch;
 use super::{erase, own, read, rooms, schema};
 use crate::chat::port::admin::{AdminAnswer, AdminCall};
 use crate::chat::port::intake::{IntakeAnswer, IntakeCall};
+use crate::chat::port::upkeep::{Upkeep, UpkeepDone};
 use crate::chat::port::{
     Op, OpOutcome, Receipt, ReceiptOutcome, Refusal, SetOwn, SignIn, StoreAnswer, StoreCall,
     StoreError,
 };
 use crate::chat::sabotage::Sabotage;
-use crate::chat::upkeep::{Upkeep, UpkeepDone};
 use crate::protocol::{Epoch, ErrorCode, RoomId, UnixMs};
 use rusqlite::Connection;
 use std::cell::RefCell;

@@ -6,8 +6,8 @@
 
 use super::row::{Failure, int, message, message_columns, room_id, text, uint, user_id};
 use super::write::{Batch, Seat};
+use crate::chat::port::upkeep::{ERASE_LEASE_MS, ERASE_ROOMS, ERASE_STRETCH, EraseState, Erasure};
 use crate::chat::port::{OpOutcome, SignIn};
-use crate::chat::upkeep::{ERASE_LEASE_MS, ERASE_ROOMS, ERASE_STRETCH, EraseState, Erasure};
 use crate::limits;
 use crate::protocol::event::{RoomEvent, RoomEventBody};
 use crate::protocol::view::{MessageKind, ReactionLeft, Role, RoomKind, SystemEvent, UserErased};

@@ -21,11 +21,11 @@ use super::options::{
 use super::{read, schema};
 use crate::chat::port::admin::AdminCall;
 use crate::chat::port::intake::IntakeCall;
+use crate::chat::port::upkeep::Upkeep;
 use crate::chat::port::{
     Op, OpOutcome, Receipt, ReplySink, SetOwn, SignIn, Store, StoreAnswer, StoreCall, StoreError,
     StoreReply, Ticket,
 };
-use crate::chat::upkeep::Upkeep;
 use crate::protocol::{Epoch, UnixMs};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use rusqlite::Connection;

@@ -4,7 +4,7 @@
 //! **To erase a user.** [`Upkeep::EraseBegin`] takes the account away: from then on nobody is that user, and no
 //! room takes them in. What is left to do stands in the store. One node at a time goes on with it
 //! ([`Upkeep::EraseNext`], whose word holds for [`ERASE_LEASE_MS`]): room by room, by
-//! [`super::port::OpKind::Erase`], until none is left, and then [`Upkeep::EraseEnd`]. A place among the members
+//! [`super::OpKind::Erase`], until none is left, and then [`Upkeep::EraseEnd`]. A place among the members
 //! of a room, former ones too, is what says that the room is not done.
 
 use crate::protocol::{RoomId, UnixMs, UserId};
