@@ -218,6 +218,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     let drain = Arc::new(Notify::new());
     let (seen, asked) = (view.clone(), view.clone());
     let upkeep = upkeep_parts(config, &view);
+    let upkeep_wake = upkeep.wake.clone();
     let parts = Parts {
         node: view.clone(),
         store: store.clone(),
@@ -234,7 +235,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         main_app_url: config.main_app_url.clone(),
         admin: admin_parts(config, &upkeep, &drain),
         upkeep: Some(upkeep),
-        webhooks: webhook_parts(config, &view)?,
+        webhooks: webhook_parts(config, &view, &upkeep_wake)?,
         origins: Arc::new(move |origin, host| origins.allow(origin, host)),
     };
     let (control_plane, door) = serve::start(parts, work)
@@ -302,7 +303,11 @@ fn admin_parts(config: &Config, upkeep: &UpkeepParts, drain: &Arc<Notify>) -> Op
 }
 
 /// For other services, as far as they have secrets.
-fn webhook_parts(config: &Config, view: &Arc<View>) -> Result<WebhookParts, Failure> {
+fn webhook_parts(
+    config: &Config,
+    view: &Arc<View>,
+    erasures: &Arc<Notify>,
+) -> Result<WebhookParts, Failure> {
     let secrets = |name, secrets: &[Secret]| {
         let of = || WebhookSecrets::new(secrets.iter().map(Secret::expose_text));
         let secrets = (!secrets.is_empty()).then(of).transpose();
@@ -320,6 +325,7 @@ fn webhook_parts(config: &Config, view: &Arc<View>) -> Result<WebhookParts, Fail
         )?,
         shards: config.shards,
         has_peers: matches!(config.database, Database::Postgres(_)),
+        erasures: erasures.clone(),
         serves: Arc::new(move |shard, ask| match asked.shards.get() {
             Some(shards) => shards.serve(shard, ask),
             None => false,

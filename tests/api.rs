@@ -151,6 +151,7 @@ fn server(development: bool) -> Server {
             shards: 1,
             serves: Arc::new(|_, _| false),
             has_peers: false,
+            erasures: Arc::default(),
         },
         origins: Arc::new(|origin, _| origin == "https://page.test"),
         admin: None,

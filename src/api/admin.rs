@@ -28,7 +28,7 @@ use crate::protocol::admin::{
     AdminReportResolved, AdminRequest, AdminRoomMessages, AdminUser, AdminUserDisconnected,
     AdminWebhook, AdminWebhookReplayed, AdminWebhooks, ReportKey, SERVICE,
 };
-use crate::protocol::ending::SessionsEnd;
+use crate::protocol::ending::{EndsWhich, SessionsEnd};
 use crate::protocol::http::{self, Bound, Given};
 use crate::protocol::network::forwarded_for;
 use crate::protocol::text::Text;
@@ -352,8 +352,9 @@ impl Admin {
         let state = self.erasure(Upkeep::EraseBegin(user)).await?;
         let end = SessionsEnd {
             user,
-            version: u64::MAX,
+            version: SessionsEnd::FOR_GOOD,
             code: CloseCode::UserDeleted,
+            which: EndsWhich::BeganBefore,
         };
         // A hint: without it the shards find out when they compare.
         if let Err(problem) = self.ask_shard(0, ServiceAsk::End(end)).await {

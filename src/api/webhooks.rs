@@ -11,14 +11,17 @@ use super::{Serves, requests};
 use crate::chat::port::intake::{
     IntakeAnswer, IntakeCall, ProfileTold, Webhook, WebhookAnswer, WebhookKept,
 };
+use crate::chat::port::upkeep::{Upkeep, UpkeepDone};
 use crate::chat::port::{
-    Op, OpKind, ServiceAnswer, ServiceAsk, ServiceAsked, SignIn, StoreAnswer, StoreCall, StoreError,
+    Op, OpKind, ServiceAnswer, ServiceAsk, ServiceAsked, SignIn, SignedIn, StoreAnswer, StoreCall,
+    StoreError,
 };
 use crate::identity::{WebhookHead, WebhookRefused, WebhookSecrets};
 use crate::limits;
 use crate::protocol::view::RoomKind;
 use crate::protocol::webhook::{
-    self, AccountEvent, Heard, InviteAccepted, WebhookApplied, WebhookInvited, WebhookSource,
+    self, AccountChange, AccountEvent, Heard, InviteAccepted, WebhookApplied, WebhookInvited,
+    WebhookSource,
 };
 use crate::protocol::{CloseCode, ErrorCode, UnixMs, UserId};
 use axum::body::Bytes;
@@ -53,6 +56,8 @@ pub struct WebhookParts {
     pub serves: Arc<Serves>,
     /// Whether other nodes may be told of profiles.
     pub has_peers: bool,
+    /// Told when an account is to be erased.
+    pub erasures: Arc<Notify>,
 }
 
 /// Takes webhooks.
@@ -296,8 +301,13 @@ impl Webhooks {
         let stubs = users.iter().map(stub).collect();
         match self.store.call(StoreCall::SignIn(stubs)).await {
             Ok(StoreAnswer::SignIn(users)) => {
-                let mut ends = users.iter().flat_map(|user| &user.ends);
-                Ok(!ends.any(|end| end.code == CloseCode::UserDeleted))
+                let is_gone = |user: &Option<SignedIn>| {
+                    user.as_ref().is_none_or(|user| {
+                        let mut ends = user.ends.iter();
+                        ends.any(|end| end.code == CloseCode::UserDeleted)
+                    })
+                };
+                Ok(!users.iter().any(is_gone))
             }
             Ok(_) => Err(another_question()),
             Err(error) => Err(away(error)),
@@ -315,6 +325,7 @@ impl Webhooks {
     /// Something is said of an account.
     async fn synced(&self, event: AccountEvent, signed_at: UnixMs) -> Done {
         let at = event.at.unwrap_or(signed_at);
+        let deleted = (event.change == AccountChange::Deleted).then_some(event.user);
         let call = IntakeCall::Sync { event, at };
         let IntakeAnswer::Synced { is_changed, ends } = self.intake(call).await? else {
             return Err(another_question());
@@ -324,6 +335,20 @@ impl Webhooks {
             self.serve(0, ServiceAsk::End(end)).await?;
         }
         self.told.notify_one();
+        if let Some(user) = deleted {
+            // What was begun is gone on with, whatever happens now; what is done already is not done again.
+            match self
+                .store
+                .call(StoreCall::Upkeep(Upkeep::EraseBegin(user)))
+                .await
+            {
+                Ok(StoreAnswer::Upkeep(UpkeepDone::EraseState(_))) => {
+                    self.parts.erasures.notify_one();
+                }
+                Ok(_) => return Err(another_question()),
+                Err(error) => return Err(away(error)),
+            }
+        }
         Ok(answered(&WebhookApplied {
             applied: is_changed,
         }))

@@ -8,7 +8,7 @@ use super::commands::Refused;
 use super::port::{Identity, IdentityError, SignIn, StoreAnswer, StoreCall, StoreError};
 use super::session::State;
 use super::sessions::{Call, Sessions};
-use super::sign_in::refusal_of;
+use super::sign_in::{ERASED, refusal_of};
 use super::{ConnId, Effect, service};
 use crate::protocol::ending::{Began, sid_hash};
 use crate::protocol::reply::{self, Refreshed};
@@ -96,7 +96,10 @@ impl Sessions {
             Ok(StoreAnswer::SignIn(signed_in)) => signed_in.into_iter().next(),
             Ok(_) | Err(_) => None,
         };
-        let Some(signed_in) = signed_in else {
+        if matches!(signed_in, Some(None)) {
+            return self.refuse(conn, request, ErrorCode::Unauthenticated, ERASED, ctx);
+        }
+        let Some(signed_in) = signed_in.flatten() else {
             let message = "the store does not answer";
             return self.refuse(conn, request, ErrorCode::Unavailable, message, ctx);
         };

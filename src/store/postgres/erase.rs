@@ -48,11 +48,20 @@ const END: &str = "WITH gone AS (
                  SELECT FROM room_participants p WHERE p.user_id = $1 AND p.left_seq IS NOT NULL)
          RETURNING e.user_id
      ), account AS (DELETE FROM chat_users u USING gone g WHERE u.user_id = g.user_id
-     ), ends AS (DELETE FROM user_ends x USING gone g WHERE x.user_id = g.user_id)
+     ), ends AS (DELETE FROM user_ends x USING gone g WHERE x.user_id = g.user_id
+     ), sessions AS (DELETE FROM revoked_sessions x USING gone g WHERE x.user_id = g.user_id
+     ), told AS (DELETE FROM webhook_inbox w USING gone g
+         WHERE position(convert_to(g.user_id::text, 'UTF8') IN w.body) > 0
+             OR position(convert_to(upper(g.user_id::text), 'UTF8') IN w.body) > 0)
      SELECT EXISTS (SELECT FROM gone) OR NOT EXISTS (SELECT FROM erasures WHERE user_id = $1)";
 
 /// All of them.
 pub(super) const STEPS: &[&str] = &[BEGIN, STATE, NEXT, END];
+
+/// Whether nobody is this user again.
+pub(super) async fn is_erased(session: &Session, user: UserId) -> Result<bool, Failure> {
+    Ok(state(session, user).await? != EraseState::None)
+}
 
 /// Does a step; each may be repeated.
 pub(super) async fn step(

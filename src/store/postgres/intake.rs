@@ -159,6 +159,9 @@ async fn sync(
     event: &AccountEvent,
     at: UnixMs,
 ) -> Result<bool, Failure> {
+    if super::erase::is_erased(session, event.user).await? {
+        return Ok(false);
+    }
     let (mut name, mut picture, mut suspended) = (None, None, None);
     let (mut sid, mut until) = (None, None);
     let what = match &event.change {

@@ -136,12 +136,19 @@ pub(super) fn end(connection: &Connection, user: UserId) -> Result<bool, Failure
     if !left {
         for sql in [
             "DELETE FROM user_ends WHERE user_id = ?1",
+            "DELETE FROM revoked_sessions WHERE user_id = ?1",
             "DELETE FROM erasures WHERE user_id = ?1",
         ] {
             connection
                 .prepare_cached(sql)?
                 .execute([user.0.as_bytes()])?;
         }
+        let id = user.0.to_string();
+        connection
+            .prepare_cached(
+                "DELETE FROM webhook_inbox WHERE instr(body, ?1) > 0 OR instr(body, ?2) > 0",
+            )?
+            .execute(params![id.as_bytes(), id.to_uppercase().as_bytes()])?;
     }
     Ok(!left)
 }

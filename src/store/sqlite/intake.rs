@@ -181,6 +181,9 @@ fn sync(
     event: &AccountEvent,
     at: UnixMs,
 ) -> Result<bool, Failure> {
+    if super::erase::is_erased(connection, event.user)? {
+        return Ok(false);
+    }
     let user = event.user.0.as_bytes();
     connection
         .prepare_cached(
