@@ -356,8 +356,7 @@ pub enum OpReply {
     },
     /// To [`OpKind::Erase`]: whether that was all.
     Erased(bool),
-    /// To any of a [`StoreCall::TryCommit`]: nothing was done, for others hold the room; to be given to
-    /// [`StoreCall::Commit`]. No author is told this.
+    /// To a [`StoreCall::TryCommit`]: nothing was done, for others hold the room. No author is told this.
     Held,
 }
 

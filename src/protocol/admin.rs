@@ -704,7 +704,7 @@ mod tests {
     #[test]
     fn a_report_is_found_again_by_its_name_and_by_no_other() {
         let key = ReportKey {
-            room: RoomId(Uuid::from_u128(1 << 100)),
+            room: RoomId(Uuid::from_u128(0xab << 100)),
             message_seq: 42,
             reporter: UserId(Uuid::from_u128(7)),
         };

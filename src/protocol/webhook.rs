@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(read("session.revoked", more), Ok(revoked));
         assert!(read("session.revoked", r#","sid":"""#).is_err());
         assert!(read("session.revoked", r#","sid":7"#).is_err());
-        assert!(read("user.updated", r#","version":4"#).is_err());
+        assert!(read("user.updated", r#","name":7"#).is_err());
         assert_eq!(
             of_main_app(br#"{"type":"user.renamed","data":{}}"#),
             Ok(Heard::OtherType)
