@@ -29,7 +29,7 @@ fn a_message_is_acknowledged_and_reaches_everybody_the_senders_own_connections_t
     let event = sender.message(room);
     let expected = json!({
         "type": "message.created", "room_id": room, "seq": 2, "ts": sent["ts"],
-        "data": {"message": {
+        "data": {"message_seq": 2, "message": {
             "seq": 2, "sender_id": ada.id, "client_msg_id": id, "kind": "text",
             "text": "Coffee? ☕", "attachments": [], "reply_to_seq": null, "mentions": [],
             "reactions": {}, "changed_seq": 2, "revision": 1, "edited_at": null,
