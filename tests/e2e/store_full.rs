@@ -52,6 +52,7 @@ fn a_full_disk_refuses_sends_and_keeps_everything_else() {
     let mut server = Server::unlimited_in(disk.path());
     // Said once for every batch that fails; a person must look.
     server.expect_log("commit failed");
+    server.expect_log("messages were not indexed");
     let (ada, bob) = (User::new("Ada"), User::new("Bob"));
     let mut sender = server.connect_on(0, &ada);
     let mut reader = server.connect_on(1, &bob);
