@@ -320,7 +320,11 @@ impl From<ReplyError> for Problem {
             .find(|code| code.name() == error.code)
             .copied()
             .unwrap_or(ErrorCode::Internal);
-        Problem::new(code, error.message).retry_after_ms(error.retry_after_ms)
+        match code {
+            // The account is gone, or its sessions have ended.
+            ErrorCode::Unauthenticated => unauthenticated(&error.message, INVALID),
+            code => Problem::new(code, error.message).retry_after_ms(error.retry_after_ms),
+        }
     }
 }
 

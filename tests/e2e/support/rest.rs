@@ -44,6 +44,8 @@ impl Told {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(self.body["code"], code, "{}", self.body);
         assert_eq!(self.body["status"], status);
+        let is_challenged = self.header("www-authenticate").is_some();
+        assert_eq!(is_challenged, status == 401, "{}", self.head);
         assert_eq!(
             self.header("retry-after").is_some(),
             self.body["temporary"] == true,
