@@ -48,6 +48,8 @@ pub mod search;
 #[cfg(feature = "identity")]
 pub mod identity;
 #[cfg(feature = "server")]
+pub mod blob;
+#[cfg(feature = "server")]
 pub mod relay;
 #[cfg(feature = "server")]
 pub mod store;

@@ -18,6 +18,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("shard", &["limits", "protocol", "chat", "edge", "sys"]),
     ("store", SEAM),
     ("relay", SEAM),
+    ("blob", SEAM),
     ("outbound", &["limits"]),
     ("identity", IDENTITY),
     (
@@ -28,6 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "chat::port",
             "chat::stats",
             "identity::*",
+            "blob",
         ],
     ),
     (
@@ -55,6 +57,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "shard",
             "store",
             "relay",
+            "blob",
             "outbound",
             "identity",
             "api",

@@ -12,6 +12,7 @@ pub mod event;
 pub mod http;
 pub mod ids;
 pub mod network;
+pub mod object;
 pub mod openapi;
 mod openapi_admin;
 pub mod openapi_webhooks;
