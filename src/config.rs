@@ -7,6 +7,7 @@
 //! Next: [`crate::node`].
 
 pub mod settings;
+pub mod uploads;
 
 use crate::chat::sabotage::Sabotaged;
 use crate::limits;
@@ -15,6 +16,7 @@ use settings::{Asked, Gathered, Sources, Task};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use uploads::Uploads;
 
 /// How the node is to run.
 #[derive(Clone, Debug)]
@@ -66,6 +68,8 @@ pub struct Config {
     pub sends_per_10s: u32,
     /// Commands of one connection in 10 s.
     pub commands_per_10s: u32,
+    /// What users may bring.
+    pub uploads: Uploads,
     /// Between the commits of a busy shard, µs; `None`: as suits the store.
     pub batch_spacing_us: Option<u64>,
     /// Time of a drain, ms.
@@ -314,6 +318,7 @@ impl Config {
                 limits::COMMANDS_PER_10S,
                 parse_number(1, 100_000_000),
             ),
+            uploads: Uploads::take(&mut raw),
             batch_spacing_us: raw.take("batch_spacing_us", None, |text| {
                 parse_number(0, limits::BATCH_SPACING_US_MAX)(text).map(Some)
             }),

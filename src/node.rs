@@ -12,6 +12,7 @@ use crate::api::tokens::Tokens;
 use crate::api::upkeep::UpkeepParts;
 use crate::api::webhooks::WebhookParts;
 use crate::api::{AdminParts, LogView, NodeView, Parts, Phase, ShardView};
+use crate::chat::port::files::NoFiles;
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
 use crate::config::{Config, Database, Mode, Origins, Secret};
@@ -255,6 +256,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         store: store.clone(),
         relay: relay.clone(),
         identify,
+        files: Arc::new(NoFiles),
         handoff: Arc::new(move |stream, read| door.hand_over(stream, read)),
     })
     .map_err(Failure::Shards)?;
@@ -279,6 +281,7 @@ fn upkeep_parts(config: &Config, view: &Arc<View>) -> UpkeepParts {
             None => false,
         }),
         wake: Arc::new(Notify::new()),
+        uploads: None,
     }
 }
 

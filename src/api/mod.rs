@@ -22,6 +22,7 @@ pub mod serve;
 pub mod store_client;
 pub mod tokens;
 pub mod upkeep;
+pub mod uploads;
 pub mod webhooks;
 
 use crate::chat::port::{Asked, Identify, ServiceAsked, Store};

@@ -52,6 +52,10 @@ pub(super) fn answer(
     let answer = match call {
         StoreCall::Admin(call) if call.writes() => return Ok(None),
         StoreCall::Intake(call) if call.writes() => return Ok(None),
+        StoreCall::Uploads(call) if call.writes() => return Ok(None),
+        StoreCall::Uploads(call) => {
+            StoreAnswer::Uploads(Box::new(super::uploads::read(connection, call)?))
+        }
         StoreCall::Intake(call) => {
             StoreAnswer::Intake(Box::new(super::intake::read(connection, call)?))
         }
