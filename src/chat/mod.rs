@@ -13,6 +13,8 @@ pub mod crowd;
 pub mod echo;
 pub mod fanout;
 pub mod files;
+#[cfg(test)]
+mod files_tests;
 pub mod frame;
 pub mod gate;
 #[cfg(test)]
