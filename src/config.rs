@@ -7,11 +7,13 @@
 //! Next: [`crate::node`].
 
 pub mod settings;
+pub mod storage;
 
 use crate::chat::sabotage::Sabotaged;
 use crate::limits;
 use crate::protocol::network::Network;
 use settings::{Asked, Gathered, Sources, Task};
+use storage::Storage;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,10 +29,12 @@ pub struct Config {
     pub shards: u16,
     /// How careful it is.
     pub mode: Mode,
-    /// Folder of the embedded store.
+    /// Folder of the embedded store and of files.
     pub data_dir: PathBuf,
     /// The store.
     pub database: Database,
+    /// Where files are kept.
+    pub storage: Storage,
     /// The relay between nodes; empty: there is none.
     pub redis_urls: Vec<Secret>,
     /// What this deployment's channels begin with.
@@ -285,6 +289,7 @@ impl Config {
                 parse_database(text, &data_dir)
             }),
             data_dir: data_dir.clone(),
+            storage: Storage::take(&mut raw),
             redis_urls: raw.take("redis_url", Vec::new(), parse_redis),
             redis_prefix: raw.take("redis_prefix", "caffis".to_owned(), parse_prefix),
             jwt_secrets: raw.take("jwt_secret", Vec::new(), parse_secrets),

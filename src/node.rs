@@ -11,11 +11,15 @@ use crate::api::serve::{self, CONNECTIONS_MAX, Work};
 use crate::api::tokens::Tokens;
 use crate::api::upkeep::UpkeepParts;
 use crate::api::webhooks::WebhookParts;
-use crate::api::{AdminParts, LogView, NodeView, Parts, Phase, ShardView};
+use crate::api::{AdminParts, FileParts, LogView, NodeView, Parts, Phase, ShardView};
+use crate::blob::local::{Folder, Local};
+use crate::blob::s3::{S3, S3Options};
+use crate::blob::{Blob, BlobError};
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
 use crate::config::{Config, Database, Mode, Origins, Secret};
-use crate::doctor::Needs;
+use crate::config::storage::ObjectStore;
+use crate::doctor::{Finding, Needs, Verdict};
 use crate::edge::LOCKED_BYTES_MAX;
 use crate::edge::handshake::AllowedOrigins;
 use crate::edge::peers::PeerLimits;
@@ -65,6 +69,8 @@ enum Failure {
     },
     Store(StoreProblem),
     Secret(io::Error),
+    /// The object store's settings lead nowhere.
+    Files(BlobError),
     /// A setting is no URL after all.
     Url(&'static str, &'static str),
     Tls(String),
@@ -87,6 +93,7 @@ impl fmt::Display for Failure {
                 f,
                 "cannot keep a secret in the data folder ({error}); set CAFFIS_JWT_SECRET"
             ),
+            Failure::Files(error) => error.fmt(f),
             Failure::Url(name, problem) => write!(f, "{name} cannot be used: {problem}"),
             Failure::Tls(problem) => write!(f, "TLS cannot be set up: {problem}"),
             Failure::Shards(error) => error.fmt(f),
@@ -164,7 +171,9 @@ pub fn run(config: Config) -> ExitCode {
         Err(failure) => {
             tracing::error!("{failure}");
             match failure {
-                Failure::Descriptors { .. } | Failure::Url(..) => ExitCode::from(EXIT_SETTINGS),
+                Failure::Descriptors { .. } | Failure::Url(..) | Failure::Files(_) => {
+                    ExitCode::from(EXIT_SETTINGS)
+                }
                 Failure::Store(_)
                 | Failure::Secret(_)
                 | Failure::Tls(_)
@@ -195,6 +204,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         Arc::new(demo) as Arc<dyn DemoLogin>
     });
     let (identify, work) = identify(config, &secrets, issuer)?;
+    let files = file_parts(config)?;
 
     // From here on signals are ours; before, they end the process, which holds nothing yet.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -236,6 +246,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         admin: admin_parts(config, &upkeep, &drain),
         upkeep: Some(upkeep),
         webhooks: webhook_parts(config, &view, &upkeep_wake)?,
+        files,
         origins: Arc::new(move |origin, host| origins.allow(origin, host)),
     };
     let (control_plane, door) = serve::start(parts, work)
@@ -331,6 +342,104 @@ fn webhook_parts(
             None => false,
         }),
     })
+}
+
+/// Where files are kept.
+fn file_parts(config: &Config) -> Result<FileParts, Failure> {
+    let origins = config.storage.origins();
+    let (blob, folder) = match &config.storage.s3 {
+        Some(store) => (object_store(config, store).map_err(Failure::Files)?, None),
+        None => match Folder::open(&config.data_dir, config.storage.public_url.as_deref()) {
+            Ok(folder) => {
+                let folder = Arc::new(folder);
+                (Blob::new(Arc::new(Local(folder.clone()))), Some(folder))
+            }
+            // All but files works: with PostgreSQL nothing else may need that folder.
+            Err(error) => {
+                tracing::warn!(%error, "the data folder cannot be written: there are no files");
+                (Blob::nowhere(error.to_string()), None)
+            }
+        },
+    };
+    Ok(FileParts {
+        blob,
+        folder,
+        origins,
+    })
+}
+
+fn object_store(config: &Config, store: &ObjectStore) -> Result<Blob, BlobError> {
+    let options = S3Options {
+        endpoint: store.endpoint.clone(),
+        public_endpoint: store.public_endpoint.clone(),
+        region: store.region.clone(),
+        access_key: store.access_key.expose_text().to_owned(),
+        secret_key: store.secret_key.expose_text().to_owned(),
+        bucket_prefix: store.bucket_prefix.clone(),
+        cdn_base_url: store.cdn_base_url.clone(),
+        origins: match &config.origins {
+            Origins::SameHostOrLoopback => Vec::new(),
+            Origins::Listed(list) => list.clone(),
+        },
+    };
+    Ok(Blob::new(Arc::new(S3::new(options)?)))
+}
+
+/// Makes and configures the place where files are kept; what was done, a line each.
+///
+/// # Errors
+/// Why not.
+pub fn storage_init(config: &Config) -> Result<String, String> {
+    let blob = match &config.storage.s3 {
+        Some(store) => object_store(config, store),
+        None => match Folder::open(&config.data_dir, None) {
+            Ok(folder) => Ok(Blob::new(Arc::new(Local(Arc::new(folder))))),
+            Err(error) => Err(BlobError::Refused(error.to_string())),
+        },
+    };
+    let done = blob.and_then(|blob| on_this_thread(async move { blob.init().await }));
+    done.map(|done| done.join("\n"))
+        .map_err(|error| error.to_string())
+}
+
+/// What `doctor` says of files. Nothing is made.
+pub fn files_finding(config: &Config) -> Finding {
+    let finding = |verdict, found, mend| Finding {
+        check: "files",
+        verdict,
+        found,
+        mend,
+    };
+    let Some(store) = &config.storage.s3 else {
+        let found = format!("kept on this node, in {}", config.data_dir.display());
+        return match &config.database {
+            Database::Sqlite(_) => finding(Verdict::Ok, found, None),
+            Database::Postgres(_) => {
+                let mend = "other nodes do not find them; set CAFFIS_S3_ENDPOINT".to_owned();
+                finding(Verdict::Warn, found, Some(mend))
+            }
+        };
+    };
+    let checked = object_store(config, store)
+        .and_then(|blob| on_this_thread(async move { blob.check().await }));
+    match checked {
+        Ok(found) => finding(Verdict::Ok, found, None),
+        Err(error) => {
+            let mend = "see CAFFIS_S3_…; `caffis-chat storage init` makes the buckets".to_owned();
+            finding(Verdict::Fail, error.to_string(), Some(mend))
+        }
+    }
+}
+
+/// Waits for it, where no node runs.
+fn on_this_thread<T>(work: impl Future<Output = Result<T, BlobError>>) -> Result<T, BlobError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => Err(BlobError::Unavailable(error.to_string())),
+    }
 }
 
 /// Opens the store that the settings name, at its newest schema.
