@@ -7,6 +7,7 @@
 //! Next: [`crate::node`].
 
 pub mod settings;
+pub mod storage;
 pub mod uploads;
 
 use crate::chat::sabotage::Sabotaged;
@@ -16,6 +17,7 @@ use settings::{Asked, Gathered, Sources, Task};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use storage::Storage;
 use uploads::Uploads;
 
 /// How the node is to run.
@@ -29,10 +31,12 @@ pub struct Config {
     pub shards: u16,
     /// How careful it is.
     pub mode: Mode,
-    /// Folder of the embedded store.
+    /// Folder of the embedded store and of files.
     pub data_dir: PathBuf,
     /// The store.
     pub database: Database,
+    /// Where files are kept.
+    pub storage: Storage,
     /// The relay between nodes; empty: there is none.
     pub redis_urls: Vec<Secret>,
     /// What this deployment's channels begin with.
@@ -289,6 +293,7 @@ impl Config {
                 parse_database(text, &data_dir)
             }),
             data_dir: data_dir.clone(),
+            storage: Storage::take(&mut raw),
             redis_urls: raw.take("redis_url", Vec::new(), parse_redis),
             redis_prefix: raw.take("redis_prefix", "caffis".to_owned(), parse_prefix),
             jwt_secrets: raw.take("jwt_secret", Vec::new(), parse_secrets),

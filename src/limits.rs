@@ -381,6 +381,21 @@ pub const HEADS_MAX: usize = 500;
 /// Stretches of events that one shard may be fetching at once.
 pub const FETCHES_MAX: usize = 128;
 
+/// Uploads that one node takes into its own folder at once. Above it: `overloaded`.
+pub const FOLDER_UPLOADS_MAX: usize = 32;
+/// Downloads that one node gives out of its own folder at once. Above it: `overloaded`.
+pub const FOLDER_DOWNLOADS_MAX: usize = 96;
+/// What an upload may have beside the file itself, bytes.
+pub const FOLDER_FORM_BYTES_MAX: usize = 64 << 10;
+/// Longest time until the file itself begins, ms.
+pub const FOLDER_FORM_MS_MAX: u64 = 10_000;
+/// Longest time in which nothing of a file comes or goes, ms.
+pub const FOLDER_STALL_MS_MAX: u64 = 15_000;
+/// Longest time of an upload or a download, ms.
+pub const FOLDER_TRANSFER_MS_MAX: u64 = 30 * 60_000;
+/// Slowest upload, bytes in a second over all its time.
+pub const FOLDER_UPLOAD_RATE_MIN: u64 = 4 << 10;
+
 /// Messages from one shard to another that may be under way in the ring between them.
 pub const MESH_RING_MESSAGES: usize = 8_192;
 /// Messages that may wait in front of that ring before events are held back at the home shard.

@@ -40,8 +40,8 @@ pub struct UpkeepParts {
     pub serves: Arc<Serves>,
     /// Told when there is something to do.
     pub wake: Arc<Notify>,
-    /// Files of messages; `None`: there are none.
-    pub uploads: Option<Uploads>,
+    /// Files of messages.
+    pub uploads: Uploads,
 }
 
 /// For ever: does what there is to do, and waits.
@@ -80,10 +80,8 @@ impl Worker {
             };
             held = Some(erasure.user);
             if erasure.rooms.is_empty() {
-                if let Some(uploads) = &self.parts.uploads {
-                    while uploads.remove(Some(erasure.user)).await? > 0 {
-                        tokio::time::sleep(STEP_PAUSE).await;
-                    }
+                while self.parts.uploads.remove(Some(erasure.user)).await? > 0 {
+                    tokio::time::sleep(STEP_PAUSE).await;
                 }
                 return match self.step(Upkeep::EraseEnd(erasure.user)).await? {
                     UpkeepDone::EraseEnd(true) => {

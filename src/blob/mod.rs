@@ -10,6 +10,10 @@
 //!
 //! Used on the threads of the control plane only, never on a shard. Next: the backends, each in a file of its own.
 
+pub mod local;
+pub mod s3;
+pub mod signed;
+
 use crate::protocol::UnixMs;
 pub use crate::protocol::object::{Bucket, ObjectKey};
 use std::collections::BTreeMap;
@@ -141,6 +145,11 @@ impl Blob {
         Blob(backend)
     }
 
+    /// Of a node that can keep no files, and why: it answers that to everything.
+    pub fn nowhere(why: String) -> Blob {
+        Blob(Arc::new(Nowhere(BlobError::Unavailable(why))))
+    }
+
     /// Lets somebody upload one object, which nobody can fetch before it is sealed.
     ///
     /// # Errors
@@ -220,6 +229,48 @@ impl Blob {
     }
 }
 
+/// The backend of a node that can keep no files.
+struct Nowhere(BlobError);
+
+impl Nowhere {
+    fn told<'a, T: Send + 'a>(&'a self) -> Answer<'a, T> {
+        Box::pin(std::future::ready(Err(self.0.clone())))
+    }
+}
+
+impl Backend for Nowhere {
+    fn ticket<'a>(&'a self, _: &'a Upload) -> Answer<'a, Ticket> {
+        self.told()
+    }
+    fn seal<'a>(&'a self, _: Bucket, _: &'a ObjectKey) -> Answer<'a, Option<Facts>> {
+        self.told()
+    }
+    fn head<'a>(&'a self, _: Bucket, _: &'a ObjectKey) -> Answer<'a, Option<Facts>> {
+        self.told()
+    }
+    fn read<'a>(
+        &'a self,
+        _: Bucket,
+        _: &'a ObjectKey,
+        _: u64,
+        _: usize,
+    ) -> Answer<'a, Option<Vec<u8>>> {
+        self.told()
+    }
+    fn download_url<'a>(&'a self, _: &'a Download) -> Answer<'a, String> {
+        self.told()
+    }
+    fn delete<'a>(&'a self, _: Bucket, _: &'a ObjectKey) -> Answer<'a, ()> {
+        self.told()
+    }
+    fn init(&self) -> Answer<'_, Vec<String>> {
+        self.told()
+    }
+    fn check(&self) -> Answer<'_, String> {
+        self.told()
+    }
+}
+
 /// Whether this is a type as headers have it: `type/subtype` of RFC 9110's tokens, in lower case, without parameters,
 /// at most 100 bytes.
 pub fn is_content_type(text: &str) -> bool {
@@ -250,7 +301,6 @@ const SHOWN_INLINE: &[&str] = &[
     "audio/webm",
     "video/mp4",
     "video/webm",
-    "application/pdf",
 ];
 
 /// Types that a browser would run in the place where they come from, if it were let.

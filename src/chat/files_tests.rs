@@ -2,7 +2,7 @@
 
 use super::port::files::{FilesAnswer, FilesAsk, FilesAskId, FilesRefusal, FilesTold};
 use super::port::{
-    Identity, OpDone, OpKind, OpReply, Op, SignedIn, StoreAnswer, StoreCall, StoreReply, Ticket,
+    Identity, Op, OpDone, OpKind, OpReply, SignedIn, StoreAnswer, StoreCall, StoreReply, Ticket,
 };
 use super::{ConnId, CoreConfig, Effect, Input, Now, ShardCore, TICK_MS};
 use crate::limits;
@@ -109,7 +109,8 @@ impl Node {
         let OpKind::Send { client_msg_id, .. } = op.kind else {
             panic!("{op:?}");
         };
-        self.stored.push((op.room.0.as_u128(), client_msg_id.0.as_u128()));
+        self.stored
+            .push((op.room.0.as_u128(), client_msg_id.0.as_u128()));
         OpDone {
             reply: OpReply::Sent(Sent {
                 client_msg_id,
@@ -265,13 +266,20 @@ fn what_no_message_can_have_is_refused_before_anybody_is_asked() {
         .collect::<Vec<_>>()
         .join(",");
     let with = |rest: &str| format!(r#"{{"upload_id":"{id}",{rest}}}"#);
-    let long = format!(r#""placeholder":"{}""#, "x".repeat(limits::PLACEHOLDER_BYTES_MAX + 1));
+    let long = format!(
+        r#""placeholder":"{}""#,
+        "x".repeat(limits::PLACEHOLDER_BYTES_MAX + 1)
+    );
     for (kind, files, code) in [
         ("text", file.clone(), "bad_request"),
         ("image", String::new(), "bad_request"),
         ("image", format!("{file},{file}"), "bad_request"),
         ("image", many, "too_large"),
-        ("voice", format!(r#"{file},{{"upload_id":"{room}"}}"#), "too_large"),
+        (
+            "voice",
+            format!(r#"{file},{{"upload_id":"{room}"}}"#),
+            "too_large",
+        ),
         ("image", with(r#""width":0,"height":1"#), "bad_request"),
         ("image", with(r#""width":1"#), "bad_request"),
         ("image", with(r#""width":70000,"height":1"#), "bad_request"),
@@ -290,10 +298,22 @@ fn what_no_message_can_have_is_refused_before_anybody_is_asked() {
         format!(r#"{{"id":8,"type":"upload.create","data":{{"room_id":"{room}",{rest}}}}}"#)
     };
     for (rest, code) in [
-        (r#""kind":"image","name":"a","size":0,"content_type":"image/png""#, "bad_request"),
-        (r#""kind":"image","name":" ","size":1,"content_type":"image/png""#, "bad_request"),
-        (r#""kind":"image","name":"a","size":1,"content_type":"text/html""#, "unsupported_media"),
-        (r#""kind":"voice","name":"a","size":1,"content_type":"image/png""#, "unsupported_media"),
+        (
+            r#""kind":"image","name":"a","size":0,"content_type":"image/png""#,
+            "bad_request",
+        ),
+        (
+            r#""kind":"image","name":" ","size":1,"content_type":"image/png""#,
+            "bad_request",
+        ),
+        (
+            r#""kind":"image","name":"a","size":1,"content_type":"text/html""#,
+            "unsupported_media",
+        ),
+        (
+            r#""kind":"voice","name":"a","size":1,"content_type":"image/png""#,
+            "unsupported_media",
+        ),
         (
             r#""kind":"image","name":"a","size":1,"content_type":"image/png","sha256":"0f""#,
             "bad_request",
