@@ -185,7 +185,8 @@ impl S3 {
             fields.insert("x-amz-checksum-algorithm".to_owned(), "SHA256".to_owned());
         }
         Ok(Ticket {
-            url: post.url,
+            // Without the slash one store breaks down at what browsers ask before an upload with progress.
+            url: format!("{}/", post.url.trim_end_matches('/')),
             fields,
             expires_at: upload.expires_at,
         })
@@ -438,10 +439,7 @@ impl Backend for S3 {
                 let own = self.own(bucket);
                 let page = own.list_page(NEW.to_owned(), None, None, None, Some(1));
                 if found(page.await)?.is_none() {
-                    let problem = format!(
-                        "there is no bucket {}; `caffis-chat storage init` makes it",
-                        own.name()
-                    );
+                    let problem = format!("the object store has no bucket {}", own.name());
                     return Err(BlobError::Refused(problem));
                 }
             }
