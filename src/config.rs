@@ -8,15 +8,17 @@
 
 pub mod settings;
 pub mod storage;
+pub mod uploads;
 
 use crate::chat::sabotage::Sabotaged;
 use crate::limits;
 use crate::protocol::network::Network;
 use settings::{Asked, Gathered, Sources, Task};
-use storage::Storage;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use storage::Storage;
+use uploads::Uploads;
 
 /// How the node is to run.
 #[derive(Clone, Debug)]
@@ -70,6 +72,8 @@ pub struct Config {
     pub sends_per_10s: u32,
     /// Commands of one connection in 10 s.
     pub commands_per_10s: u32,
+    /// What users may bring.
+    pub uploads: Uploads,
     /// Between the commits of a busy shard, µs; `None`: as suits the store.
     pub batch_spacing_us: Option<u64>,
     /// Time of a drain, ms.
@@ -319,6 +323,7 @@ impl Config {
                 limits::COMMANDS_PER_10S,
                 parse_number(1, 100_000_000),
             ),
+            uploads: Uploads::take(&mut raw),
             batch_spacing_us: raw.take("batch_spacing_us", None, |text| {
                 parse_number(0, limits::BATCH_SPACING_US_MAX)(text).map(Some)
             }),

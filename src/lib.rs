@@ -45,10 +45,10 @@ pub mod outbound;
 )]
 pub mod search;
 
-#[cfg(feature = "identity")]
-pub mod identity;
 #[cfg(feature = "server")]
 pub mod blob;
+#[cfg(feature = "identity")]
+pub mod identity;
 #[cfg(feature = "server")]
 pub mod relay;
 #[cfg(feature = "server")]

@@ -8,17 +8,20 @@
 //! a second signal without waiting.
 
 use crate::api::serve::{self, CONNECTIONS_MAX, Work};
+use crate::api::store_client::StoreClient;
 use crate::api::tokens::Tokens;
 use crate::api::upkeep::UpkeepParts;
+use crate::api::uploads::{self, UploadLimits, Uploads};
 use crate::api::webhooks::WebhookParts;
 use crate::api::{AdminParts, FileParts, LogView, NodeView, Parts, Phase, ShardView};
 use crate::blob::local::{Folder, Local};
 use crate::blob::s3::{S3, S3Options};
 use crate::blob::{Blob, BlobError};
+use crate::chat::port::files::UploadQuota;
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
-use crate::config::{Config, Database, Mode, Origins, Secret};
 use crate::config::storage::ObjectStore;
+use crate::config::{Config, Database, Mode, Origins, Secret};
 use crate::doctor::{Finding, Needs, Verdict};
 use crate::edge::LOCKED_BYTES_MAX;
 use crate::edge::handshake::AllowedOrigins;
@@ -203,7 +206,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         let demo = Demo::new(secret.expose(), issuer.clone());
         Arc::new(demo) as Arc<dyn DemoLogin>
     });
-    let (identify, work) = identify(config, &secrets, issuer)?;
+    let (identify, mut work) = identify(config, &secrets, issuer)?;
     let files = file_parts(config)?;
 
     // From here on signals are ours; before, they end the process, which holds nothing yet.
@@ -227,7 +230,11 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     let origins = allowed_origins(&config.origins);
     let drain = Arc::new(Notify::new());
     let (seen, asked) = (view.clone(), view.clone());
-    let upkeep = upkeep_parts(config, &view);
+    let uploads = uploads_of(config, &store, &files);
+    let (ask_files, files_asked) = uploads::way();
+    work.push(Box::pin(uploads.clone().run(files_asked)));
+    work.push(Box::pin(uploads.clone().remove_unused()));
+    let upkeep = upkeep_parts(config, &view, uploads);
     let upkeep_wake = upkeep.wake.clone();
     let parts = Parts {
         node: view.clone(),
@@ -266,6 +273,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         store: store.clone(),
         relay: relay.clone(),
         identify,
+        files: Arc::new(ask_files),
         handoff: Arc::new(move |stream, read| door.hand_over(stream, read)),
     })
     .map_err(Failure::Shards)?;
@@ -281,7 +289,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
 }
 
 /// For what goes on beside the requests.
-fn upkeep_parts(config: &Config, view: &Arc<View>) -> UpkeepParts {
+fn upkeep_parts(config: &Config, view: &Arc<View>, uploads: Uploads) -> UpkeepParts {
     let asked = view.clone();
     UpkeepParts {
         shards: config.shards,
@@ -290,6 +298,7 @@ fn upkeep_parts(config: &Config, view: &Arc<View>) -> UpkeepParts {
             None => false,
         }),
         wake: Arc::new(Notify::new()),
+        uploads,
     }
 }
 
@@ -342,6 +351,20 @@ fn webhook_parts(
             None => false,
         }),
     })
+}
+
+/// Files of messages.
+fn uploads_of(config: &Config, store: &Arc<dyn Store>, files: &FileParts) -> Uploads {
+    let limits = UploadLimits {
+        image_bytes: config.uploads.image_bytes,
+        file_bytes: config.uploads.file_bytes,
+        voice_bytes: config.uploads.voice_bytes,
+        quota: UploadQuota {
+            uploads: config.uploads.per_day,
+            bytes: config.uploads.bytes_per_day,
+        },
+    };
+    Uploads::new(StoreClient::new(store.clone()), files.blob.clone(), limits)
 }
 
 /// Where files are kept.

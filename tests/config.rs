@@ -66,6 +66,10 @@ fn without_any_setting_it_is_a_development_node_on_loopback() {
     assert_eq!(config.origins, Origins::SameHostOrLoopback);
     assert!(config.demo_login);
     assert_eq!((config.sends_per_10s, config.commands_per_10s), (50, 200));
+    let uploads = config.uploads;
+    let sizes = [uploads.image_bytes, uploads.file_bytes, uploads.voice_bytes];
+    assert_eq!(sizes, [10 << 20, 50 << 20, 10 << 20]);
+    assert_eq!((uploads.per_day, uploads.bytes_per_day), (500, 1 << 30));
     assert_eq!(config.batch_spacing_us, None);
     assert_eq!(config.drain_ms, 10_000);
     assert_eq!(config.connections_max, None);

@@ -24,6 +24,7 @@ pub mod store_client;
 pub mod tokens;
 pub mod transfers;
 pub mod upkeep;
+pub mod uploads;
 pub mod webhooks;
 
 use crate::blob::Blob;

@@ -184,8 +184,10 @@ async fn answered(shared: &Shared, route: &str, request: Request, next: Next) ->
         response.headers_mut().insert(name, value);
     }
     // A file has one of its own.
-    (response.headers_mut().entry(header::CONTENT_SECURITY_POLICY))
-        .or_insert_with(|| shared.policy.clone());
+    (response
+        .headers_mut()
+        .entry(header::CONTENT_SECURITY_POLICY))
+    .or_insert_with(|| shared.policy.clone());
     let code = response.extensions().get::<ErrorCode>().copied();
     shared.http.count(route, response.status(), code);
     response
