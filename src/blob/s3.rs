@@ -87,7 +87,10 @@ impl S3 {
         let public = options.public_endpoint.as_ref();
         let public = public.unwrap_or(&options.endpoint).clone();
         let bucket = |name: &str, endpoint: &str| {
-            let region = region(&options.region, endpoint);
+            let region = Region::Custom {
+                region: options.region.clone(),
+                endpoint: endpoint.to_owned(),
+            };
             let bucket = s3::Bucket::new(name, region, credentials.clone())?;
             let bucket = bucket.with_request_timeout(CALL_MAX)?;
             Ok(match is_aws(endpoint) {
@@ -231,7 +234,7 @@ impl S3 {
         } else {
             let made = s3::Bucket::create_with_path_style(
                 &name,
-                region(&self.options.region, &self.options.endpoint),
+                self.region_to_make_in(),
                 self.credentials.clone(),
                 BucketConfiguration::default(),
             );
@@ -266,6 +269,18 @@ impl S3 {
             }
         }
         Ok(told)
+    }
+
+    /// Amazon wants to be told where to make a bucket, but for one region, which must not be told: the crate knows.
+    fn region_to_make_in(&self) -> Region {
+        let (region, endpoint) = (&self.options.region, &self.options.endpoint);
+        match region.parse() {
+            Ok(known) if is_aws(endpoint) && !matches!(known, Region::Custom { .. }) => known,
+            _ => Region::Custom {
+                region: region.clone(),
+                endpoint: endpoint.clone(),
+            },
+        }
     }
 
     fn cors(&self) -> CorsConfiguration {
@@ -308,17 +323,6 @@ fn is_aws(endpoint: &str) -> bool {
     let host = endpoint.split("://").last().unwrap_or_default();
     let host = host.split([':', '/']).next().unwrap_or_default();
     host.ends_with(".amazonaws.com")
-}
-
-fn region(name: &str, endpoint: &str) -> Region {
-    let own = || Region::Custom {
-        region: name.to_owned(),
-        endpoint: endpoint.to_owned(),
-    };
-    match is_aws(endpoint) {
-        true => name.parse().unwrap_or_else(|_| own()),
-        false => own(),
-    }
 }
 
 fn now() -> UnixMs {

@@ -71,8 +71,9 @@ fn bring(server: &Server, ticket: &Value, bytes: &[u8]) -> u16 {
     let mut form = Vec::new();
     for (name, value) in ticket["fields"].as_object().expect("fields") {
         let value = value.as_str().expect("text");
-        let part =
-            format!("--{LINE}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+        let part = format!(
+            "--{LINE}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+        );
         form.extend_from_slice(part.as_bytes());
     }
     let part = format!(
@@ -104,7 +105,10 @@ fn asked(room: Uuid, kind: &str, content_type: &str, size: usize) -> Value {
 
 /// A ticket for an image of these bytes.
 fn ticket(client: &mut Client, room: Uuid, bytes: &[u8]) -> Value {
-    client.ack("upload.create", &asked(room, "image", "image/png", bytes.len()))
+    client.ack(
+        "upload.create",
+        &asked(room, "image", "image/png", bytes.len()),
+    )
 }
 
 /// An image that was brought.
@@ -170,9 +174,16 @@ fn sent_and_seen(one: &Server, other: &Server) {
         let began = Instant::now();
         let request = adas.tell("message.send", &data);
         let message = bobs.message(room);
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
         assert_eq!(adas.reply(request)["data"]["seq"], message["seq"]);
-        assert_eq!((&message["kind"], &message["text"]), (&json!(kind), &Value::Null));
+        assert_eq!(
+            (&message["kind"], &message["text"]),
+            (&json!(kind), &Value::Null)
+        );
         let expected = json!([{
             "upload_id": upload, "name": name, "size": bytes.len(),
             "content_type": content_type, "duration_ms": 1500,
@@ -187,10 +198,30 @@ fn sent_and_seen(one: &Server, other: &Server) {
         let url = told["urls"][0]["url"].as_str().expect("a url");
         let answer = fetch(one, url);
         assert_eq!((answer.status, answer.body.as_slice()), (200, bytes));
-        assert!(answer.head.contains(&format!("content-type: {content_type}")), "{}", answer.head);
-        assert!(answer.head.contains("x-content-type-options: nosniff"), "{}", answer.head);
-        let how = if kind == "file" { "attachment" } else { "inline" };
-        assert!(answer.head.contains(&format!("content-disposition: {how};")), "{}", answer.head);
+        assert!(
+            answer
+                .head
+                .contains(&format!("content-type: {content_type}")),
+            "{}",
+            answer.head
+        );
+        assert!(
+            answer.head.contains("x-content-type-options: nosniff"),
+            "{}",
+            answer.head
+        );
+        let how = if kind == "file" {
+            "attachment"
+        } else {
+            "inline"
+        };
+        assert!(
+            answer
+                .head
+                .contains(&format!("content-disposition: {how};")),
+            "{}",
+            answer.head
+        );
         assert_eq!(fetch(one, &url.replace("sig", "gis")).status, 403);
     }
 }
@@ -254,7 +285,10 @@ fn each_file_that_may_not_be_used_is_refused_rightly() {
     let wrong = ticket(&mut adas, room, page);
     assert_eq!(bring(&server, &wrong, page), 204);
     for _ in 0..2 {
-        assert_eq!(refused(&mut adas, room, &wrong["upload_id"]), "unsupported_media");
+        assert_eq!(
+            refused(&mut adas, room, &wrong["upload_id"]),
+            "unsupported_media"
+        );
     }
     // Of another user, for another room, of another kind, of nobody.
     let good = brought(&server, &mut adas, room);
@@ -263,12 +297,18 @@ fn each_file_that_may_not_be_used_is_refused_rightly() {
     let mut as_file = image(room, Uuid::now_v7(), &good);
     as_file["kind"] = "file".into();
     assert_eq!(adas.refusal("message.send", &as_file), "bad_request");
-    assert_eq!(refused(&mut adas, room, &json!(Uuid::new_v4())), "not_found");
+    assert_eq!(
+        refused(&mut adas, room, &json!(Uuid::new_v4())),
+        "not_found"
+    );
     // Used, but for the message that used it.
     let id = Uuid::now_v7();
     let first = adas.ack("message.send", &image(room, id, &good));
     let again = adas.ack("message.send", &image(room, id, &good));
-    assert_eq!((&again["seq"], &again["duplicate"]), (&first["seq"], &json!(true)));
+    assert_eq!(
+        (&again["seq"], &again["duplicate"]),
+        (&first["seq"], &json!(true))
+    );
     assert_eq!(refused(&mut adas, room, &good), "gone");
     // Nor is it brought a second time.
     assert_eq!(urls(&mut bobs, room, &[&good])["missing"], json!([]));
@@ -280,7 +320,10 @@ fn each_file_that_may_not_be_used_is_refused_rightly() {
     let unused = brought(&server, &mut adas, room);
     let told = urls(&mut adas, other, &[&good]);
     assert_eq!(told, json!({"urls": [], "missing": [good]}));
-    assert_eq!(urls(&mut adas, room, &[&unused])["missing"], json!([unused]));
+    assert_eq!(
+        urls(&mut adas, room, &[&unused])["missing"],
+        json!([unused])
+    );
     // A blocked one neither brings nor sends.
     bobs.ack("user.block", &json!({"user_id": ada.id}));
     assert_eq!(refused(&mut adas, room, &unused), "forbidden");
@@ -326,7 +369,11 @@ fn a_client_without_a_socket_sends_files_too() {
     bobs.event_of("room.added");
     let rest = Rest::new(server.address, &ada);
     let ticket = rest
-        .send("POST", "/v1/uploads", &asked(room, "image", "image/png", PNG.len()))
+        .send(
+            "POST",
+            "/v1/uploads",
+            &asked(room, "image", "image/png", PNG.len()),
+        )
         .is(200);
     assert_eq!(bring(&server, &ticket, PNG), 204);
     let messages = format!("/v1/rooms/{room}/messages");
@@ -337,12 +384,17 @@ fn a_client_without_a_socket_sends_files_too() {
     let sent = rest.send_keyed("POST", &messages, "k1", &data).is(201);
     let again = rest.send_keyed("POST", &messages, "k1", &data).is(200);
     assert_eq!(again["seq"], sent["seq"]);
-    assert_eq!(bobs.message(room)["attachments"][0]["upload_id"], ticket["upload_id"]);
+    assert_eq!(
+        bobs.message(room)["attachments"][0]["upload_id"],
+        ticket["upload_id"]
+    );
     rest.send_keyed("POST", &messages, "k2", &data)
         .is_problem(410, "gone");
     let path = format!("/v1/rooms/{room}/attachments/urls");
     let data = json!({"upload_ids": [ticket["upload_id"]]});
-    let told = Rest::new(server.address, &bob).send("POST", &path, &data).is(200);
+    let told = Rest::new(server.address, &bob)
+        .send("POST", &path, &data)
+        .is(200);
     let url = told["urls"][0]["url"].as_str().expect("a url");
     assert_eq!(fetch(&server, url).body, PNG);
     Rest::new(server.address, &User::new("Eve"))
@@ -359,9 +411,7 @@ fn what_is_sent_behind_an_image_comes_behind_it() {
     let room = adas.direct(&bob);
     bobs.event_of("room.added");
     for round in 0..5 {
-        let uploads: Vec<Value> = (0..2)
-            .map(|_| brought(&server, &mut adas, room))
-            .collect();
+        let uploads: Vec<Value> = (0..2).map(|_| brought(&server, &mut adas, room)).collect();
         let mut requests = Vec::new();
         for upload in &uploads {
             let data = image(room, Uuid::now_v7(), upload);
@@ -403,7 +453,10 @@ fn a_kill_between_the_upload_and_the_message_loses_nothing() {
     let server = Server::unlimited_in(folder.path());
     let mut adas = server.connect(&ada);
     let again = adas.ack("message.send", &image(room, id, &upload));
-    assert_eq!((&again["seq"], &again["duplicate"]), (&sent["seq"], &json!(true)));
+    assert_eq!(
+        (&again["seq"], &again["duplicate"]),
+        (&sent["seq"], &json!(true))
+    );
     let mut bobs = server.connect(&bob);
     let told = urls(&mut bobs, room, &[&upload]);
     let url = told["urls"][0]["url"].as_str().expect("a url");
@@ -421,9 +474,7 @@ fn of_deleted_messages_and_erased_users_no_file_is_left() {
     let mut adas = server.connect(&ada);
     let room = adas.group(&[&bob]);
     bobs.event_of("room.added");
-    let uploads: Vec<Value> = (0..3)
-        .map(|_| brought(&server, &mut adas, room))
-        .collect();
+    let uploads: Vec<Value> = (0..3).map(|_| brought(&server, &mut adas, room)).collect();
     let kept = brought(&server, &mut bobs, room);
     bobs.ack("message.send", &image(room, Uuid::now_v7(), &kept));
     let seqs: Vec<Value> = uploads[..2]
@@ -434,8 +485,14 @@ fn of_deleted_messages_and_erased_users_no_file_is_left() {
     let told = urls(&mut bobs, room, &[&uploads[0]]);
     let url = told["urls"][0]["url"].as_str().expect("a url").to_owned();
     assert_eq!(fetch(&server, &url).status, 200);
-    adas.ack("message.delete", &json!({"room_id": room, "message_seq": seqs[0]}));
-    assert_eq!(urls(&mut bobs, room, &[&uploads[0]])["missing"], json!([uploads[0]]));
+    adas.ack(
+        "message.delete",
+        &json!({"room_id": room, "message_seq": seqs[0]}),
+    );
+    assert_eq!(
+        urls(&mut bobs, room, &[&uploads[0]])["missing"],
+        json!([uploads[0]])
+    );
     wait_until("its file is removed", || objects(folder.path()) == 3);
     assert_eq!(fetch(&server, &url).status, 404);
 
@@ -447,7 +504,10 @@ fn of_deleted_messages_and_erased_users_no_file_is_left() {
         service.get(&path).is(200)["state"] == "done"
     });
     assert_eq!(objects(folder.path()), 1);
-    assert_eq!(urls(&mut bobs, room, &[&uploads[1], &kept])["missing"], json!([uploads[1]]));
+    assert_eq!(
+        urls(&mut bobs, room, &[&uploads[1], &kept])["missing"],
+        json!([uploads[1]])
+    );
 }
 
 #[test]
@@ -467,14 +527,25 @@ fn an_object_store_that_does_not_answer_delays_nobody_else() {
     let (room, other) = (adas.direct(&bob), adas.group(&[&bob]));
     let ticket = ticket(&mut adas, room, PNG);
     let began = Instant::now();
-    let waits = adas.tell("message.send", &image(room, Uuid::now_v7(), &ticket["upload_id"]));
+    let waits = adas.tell(
+        "message.send",
+        &image(room, Uuid::now_v7(), &ticket["upload_id"]),
+    );
     let behind = crate::support::client::message(room, Uuid::now_v7(), "behind it");
     let behind = adas.tell("message.send", &behind);
     adas.send(other, "elsewhere");
     bobs.send(room, "somebody else");
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(!adas.is_replied(behind), "it keeps its place");
     assert_eq!(adas.reply(waits)["error"]["code"], "unavailable");
-    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(adas.reply(behind)["type"], "ack");
 }
