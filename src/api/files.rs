@@ -18,7 +18,7 @@ use crate::protocol::{ErrorCode, UnixMs};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query as UrlQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use multer::{Field, Multipart};
@@ -41,8 +41,10 @@ const FILE: &str = "file";
 const FIELDS_MAX: usize = 24;
 /// Longest value of such a field, bytes.
 const FIELD_BYTES_MAX: usize = 2 << 10;
-/// Bytes of a file in memory at once.
+/// Bytes of an upload that are written at once.
 const PIECE_BYTES: usize = 256 << 10;
+/// Bytes of a download that are read at once.
+const READ_BYTES: usize = 128 << 10;
 /// What is read on of a refused upload, bytes, and for how long.
 const READ_ON_BYTES: u64 = 16 << 20;
 const READ_ON: Duration = Duration::from_secs(5);
@@ -302,6 +304,7 @@ pub(super) async fn download(
     State(shared): App,
     Path((bucket, folder, name)): Path<(String, String, String)>,
     query: Result<UrlQuery<Query>, QueryRejection>,
+    method: Method,
     transfers: Option<Extension<Transfers>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -327,6 +330,10 @@ pub(super) async fn download(
         end: 0,
         _place: place,
     };
+    if method == Method::HEAD {
+        // Nothing is read of it, and nothing is broken off.
+        giving.count.ends("ok");
+    }
     let size = giving.opened.facts.size;
     let tag = format!("\"{name}\"");
     let mut response = if names(&headers, header::IF_NONE_MATCH, &tag) {
@@ -386,9 +393,7 @@ impl Giving {
                 giving.count.ends("ok");
                 return None;
             }
-            let bytes = usize::try_from(bytes)
-                .unwrap_or(usize::MAX)
-                .min(PIECE_BYTES);
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(READ_BYTES);
             let (opened, at) = (giving.opened.clone(), giving.at);
             let read = tokio::task::spawn_blocking(move || opened.read(at, bytes)).await;
             let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -396,6 +401,10 @@ impl Giving {
                 giving.at += read.len() as u64;
                 giving.count.bytes += read.len() as u64;
                 giving.transfer.moved();
+                if giving.at == giving.end {
+                    // Nobody asks behind the length that was told.
+                    giving.count.ends("ok");
+                }
             }
             // A file that ends too early is an error: its length was told.
             let read = match read {

@@ -18,7 +18,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where this server has its files: the path of both the uploads and the downloads.
 pub const PATH: &str = "/v1/files";
@@ -44,6 +44,8 @@ pub struct Folder {
     signer: Signer,
     /// What the URLs that browsers get begin with: empty, or `https://host`.
     public_url: String,
+    /// Held while an object gets its name.
+    naming: Mutex<()>,
     /// Held as long as this process lives.
     _lock: File,
 }
@@ -112,6 +114,9 @@ impl Folder {
         }
         let all_unfinished = root.join(UNFINISHED);
         make_folder(&all_unfinished)?;
+        // One process at a time does what follows; given up when this returns.
+        let opening = File::create(root.join(LOCK))?;
+        opening.lock()?;
         remove_the_dead(&all_unfinished)?;
         let unfinished = all_unfinished.join(uuid::Uuid::new_v4().simple().to_string());
         make_folder(&unfinished)?;
@@ -123,6 +128,7 @@ impl Folder {
             unfinished,
             signer: Signer::new(&secret),
             public_url: public_url.unwrap_or_default().to_owned(),
+            naming: Mutex::new(()),
             _lock: lock,
         })
     }
@@ -242,17 +248,25 @@ impl Writing {
         if let Some(folder) = target.parent() {
             make_folder(folder)?;
         }
-        // Unlike a rename a link never replaces what is there.
-        match fs::hard_link(&self.path, &target) {
-            Ok(()) => Ok(sync_folder_of(&target)?),
+        // A rename replaces what is there; so nobody else may come between looking and renaming.
+        let naming = self.folder.naming.lock();
+        let naming = naming.unwrap_or_else(PoisonError::into_inner);
+        let there = match File::open(&target) {
+            Ok(file) => Some(read_facts(&file)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        if there.is_none() {
+            fs::rename(&self.path, &target)?;
+        }
+        drop(naming);
+        sync_folder_of(&target)?;
+        match there {
             // Uploaded once more by somebody who did not hear the answer: then nothing is to be done.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let there = read_facts(&File::open(&target)?)?;
-                let is_same = there.sha256.is_some_and(|it| hash.as_ref() == it);
-                sync_folder_of(&target)?;
-                is_same.then_some(()).ok_or(NotTaken::Exists)
+            Some(there) if there.sha256.is_none_or(|it| hash.as_ref() != it) => {
+                Err(NotTaken::Exists)
             }
-            Err(error) => Err(error.into()),
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -329,12 +343,12 @@ fn remove_the_dead(all: &Path) -> io::Result<()> {
         let path = entry?.path();
         let lock = match File::open(path.join(LOCK)) {
             Ok(lock) => lock,
-            // Ended between making its folder and its lock, or is about to make it: then the other start fails,
-            // which two starts on one folder at once may.
-            Err(_) => {
-                let _left = fs::remove_dir_all(&path);
+            // Ended between making its folder and its lock.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::remove_dir_all(&path)?;
                 continue;
             }
+            Err(error) => return Err(error),
         };
         match lock.try_lock() {
             Ok(()) => fs::remove_dir_all(&path)?,
@@ -345,27 +359,23 @@ fn remove_the_dead(all: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The secret of this data folder, made now if there is none: written beside and linked, so that a crash leaves no half
-/// of it, and that of two that make it one is taken.
+/// The secret of this data folder, made now if there is none: written beside and renamed, so that a crash leaves no half
+/// of it.
 fn read_or_create_key(data_dir: &Path) -> io::Result<[u8; 32]> {
     let path = data_dir.join(KEY_FILE);
     if !path.exists() {
         let mut random = [0; 32];
         File::open("/dev/urandom")?.read_exact(&mut random)?;
-        let beside = data_dir.join(format!("{KEY_FILE}.{}", uuid::Uuid::new_v4().simple()));
+        let beside = data_dir.join(format!("{KEY_FILE}.new"));
         let mut file = OpenOptions::new()
             .write(true)
-            .create_new(true)
+            .create(true)
+            .truncate(true)
             .mode(0o600)
             .open(&beside)?;
         file.write_all(hex(&random).as_bytes())?;
         file.sync_all()?;
-        let linked = fs::hard_link(&beside, &path);
-        fs::remove_file(&beside)?;
-        match linked {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Ok(()) | Err(_) => (),
-        }
+        fs::rename(&beside, &path)?;
         sync_folder_of(&path)?;
     }
     let mut text = String::new();

@@ -102,8 +102,8 @@ pub enum BlobError {
 impl fmt::Display for BlobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BlobError::Unavailable(why) => write!(f, "the files cannot be reached now: {why}"),
-            BlobError::Refused(why) => write!(f, "the files are refused: {why}"),
+            BlobError::Unavailable(why) => write!(f, "files cannot be reached now: {why}"),
+            BlobError::Refused(why) => write!(f, "files cannot be used: {why}"),
         }
     }
 }

@@ -87,7 +87,10 @@ impl S3 {
         let public = options.public_endpoint.as_ref();
         let public = public.unwrap_or(&options.endpoint).clone();
         let bucket = |name: &str, endpoint: &str| {
-            let region = region(&options.region, endpoint);
+            let region = Region::Custom {
+                region: options.region.clone(),
+                endpoint: endpoint.to_owned(),
+            };
             let bucket = s3::Bucket::new(name, region, credentials.clone())?;
             let bucket = bucket.with_request_timeout(CALL_MAX)?;
             Ok(match is_aws(endpoint) {
@@ -185,7 +188,8 @@ impl S3 {
             fields.insert("x-amz-checksum-algorithm".to_owned(), "SHA256".to_owned());
         }
         Ok(Ticket {
-            url: post.url,
+            // Without the slash one store breaks down at what browsers ask before an upload with progress.
+            url: format!("{}/", post.url.trim_end_matches('/')),
             fields,
             expires_at: upload.expires_at,
         })
@@ -230,7 +234,7 @@ impl S3 {
         } else {
             let made = s3::Bucket::create_with_path_style(
                 &name,
-                region(&self.options.region, &self.options.endpoint),
+                self.region_to_make_in(),
                 self.credentials.clone(),
                 BucketConfiguration::default(),
             );
@@ -265,6 +269,18 @@ impl S3 {
             }
         }
         Ok(told)
+    }
+
+    /// Amazon wants to be told where to make a bucket, but for one region, which must not be told: the crate knows.
+    fn region_to_make_in(&self) -> Region {
+        let (region, endpoint) = (&self.options.region, &self.options.endpoint);
+        match region.parse() {
+            Ok(known) if is_aws(endpoint) && !matches!(known, Region::Custom { .. }) => known,
+            _ => Region::Custom {
+                region: region.clone(),
+                endpoint: endpoint.clone(),
+            },
+        }
     }
 
     fn cors(&self) -> CorsConfiguration {
@@ -307,17 +323,6 @@ fn is_aws(endpoint: &str) -> bool {
     let host = endpoint.split("://").last().unwrap_or_default();
     let host = host.split([':', '/']).next().unwrap_or_default();
     host.ends_with(".amazonaws.com")
-}
-
-fn region(name: &str, endpoint: &str) -> Region {
-    let own = || Region::Custom {
-        region: name.to_owned(),
-        endpoint: endpoint.to_owned(),
-    };
-    match is_aws(endpoint) {
-        true => name.parse().unwrap_or_else(|_| own()),
-        false => own(),
-    }
 }
 
 fn now() -> UnixMs {
@@ -438,10 +443,7 @@ impl Backend for S3 {
                 let own = self.own(bucket);
                 let page = own.list_page(NEW.to_owned(), None, None, None, Some(1));
                 if found(page.await)?.is_none() {
-                    let problem = format!(
-                        "there is no bucket {}; `caffis-chat storage init` makes it",
-                        own.name()
-                    );
+                    let problem = format!("the object store has no bucket {}", own.name());
                     return Err(BlobError::Refused(problem));
                 }
             }
