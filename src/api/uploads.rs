@@ -20,11 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Questions of all shards that may wait to be taken.
 const WAITING_MAX: usize = 1_024;
-/// Questions under way at once.
-const UNDER_WAY_MAX: usize = 64;
+/// Questions under way at once for which nobody but the store is asked; the others wait.
+const QUICK_MAX: usize = 32;
+/// The same of looks at what was brought, which wait for wherever that is.
+const LOOKS_MAX: usize = 64;
 /// Longest time of a question: before the shard gives it up.
 const ANSWER_MAX: Duration = Duration::from_millis(limits::FILES_MS_MAX - 500);
 /// Longest wait for the store.
@@ -70,6 +73,7 @@ pub struct FilesInbox(mpsc::Receiver<Question>);
 struct Question {
     ask: FilesAsk,
     done: FilesDone,
+    asked: Instant,
 }
 
 impl std::fmt::Debug for Question {
@@ -89,7 +93,11 @@ pub fn way() -> (FilesDoor, FilesInbox) {
 
 impl Files for FilesDoor {
     fn ask(&self, ask: FilesAsk, done: FilesDone) {
-        if let Err(refused) = self.0.try_send(Question { ask, done }) {
+        if let Err(refused) = self.0.try_send(Question {
+            ask,
+            done,
+            asked: Instant::now(),
+        }) {
             let message = "too many files are asked for";
             let refusal = FilesRefusal::new(ErrorCode::Overloaded, message);
             (refused.into_inner().done)(Err(refusal));
@@ -143,18 +151,27 @@ impl Uploads {
 
     /// For ever: answers the shards.
     pub async fn run(self, mut inbox: FilesInbox) {
-        let places = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-        while let Some(Question { ask, done }) = inbox.0.recv().await {
-            // What waits for a place meanwhile is given up by its shard in time.
-            let Ok(place) = places.clone().acquire_owned().await else {
-                return;
+        let quick = Arc::new(Semaphore::new(QUICK_MAX));
+        let looks = Arc::new(Semaphore::new(LOOKS_MAX));
+        // As many tasks as the shards have questions, which they bound.
+        while let Some(Question { ask, done, asked }) = inbox.0.recv().await {
+            let places = match ask {
+                FilesAsk::Check(_) => looks.clone(),
+                FilesAsk::Create(_) | FilesAsk::Urls(_) => quick.clone(),
             };
             let own = self.clone();
             tokio::spawn(async move {
-                let answer = tokio::time::timeout(ANSWER_MAX, own.answer(ask)).await;
-                let away = "the files cannot be reached now; retry with the same id";
-                done(answer.unwrap_or(Err(FilesRefusal::new(ErrorCode::Unavailable, away))));
-                drop(place);
+                let answer = tokio::time::timeout_at(asked + ANSWER_MAX, async {
+                    // It is never closed.
+                    let _place = places.acquire().await.ok();
+                    own.answer(ask).await
+                });
+                let answer = answer.await.unwrap_or_else(|_| {
+                    tracing::warn!("files cannot be reached in time");
+                    let away = "the files cannot be reached now; retry with the same id";
+                    Err(FilesRefusal::new(ErrorCode::Unavailable, away))
+                });
+                done(answer);
             });
         }
     }
