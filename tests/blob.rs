@@ -6,6 +6,7 @@ mod support;
 
 use caffis_chat::blob::local::{Folder, Local};
 use caffis_chat::blob::s3::{S3, S3Options};
+use caffis_chat::blob::signed::hex;
 use caffis_chat::blob::{Blob, BlobError, Bucket, Download, ObjectKey, Shown, Ticket, Upload};
 use caffis_chat::protocol::UnixMs;
 use std::collections::BTreeMap;
@@ -939,4 +940,86 @@ fn the_program_sets_up_an_object_store_and_says_whether_it_is() {
     let (code, told) = run(&env[..1], &["storage", "init"]);
     assert_eq!(code, Some(2), "{told}");
     assert!(told.contains("CAFFIS_S3_SECRET_KEY"), "{told}");
+}
+
+#[test]
+fn with_an_object_store_no_byte_of_a_file_passes_through_the_node() {
+    let store = ObjectStore::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let endpoint = store.endpoint();
+    let env = [
+        ("CAFFIS_S3_ENDPOINT", endpoint.as_str()),
+        ("CAFFIS_S3_ACCESS_KEY", ACCESS_KEY),
+        ("CAFFIS_S3_SECRET_KEY", SECRET_KEY),
+    ];
+    let made = command(folder.path(), &env)
+        .args(["storage", "init"])
+        .output();
+    assert!(made.expect("runs").status.success());
+    let node = Server::start(folder.path(), &env);
+    let (ada_token, _) = node.login("Ada");
+    let (bob_token, bob_id) = node.login("Bob");
+    let (mut ada, _) = node.sign_in(&ada_token);
+    let (mut bob, _) = node.sign_in(&bob_token);
+    let wanted = serde_json::json!({
+        "kind": "direct", "member_ids": [bob_id], "client_room_id": uuid::Uuid::new_v4()
+    });
+    let created = ada.ask("room.create", &wanted);
+    let room = created["data"]["room"]["room_id"].clone();
+    let file = bytes(50_000);
+    let wanted = serde_json::json!({
+        "room_id": room, "kind": "image", "name": "river.png", "size": file.len(),
+        "content_type": "image/png", "sha256": hex(&sha256(&file))
+    });
+    let told = ada.ask("upload.create", &wanted);
+    let fields = told["data"]["fields"].as_object().expect("fields").clone();
+    let text = |value: &serde_json::Value| value.as_str().expect("a string").to_owned();
+    let ticket = Ticket {
+        url: text(&told["data"]["url"]),
+        fields: fields
+            .iter()
+            .map(|(name, value)| (name.clone(), text(value)))
+            .collect(),
+        expires_at: now(),
+    };
+    assert!(ticket.url.starts_with(&endpoint), "{}", ticket.url);
+    let upload = &told["data"]["upload_id"];
+    let message = serde_json::json!({
+        "room_id": room, "client_msg_id": uuid::Uuid::now_v7(), "kind": "image",
+        "attachments": [{"upload_id": upload}]
+    });
+    let early = ada.ask("message.send", &message);
+    assert_eq!(early["error"]["code"], "not_found", "{early}");
+    let answer = post(&ticket, &file);
+    assert_eq!(answer.status, 204, "{}", answer.text());
+    let sent = ada.ask("message.send", &message);
+    assert!(sent["data"]["seq"].is_u64(), "{sent}");
+    let event = bob.event_of("message.created");
+    let attachment = &event["data"]["message"]["attachments"][0];
+    assert_eq!(attachment["upload_id"], *upload);
+    assert_eq!(attachment["size"], 50_000);
+    let wanted = serde_json::json!({"room_id": room, "upload_ids": [upload]});
+    let told = bob.ask("attachment.urls", &wanted);
+    let url = text(&told["data"]["urls"][0]["url"]);
+    assert!(url.starts_with(&endpoint), "{url}");
+    let answer = get(&url, "");
+    assert!(answer.body == file, "{}", answer.status);
+    // Pages may go there, and nothing of it is served here.
+    let (host, _) = parts(&url);
+    let page = get(&format!("http://{}/", node.address), "");
+    let policy = page.header("content-security-policy");
+    assert!(
+        policy.contains(&format!("connect-src 'self' http://{host};")),
+        "{policy}"
+    );
+    let here = get(
+        &url.replace(&endpoint, &format!("http://{}/v1/files", node.address)),
+        "",
+    );
+    assert_eq!(here.status, 404);
+    let metrics = node.http("GET", "/metrics", "").1;
+    assert!(
+        !metrics.contains("caffis_file_transfers_total{"),
+        "{metrics}"
+    );
 }

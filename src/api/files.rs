@@ -63,11 +63,16 @@ pub(super) struct Files {
 
 /// What came of uploads and downloads, and their bytes.
 #[derive(Clone, Default)]
-pub(super) struct FileCounts(Arc<Mutex<BTreeMap<(&'static str, &'static str), (u64, u64)>>>);
+pub(super) struct FileCounts(Arc<Mutex<BTreeMap<Ended, Sum>>>);
+
+/// Direction and result.
+pub(super) type Ended = (&'static str, &'static str);
+/// How many, and how many bytes.
+pub(super) type Sum = (u64, u64);
 
 impl FileCounts {
-    /// By direction and result: how many, and how many bytes.
-    pub fn rows(&self) -> Vec<((&'static str, &'static str), (u64, u64))> {
+    /// All that ended so far.
+    pub fn rows(&self) -> Vec<(Ended, Sum)> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.iter().map(|(key, value)| (*key, *value)).collect()
     }

@@ -1,7 +1,7 @@
 //! `GET /metrics`: what the node counts, as Prometheus reads it (text format 0.0.4).
 
 use super::NodeView;
-use super::files::Files;
+use super::files::{Files, Sum};
 use crate::chat::stats::{LATENCY_BOUNDS_US, Latency};
 use crate::protocol::ErrorCode;
 use axum::http::StatusCode;
@@ -132,18 +132,18 @@ fn transfers(page: &mut Page, files: Option<&Files>) {
         (
             "file_transfers_total",
             "Files that this node took or gave out of its own folder, by direction and result.",
-            (|row| row.0) as fn((u64, u64)) -> u64,
+            (|sum| sum.0) as fn(Sum) -> u64,
         ),
         (
             "file_bytes_total",
             "Bytes of these files, by direction and result.",
-            |row| row.1,
+            |sum| sum.1,
         ),
     ] {
         page.family(name, help, "counter");
-        for ((direction, result), row) in &rows {
+        for ((direction, result), sum) in &rows {
             let labels = format!("direction=\"{direction}\",result=\"{result}\"");
-            page.sample(name, &labels, of(*row));
+            page.sample(name, &labels, of(*sum));
         }
     }
 }

@@ -108,7 +108,7 @@ export function compose(actions: Actions, lastOwn: () => Line | undefined): Comp
       actions.said("No sound can be recorded here");
       stop = undefined;
     }
-    voice.textContent = stop ? "■" : "🎤";
+    voice.textContent = stop ? "■" : "●";
     voice.ariaPressed = String(Boolean(stop));
     voice.ariaLabel = voice.title = stop ? "Stop recording" : "Record a voice note";
   };

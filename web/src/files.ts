@@ -14,6 +14,7 @@ const GATHER_MS = 20;
 const URLS_MAX = 100;
 /** Of these a hash is made: all of it is in memory for that. */
 const HASHED_BYTES_MAX = 64 << 20;
+const REFUSED: Record<string, string> = { unsupported_media: "files of this type are not taken", too_large: "it is too large", unknown_type: "this server takes no files" };
 const PIECE_MS = 200;
 const RECORDINGS = ["audio/webm", "audio/ogg", "audio/mp4"];
 
@@ -133,7 +134,7 @@ export function files(ask: (request: Request) => void, changed: () => void): Fil
       if (request.type === "upload.create") {
         const item = tickets.get(request);
         tickets.delete(request);
-        if (item && items.includes(item)) error ? failed(item, error.message) : bring(item, data);
+        if (item && items.includes(item)) error ? failed(item, REFUSED[error.code] ?? error.message) : bring(item, data);
       }
       if (request.type !== "attachment.urls") return;
       for (const { upload_id, url, expires_at } of data.urls ?? []) {
