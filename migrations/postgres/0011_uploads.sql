@@ -314,7 +314,8 @@ BEGIN
     INSERT INTO messages (room_id, seq, sender_id, kind, changed_seq, revision, created_at,
         reply_to_seq, client_msg_id, body_hash, text, mentions, attachments)
     VALUES (_room, chat_mention.seq, _sender, 'text', chat_mention.seq, 1, chat_mention.ts,
-        _reply, _id, _hash, nullif(_asked->>'text', ''), nullif(_asked->'mentions', '[]'), _kept);
+        _reply, _id, _hash, CASE WHEN _files IS NULL THEN _asked->>'text' ELSE nullif(_asked->>'text', '') END,
+        nullif(_asked->'mentions', '[]'), _kept);
     UPDATE chat_rooms r SET last_seq = chat_mention.seq, last_ts = chat_mention.ts
     WHERE r.room_id = _room;
     UPDATE message_read_status s SET read_seq = greatest(s.read_seq, chat_mention.seq),

@@ -105,7 +105,7 @@ impl Parts {
 
 /// What a person writes.
 pub(super) struct Written<'a> {
-    /// The text; empty: none.
+    /// The text; with files, if it is empty: none.
     pub text: &'a str,
     /// The message it answers.
     pub reply_to_seq: Option<Seq>,
@@ -115,6 +115,11 @@ pub(super) struct Written<'a> {
     pub kind: MessageKind,
     /// Its files.
     pub attachments: Vec<Attachment>,
+}
+
+/// The text as it is kept: with files there may be none.
+pub(super) fn kept_text(kind: MessageKind, text: &str) -> Option<&str> {
+    (kind == MessageKind::Text || !text.is_empty()).then_some(text)
 }
 
 /// A new message of a person.
@@ -137,7 +142,7 @@ pub(super) fn new_message(
         sender_id,
         client_msg_id: Some(client_msg_id),
         kind,
-        text: (!text.is_empty()).then(|| text.to_owned()),
+        text: kept_text(kind, text).map(str::to_owned),
         event: None,
         attachments,
         reply_to_seq,

@@ -361,7 +361,11 @@ fn how_large_files_are_and_how_many_a_user_brings_is_limited() {
 
 #[test]
 fn a_client_without_a_socket_sends_files_too() {
-    let server = server::start(NO_LIMIT).anywhere();
+    without_a_socket(&server::start(NO_LIMIT).anywhere());
+}
+
+/// All that is asked of files over HTTP.
+pub fn without_a_socket(server: &Server) {
     let (ada, bob) = (User::new("Ada"), User::new("Bob"));
     let mut bobs = server.connect(&bob);
     let mut adas = server.connect(&ada);
@@ -375,7 +379,7 @@ fn a_client_without_a_socket_sends_files_too() {
             &asked(room, "image", "image/png", PNG.len()),
         )
         .is(200);
-    assert_eq!(bring(&server, &ticket, PNG), 204);
+    assert_eq!(bring(server, &ticket, PNG), 204);
     let messages = format!("/v1/rooms/{room}/messages");
     let mut data = image(room, Uuid::now_v7(), &ticket["upload_id"]);
     for name in ["room_id", "client_msg_id"] {
@@ -396,7 +400,7 @@ fn a_client_without_a_socket_sends_files_too() {
         .send("POST", &path, &data)
         .is(200);
     let url = told["urls"][0]["url"].as_str().expect("a url");
-    assert_eq!(fetch(&server, url).body, PNG);
+    assert_eq!(fetch(server, url).body, PNG);
     Rest::new(server.address, &User::new("Eve"))
         .send("POST", &path, &data)
         .is_problem(403, "forbidden");

@@ -21,7 +21,9 @@ use crate::protocol::reply::Sent;
 use crate::protocol::view::{Mention, Role, RoomKind};
 use crate::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use crate::store::changes;
-use crate::store::common::{BodyHash, Written, kind_of, new_message, send_hash, sent, to_json};
+use crate::store::common::{
+    BodyHash, Written, kept_text, kind_of, new_message, send_hash, sent, to_json,
+};
 use crate::store::erase::erased_as;
 use crate::store::files::to_keep;
 use rusqlite::{Connection, params};
@@ -195,7 +197,7 @@ impl<'a> Batch<'a> {
                     "INSERT OR IGNORE INTO messages (room_id, seq, sender_id, kind, changed_seq,
                          revision, created_at, reply_to_seq, client_msg_id, body_hash, text,
                          mentions, attachments)
-                     VALUES (?1, ?2, ?3, 'text', ?2, 1, ?4, ?5, ?6, ?7, nullif(?8, ''), ?9, ?10)",
+                     VALUES (?1, ?2, ?3, 'text', ?2, 1, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 )?
                 .execute(params![
                     room.0.as_bytes(),
@@ -205,7 +207,7 @@ impl<'a> Batch<'a> {
                     reply_to_seq.map(int),
                     client_msg_id.0.as_bytes(),
                     body_hash,
-                    text,
+                    kept_text(kind_of(files), text),
                     kept_mentions(mentions)?,
                     to_keep(kind_of(files), &attachments).map_err(Failure::Data)?,
                 ])?;
