@@ -101,6 +101,7 @@ impl Caller {
                         text: TEXT.to_owned(),
                         reply_to_seq: None,
                         mentions: Vec::new(),
+                        files: None,
                     },
                 }
             })

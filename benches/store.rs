@@ -89,6 +89,7 @@ impl Fixture {
                     text: TEXT.to_owned(),
                     reply_to_seq: None,
                     mentions: Vec::new(),
+                    files: None,
                 },
             });
         }

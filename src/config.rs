@@ -7,6 +7,8 @@
 //! Next: [`crate::node`].
 
 pub mod settings;
+pub mod storage;
+pub mod uploads;
 
 use crate::chat::sabotage::Sabotaged;
 use crate::limits;
@@ -15,6 +17,8 @@ use settings::{Asked, Gathered, Sources, Task};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use storage::Storage;
+use uploads::Uploads;
 
 /// How the node is to run.
 #[derive(Clone, Debug)]
@@ -27,10 +31,12 @@ pub struct Config {
     pub shards: u16,
     /// How careful it is.
     pub mode: Mode,
-    /// Folder of the embedded store.
+    /// Folder of the embedded store and of files.
     pub data_dir: PathBuf,
     /// The store.
     pub database: Database,
+    /// Where files are kept.
+    pub storage: Storage,
     /// The relay between nodes; empty: there is none.
     pub redis_urls: Vec<Secret>,
     /// What this deployment's channels begin with.
@@ -66,6 +72,8 @@ pub struct Config {
     pub sends_per_10s: u32,
     /// Commands of one connection in 10 s.
     pub commands_per_10s: u32,
+    /// What users may bring.
+    pub uploads: Uploads,
     /// Between the commits of a busy shard, µs; `None`: as suits the store.
     pub batch_spacing_us: Option<u64>,
     /// Time of a drain, ms.
@@ -285,6 +293,7 @@ impl Config {
                 parse_database(text, &data_dir)
             }),
             data_dir: data_dir.clone(),
+            storage: Storage::take(&mut raw),
             redis_urls: raw.take("redis_url", Vec::new(), parse_redis),
             redis_prefix: raw.take("redis_prefix", "caffis".to_owned(), parse_prefix),
             jwt_secrets: raw.take("jwt_secret", Vec::new(), parse_secrets),
@@ -314,6 +323,7 @@ impl Config {
                 limits::COMMANDS_PER_10S,
                 parse_number(1, 100_000_000),
             ),
+            uploads: Uploads::take(&mut raw),
             batch_spacing_us: raw.take("batch_spacing_us", None, |text| {
                 parse_number(0, limits::BATCH_SPACING_US_MAX)(text).map(Some)
             }),

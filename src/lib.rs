@@ -45,6 +45,8 @@ pub mod outbound;
 )]
 pub mod search;
 
+#[cfg(feature = "server")]
+pub mod blob;
 #[cfg(feature = "identity")]
 pub mod identity;
 #[cfg(feature = "server")]

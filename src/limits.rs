@@ -90,6 +90,50 @@ pub const TEXT_CHARS_MAX: usize = 4_000;
 pub const TITLE_CHARS_MAX: usize = 200;
 /// Users, or `all`, mentioned by one message.
 pub const MENTIONS_MAX: usize = 50;
+/// Files of one message; a voice note is one.
+pub const ATTACHMENTS_MAX: usize = 10;
+/// Characters of a file's name.
+pub const FILE_NAME_CHARS_MAX: usize = 200;
+/// Bytes of an image, if not set otherwise.
+pub const IMAGE_BYTES_MAX: u64 = 10 << 20;
+/// Bytes of a file, if not set otherwise.
+pub const FILE_BYTES_MAX: u64 = 50 << 20;
+/// Bytes of a voice note, if not set otherwise.
+pub const VOICE_BYTES_MAX: u64 = 10 << 20;
+/// What the size of an upload can be set to at most, bytes: what an object store takes in one request.
+pub const UPLOAD_BYTES_MAX: u64 = 5 << 30;
+/// Uploads of one user in [`UPLOAD_QUOTA_MS`], if not set otherwise.
+pub const UPLOADS_PER_DAY: u32 = 500;
+/// Bytes of the uploads of one user in [`UPLOAD_QUOTA_MS`], if not set otherwise.
+pub const UPLOAD_BYTES_PER_DAY: u64 = 1 << 30;
+/// Over how long the uploads of a user are counted, ms.
+pub const UPLOAD_QUOTA_MS: u64 = 24 * 3_600_000;
+/// For how long a ticket can be uploaded with, ms.
+pub const UPLOAD_TICKET_MS: u64 = 15 * 60_000;
+/// An upload that no message uses is removed after this, ms.
+pub const UPLOAD_UNUSED_MS: u64 = 24 * 3_600_000;
+/// For how long an address to fetch a file from is good, ms.
+pub const FILE_URL_MS: u64 = 10 * 60_000;
+/// Files of one `attachment.urls`.
+pub const FILE_URLS_MAX: usize = 100;
+/// Pixels of an image's side.
+pub const IMAGE_SIDE_MAX: u32 = 65_535;
+/// The longest that sounds or pictures last, ms.
+pub const DURATION_MS_MAX: u64 = 24 * 3_600_000;
+/// Bytes of what is shown of an image until it is there.
+pub const PLACEHOLDER_BYTES_MAX: usize = 200;
+/// First bytes of a file that are looked at, to see what it is.
+pub const SNIFFED_BYTES: usize = 4 << 10;
+/// A question about files that got no answer in this time is answered `unavailable`, ms.
+pub const FILES_MS_MAX: u64 = 4_500;
+/// Questions about files that a shard may have under way. Above it: `overloaded`.
+pub const FILES_ASKED_MAX: usize = 256;
+/// Sends of one connection to one room that may wait until a file of an earlier one was looked at. Above it:
+/// `overloaded`.
+pub const FILES_BEHIND_MAX: usize = 64;
+/// The same of all connections of a shard.
+pub const FILES_BEHIND_SHARD_MAX: usize = 2_048;
+
 /// Different emojis on one message.
 pub const REACTION_EMOJIS_MAX: usize = 20;
 /// Different emojis of one user on one message.
@@ -336,6 +380,21 @@ pub const OWN_STATES_WAITING_MAX: usize = 10_000;
 pub const HEADS_MAX: usize = 500;
 /// Stretches of events that one shard may be fetching at once.
 pub const FETCHES_MAX: usize = 128;
+
+/// Uploads that one node takes into its own folder at once. Above it: `overloaded`.
+pub const FOLDER_UPLOADS_MAX: usize = 32;
+/// Downloads that one node gives out of its own folder at once. Above it: `overloaded`.
+pub const FOLDER_DOWNLOADS_MAX: usize = 96;
+/// What an upload may have beside the file itself, bytes.
+pub const FOLDER_FORM_BYTES_MAX: usize = 64 << 10;
+/// Longest time until the file itself begins, ms.
+pub const FOLDER_FORM_MS_MAX: u64 = 10_000;
+/// Longest time in which nothing of a file comes or goes, ms.
+pub const FOLDER_STALL_MS_MAX: u64 = 15_000;
+/// Longest time of an upload or a download, ms.
+pub const FOLDER_TRANSFER_MS_MAX: u64 = 30 * 60_000;
+/// Slowest upload, bytes in a second over all its time.
+pub const FOLDER_UPLOAD_RATE_MIN: u64 = 4 << 10;
 
 /// Messages from one shard to another that may be under way in the ring between them.
 pub const MESH_RING_MESSAGES: usize = 8_192;

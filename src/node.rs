@@ -8,14 +8,21 @@
 //! a second signal without waiting.
 
 use crate::api::serve::{self, CONNECTIONS_MAX, Work};
+use crate::api::store_client::StoreClient;
 use crate::api::tokens::Tokens;
 use crate::api::upkeep::UpkeepParts;
+use crate::api::uploads::{self, UploadLimits, Uploads};
 use crate::api::webhooks::WebhookParts;
-use crate::api::{AdminParts, LogView, NodeView, Parts, Phase, ShardView};
+use crate::api::{AdminParts, FileParts, LogView, NodeView, Parts, Phase, ShardView};
+use crate::blob::local::{Folder, Local};
+use crate::blob::s3::{S3, S3Options};
+use crate::blob::{Blob, BlobError};
+use crate::chat::port::files::UploadQuota;
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
+use crate::config::storage::ObjectStore;
 use crate::config::{Config, Database, Mode, Origins, Secret};
-use crate::doctor::Needs;
+use crate::doctor::{Finding, Needs, Verdict};
 use crate::edge::LOCKED_BYTES_MAX;
 use crate::edge::handshake::AllowedOrigins;
 use crate::edge::peers::PeerLimits;
@@ -65,6 +72,8 @@ enum Failure {
     },
     Store(StoreProblem),
     Secret(io::Error),
+    /// The object store's settings lead nowhere.
+    Files(BlobError),
     /// A setting is no URL after all.
     Url(&'static str, &'static str),
     Tls(String),
@@ -87,6 +96,7 @@ impl fmt::Display for Failure {
                 f,
                 "cannot keep a secret in the data folder ({error}); set CAFFIS_JWT_SECRET"
             ),
+            Failure::Files(error) => error.fmt(f),
             Failure::Url(name, problem) => write!(f, "{name} cannot be used: {problem}"),
             Failure::Tls(problem) => write!(f, "TLS cannot be set up: {problem}"),
             Failure::Shards(error) => error.fmt(f),
@@ -164,7 +174,9 @@ pub fn run(config: Config) -> ExitCode {
         Err(failure) => {
             tracing::error!("{failure}");
             match failure {
-                Failure::Descriptors { .. } | Failure::Url(..) => ExitCode::from(EXIT_SETTINGS),
+                Failure::Descriptors { .. } | Failure::Url(..) | Failure::Files(_) => {
+                    ExitCode::from(EXIT_SETTINGS)
+                }
                 Failure::Store(_)
                 | Failure::Secret(_)
                 | Failure::Tls(_)
@@ -194,7 +206,8 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         let demo = Demo::new(secret.expose(), issuer.clone());
         Arc::new(demo) as Arc<dyn DemoLogin>
     });
-    let (identify, work) = identify(config, &secrets, issuer)?;
+    let (identify, mut work) = identify(config, &secrets, issuer)?;
+    let files = file_parts(config)?;
 
     // From here on signals are ours; before, they end the process, which holds nothing yet.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -217,7 +230,11 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     let origins = allowed_origins(&config.origins);
     let drain = Arc::new(Notify::new());
     let (seen, asked) = (view.clone(), view.clone());
-    let upkeep = upkeep_parts(config, &view);
+    let uploads = uploads_of(config, &store, &files);
+    let (ask_files, files_asked) = uploads::way();
+    work.push(Box::pin(uploads.clone().run(files_asked)));
+    work.push(Box::pin(uploads.clone().remove_unused()));
+    let upkeep = upkeep_parts(config, &view, uploads);
     let upkeep_wake = upkeep.wake.clone();
     let parts = Parts {
         node: view.clone(),
@@ -236,6 +253,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         admin: admin_parts(config, &upkeep, &drain),
         upkeep: Some(upkeep),
         webhooks: webhook_parts(config, &view, &upkeep_wake)?,
+        files,
         origins: Arc::new(move |origin, host| origins.allow(origin, host)),
     };
     let (control_plane, door) = serve::start(parts, work)
@@ -255,6 +273,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         store: store.clone(),
         relay: relay.clone(),
         identify,
+        files: Arc::new(ask_files),
         handoff: Arc::new(move |stream, read| door.hand_over(stream, read)),
     })
     .map_err(Failure::Shards)?;
@@ -270,7 +289,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
 }
 
 /// For what goes on beside the requests.
-fn upkeep_parts(config: &Config, view: &Arc<View>) -> UpkeepParts {
+fn upkeep_parts(config: &Config, view: &Arc<View>, uploads: Uploads) -> UpkeepParts {
     let asked = view.clone();
     UpkeepParts {
         shards: config.shards,
@@ -279,6 +298,7 @@ fn upkeep_parts(config: &Config, view: &Arc<View>) -> UpkeepParts {
             None => false,
         }),
         wake: Arc::new(Notify::new()),
+        uploads,
     }
 }
 
@@ -331,6 +351,118 @@ fn webhook_parts(
             None => false,
         }),
     })
+}
+
+/// Files of messages.
+fn uploads_of(config: &Config, store: &Arc<dyn Store>, files: &FileParts) -> Uploads {
+    let limits = UploadLimits {
+        image_bytes: config.uploads.image_bytes,
+        file_bytes: config.uploads.file_bytes,
+        voice_bytes: config.uploads.voice_bytes,
+        quota: UploadQuota {
+            uploads: config.uploads.per_day,
+            bytes: config.uploads.bytes_per_day,
+        },
+    };
+    Uploads::new(StoreClient::new(store.clone()), files.blob.clone(), limits)
+}
+
+/// Where files are kept.
+fn file_parts(config: &Config) -> Result<FileParts, Failure> {
+    let origins = config.storage.origins();
+    let (blob, folder) = match &config.storage.s3 {
+        Some(store) => (object_store(config, store).map_err(Failure::Files)?, None),
+        None => match Folder::open(&config.data_dir, config.storage.public_url.as_deref()) {
+            Ok(folder) => {
+                let folder = Arc::new(folder);
+                (Blob::new(Arc::new(Local(folder.clone()))), Some(folder))
+            }
+            // All but files works: with PostgreSQL nothing else may need that folder.
+            Err(error) => {
+                tracing::warn!(%error, "the data folder cannot be written: there are no files");
+                (Blob::nowhere(error.to_string()), None)
+            }
+        },
+    };
+    Ok(FileParts {
+        blob,
+        folder,
+        origins,
+    })
+}
+
+fn object_store(config: &Config, store: &ObjectStore) -> Result<Blob, BlobError> {
+    let options = S3Options {
+        endpoint: store.endpoint.clone(),
+        public_endpoint: store.public_endpoint.clone(),
+        region: store.region.clone(),
+        access_key: store.access_key.expose_text().to_owned(),
+        secret_key: store.secret_key.expose_text().to_owned(),
+        bucket_prefix: store.bucket_prefix.clone(),
+        cdn_base_url: store.cdn_base_url.clone(),
+        origins: match &config.origins {
+            Origins::SameHostOrLoopback => Vec::new(),
+            Origins::Listed(list) => list.clone(),
+        },
+    };
+    Ok(Blob::new(Arc::new(S3::new(options)?)))
+}
+
+/// Makes and configures the place where files are kept; what was done, a line each.
+///
+/// # Errors
+/// Why not.
+pub fn storage_init(config: &Config) -> Result<String, String> {
+    let blob = match &config.storage.s3 {
+        Some(store) => object_store(config, store),
+        None => match Folder::open(&config.data_dir, None) {
+            Ok(folder) => Ok(Blob::new(Arc::new(Local(Arc::new(folder))))),
+            Err(error) => Err(BlobError::Refused(error.to_string())),
+        },
+    };
+    let done = blob.and_then(|blob| on_this_thread(async move { blob.init().await }));
+    done.map(|done| done.join("\n"))
+        .map_err(|error| error.to_string())
+}
+
+/// What `doctor` says of files. Nothing is made.
+pub fn files_finding(config: &Config) -> Finding {
+    let finding = |verdict, found, mend| Finding {
+        check: "files",
+        verdict,
+        found,
+        mend,
+    };
+    let Some(store) = &config.storage.s3 else {
+        let found = format!("kept on this node, in {}", config.data_dir.display());
+        return match &config.database {
+            Database::Sqlite(_) => finding(Verdict::Ok, found, None),
+            Database::Postgres(_) => {
+                let mend = "other nodes do not find them; set CAFFIS_S3_ENDPOINT".to_owned();
+                finding(Verdict::Warn, found, Some(mend))
+            }
+        };
+    };
+    let checked = object_store(config, store)
+        .and_then(|blob| on_this_thread(async move { blob.check().await }));
+    match checked {
+        Ok(found) => finding(Verdict::Ok, found, None),
+        Err(error) => {
+            let mend = "see CAFFIS_S3_…; `caffis-chat storage init` makes the buckets".to_owned();
+            finding(Verdict::Fail, error.to_string(), Some(mend))
+        }
+    }
+}
+
+/// Waits for it, where no node runs.
+fn on_this_thread<T>(work: impl Future<Output = Result<T, BlobError>>) -> Result<T, BlobError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => Err(BlobError::Unavailable(error.to_string())),
+    }
 }
 
 /// Opens the store that the settings name, at its newest schema.

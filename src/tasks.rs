@@ -18,7 +18,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 pub fn perform(config: &Config, task: &Task) -> ExitCode {
     let (done, text) = match task {
         Task::Doctor { json } => {
-            let findings = doctor::examine(&node::needs(config));
+            let mut findings = doctor::examine(&node::needs(config));
+            findings.push(node::files_finding(config));
             let text = match json {
                 true => doctor::json(&findings),
                 false => doctor::table(&findings),
@@ -29,6 +30,7 @@ pub fn perform(config: &Config, task: &Task) -> ExitCode {
         Task::Migrate => told(migrate(config)),
         Task::Backup(file) => told(backup(config, file)),
         Task::Restore(file) => told(restore(config, file)),
+        Task::StorageInit => told(node::storage_init(config)),
         Task::RenewEpoch => told(renew_epoch(config)),
     };
     // What was found is the result; why something was not done is an error.

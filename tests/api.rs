@@ -4,7 +4,8 @@
 
 use caffis_chat::api::serve::{self, CONNECTIONS_MAX, ControlPlane, Door};
 use caffis_chat::api::webhooks::WebhookParts;
-use caffis_chat::api::{LogView, NodeView, Parts, Phase, ShardView};
+use caffis_chat::api::{FileParts, LogView, NodeView, Parts, Phase, ShardView};
+use caffis_chat::blob::Blob;
 use caffis_chat::chat::port::{
     ReplySink, SignedIn, Store, StoreAnswer, StoreCall, StoreError, StoreReply, Ticket,
 };
@@ -145,6 +146,11 @@ fn server(development: bool) -> Server {
         asks: Arc::new(|_| false),
         identify: Arc::new(Hs256::new([SECRET], issuer())),
         main_app_url: Some("https://app.test".to_owned()),
+        files: FileParts {
+            blob: Blob::nowhere("this is a test".to_owned()),
+            folder: None,
+            origins: Vec::new(),
+        },
         webhooks: WebhookParts {
             map: None,
             main_app: None,

@@ -19,13 +19,14 @@ use caffis_chat::protocol::reply::{
 };
 use caffis_chat::protocol::request::{Command, Request};
 use caffis_chat::protocol::search::{SearchHit, SearchHits};
+use caffis_chat::protocol::upload::{AttachmentUrl, AttachmentUrlsTold, UploadTicket};
 use caffis_chat::protocol::view::{
-    All, ListedRoom, Member, MemberJoined, MemberLeft, MemberRoleChanged, Mention, Message,
-    MessageKind, OwnView, Pin, Reaction, ReactionLeft, Role, Room, RoomKind, RoomUpdated,
+    All, Attachment, ListedRoom, Member, MemberJoined, MemberLeft, MemberRoleChanged, Mention,
+    Message, MessageKind, OwnView, Pin, Reaction, ReactionLeft, Role, Room, RoomKind, RoomUpdated,
     SystemEvent, UserErased, Watermark,
 };
 use caffis_chat::protocol::{
-    ClientMsgId, CloseCode, Epoch, ErrorCode, RoomId, UnixMs, UserId, asyncapi, openapi,
+    ClientMsgId, CloseCode, Epoch, ErrorCode, RoomId, UnixMs, UploadId, UserId, asyncapi, openapi,
 };
 use schema::{all_fitting, all_keys, validate_client_frame, validate_reply, validate_server_frame};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,7 @@ use uuid::Uuid;
 
 const ROOM: RoomId = RoomId(Uuid::from_u128(1));
 const USER: UserId = UserId(Uuid::from_u128(2));
+const UPLOAD: UploadId = UploadId(Uuid::from_u128(7));
 const TS: UnixMs = UnixMs(1_700_000_000_123);
 
 fn message(kind: MessageKind, event: Option<SystemEvent>) -> Message {
@@ -44,7 +46,10 @@ fn message(kind: MessageKind, event: Option<SystemEvent>) -> Message {
         kind,
         text: is_text.then(|| "Coffee? ☕".to_owned()),
         event,
-        attachments: Vec::new(),
+        attachments: match kind {
+            MessageKind::Image => vec![attachment()],
+            _ => Vec::new(),
+        },
         reply_to_seq: is_text.then_some(4),
         mentions: vec![Mention::All(All::All), Mention::User(USER)],
         reactions: BTreeMap::from([(
@@ -59,6 +64,19 @@ fn message(kind: MessageKind, event: Option<SystemEvent>) -> Message {
         edited_at: None,
         deleted_at: None,
         created_at: TS,
+    }
+}
+
+fn attachment() -> Attachment {
+    Attachment {
+        upload_id: UPLOAD,
+        name: "a.png".to_owned(),
+        size: 100,
+        content_type: "image/png".to_owned(),
+        width: Some(640),
+        height: Some(480),
+        duration_ms: Some(1_500),
+        placeholder: Some("LEHV6nWB2yk8".to_owned()),
     }
 }
 
@@ -218,6 +236,7 @@ fn replies() -> Vec<(&'static str, String)> {
     let history = History {
         messages: vec![
             message(MessageKind::Text, None),
+            message(MessageKind::Image, None),
             message(MessageKind::System, Some(joined)),
             message(
                 MessageKind::System,
@@ -312,6 +331,33 @@ fn replies() -> Vec<(&'static str, String)> {
                 &PresenceSnapshot {
                     users: presences(),
                     until: TS,
+                },
+            ),
+        ),
+        (
+            "upload.create",
+            reply::ack(
+                1,
+                &UploadTicket {
+                    upload_id: UPLOAD,
+                    method: "POST",
+                    url: "/v1/files/chat-images".to_owned(),
+                    fields: BTreeMap::from([("key".to_owned(), "ab/cd".to_owned())]),
+                    expires_at: TS,
+                },
+            ),
+        ),
+        (
+            "attachment.urls",
+            reply::ack(
+                1,
+                &AttachmentUrlsTold {
+                    urls: vec![AttachmentUrl {
+                        upload_id: UPLOAD,
+                        url: "https://files.example/chat-images/ab/cd?signature=x".to_owned(),
+                        expires_at: TS,
+                    }],
+                    missing: vec![UploadId(Uuid::from_u128(8))],
                 },
             ),
         ),
@@ -539,8 +585,9 @@ fn requests() -> Vec<(&'static str, String)> {
         (
             "message.send",
             format!(
-                r#"{{"room_id":"{id}","client_msg_id":"{id}","kind":"text","text":"x",
-                   "reply_to_seq":1,"mentions":["all","{id}"]}}"#
+                r#"{{"room_id":"{id}","client_msg_id":"{id}","kind":"image","text":"x",
+                   "reply_to_seq":1,"mentions":["all","{id}"],"attachments":[{{"upload_id":"{id}",
+                   "width":640,"height":480,"duration_ms":1500,"placeholder":"L"}}]}}"#
             ),
         ),
         (
@@ -581,6 +628,17 @@ fn requests() -> Vec<(&'static str, String)> {
         ),
         ("typing.start", format!(r#"{{"room_id":"{id}"}}"#)),
         ("typing.stop", format!(r#"{{"room_id":"{id}"}}"#)),
+        (
+            "upload.create",
+            format!(
+                r#"{{"room_id":"{id}","kind":"image","name":"a.png","size":1,"content_type":"image/png","sha256":"{}"}}"#,
+                "0f".repeat(32)
+            ),
+        ),
+        (
+            "attachment.urls",
+            format!(r#"{{"room_id":"{id}","upload_ids":["{id}"]}}"#),
+        ),
         (
             "history.get",
             format!(r#"{{"room_id":"{id}","before_seq":7}}"#),

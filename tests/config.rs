@@ -66,6 +66,10 @@ fn without_any_setting_it_is_a_development_node_on_loopback() {
     assert_eq!(config.origins, Origins::SameHostOrLoopback);
     assert!(config.demo_login);
     assert_eq!((config.sends_per_10s, config.commands_per_10s), (50, 200));
+    let uploads = config.uploads;
+    let sizes = [uploads.image_bytes, uploads.file_bytes, uploads.voice_bytes];
+    assert_eq!(sizes, [10 << 20, 50 << 20, 10 << 20]);
+    assert_eq!((uploads.per_day, uploads.bytes_per_day), (500, 1 << 30));
     assert_eq!(config.batch_spacing_us, None);
     assert_eq!(config.drain_ms, 10_000);
     assert_eq!(config.connections_max, None);
@@ -78,6 +82,57 @@ fn without_any_setting_it_is_a_development_node_on_loopback() {
     assert!(trusts("127.0.0.1") && trusts("::1") && !trusts("10.0.0.1"));
     assert_eq!(config.outbox_node_bytes, 128 << 20);
     assert_eq!(config.log, "info");
+}
+
+#[test]
+fn an_object_store_is_set_as_a_whole() {
+    let alone = read(&[], &[], None).expect("runs").storage;
+    assert!(alone.s3.is_none() && alone.origins().is_empty());
+    let whole = [
+        (
+            "CAFFIS_S3_ENDPOINT",
+            "https://s3.eu-central-1.amazonaws.com",
+        ),
+        ("CAFFIS_S3_ACCESS_KEY", "a"),
+        ("CAFFIS_S3_SECRET_KEY", "hidden"),
+        ("CAFFIS_CDN_BASE_URL", "https://cdn.example.org/files/"),
+    ];
+    let config = read(&[], &whole, None).expect("runs");
+    assert!(!format!("{config:?}").contains("hidden"));
+    let store = config.storage.s3.clone().expect("a store");
+    assert_eq!(store.region, "us-east-1");
+    let cdn = store.cdn_base_url.as_deref();
+    assert_eq!(cdn, Some("https://cdn.example.org/files"));
+    // Where pages upload to and fetch from: the bucket as a host, too.
+    let origins = [
+        "https://s3.eu-central-1.amazonaws.com",
+        "https://*.s3.eu-central-1.amazonaws.com",
+        "https://cdn.example.org",
+    ];
+    assert_eq!(config.storage.origins(), origins);
+    for part in 0..3 {
+        let without: Vec<_> = (0..4)
+            .filter(|it| *it != part)
+            .map(|it| whole[it])
+            .collect();
+        let problem = refused(&[], &without, None);
+        assert!(problem.contains("s3_endpoint"), "{problem}");
+        assert!(!problem.contains("hidden"), "{problem}");
+    }
+    for (name, nonsense) in [
+        ("CAFFIS_S3_ENDPOINT", "s3.example.org"),
+        ("CAFFIS_S3_ENDPOINT", "https://s3.example.org/path"),
+        ("CAFFIS_S3_BUCKET_PREFIX", "My_"),
+        ("CAFFIS_CDN_BASE_URL", "https://cdn.example.org/?a"),
+        ("CAFFIS_CDN_BASE_URL", "https://a;script-src"),
+        ("CAFFIS_CDN_BASE_URL", "cdn.example.org"),
+        ("CAFFIS_PUBLIC_URL", "https://chat.example.org/path"),
+    ] {
+        let with = [&whole[..], &[(name, nonsense)]].concat();
+        let problem = refused(&[], &with, None);
+        let setting = name.to_ascii_lowercase().replace("caffis_", "");
+        assert!(problem.contains(&setting), "{name}={nonsense}: {problem}");
+    }
 }
 
 #[test]
@@ -116,7 +171,15 @@ fn every_setting_can_be_given_in_all_three_ways() {
         let by_flag = read(&[&flag], &[], None);
         let by_env = read(&[], &[(&setting.env(), "\u{1}")], None);
         let line = format!("{} = {}", setting.name, setting.example);
-        let by_file = read(&["--config", "x"], &[], Some(&line));
+        // Of some one is of no use without others.
+        let needed = ["s3_endpoint", "s3_access_key", "s3_secret_key"];
+        let is_of_s3 = setting.name.starts_with("s3_") || setting.name == "cdn_base_url";
+        let with: String = SETTINGS
+            .iter()
+            .filter(|it| is_of_s3 && needed.contains(&it.name) && it.name != setting.name)
+            .map(|it| format!("{} = {}\n", it.name, it.example))
+            .collect();
+        let by_file = read(&["--config", "x"], &[], Some(&format!("{with}{line}")));
         // Names that are free text take anything; their sources are tested above.
         let free = [
             "data_dir",

@@ -44,3 +44,5 @@ mod search;
 mod sends;
 #[path = "contract/sqlite.rs"]
 mod sqlite;
+#[path = "contract/uploads.rs"]
+mod uploads;

@@ -4,6 +4,7 @@
 //! production runs. What needs a process to itself runs in a child of this test program.
 
 use caffis_chat::chat::CoreConfig;
+use caffis_chat::chat::port::files::NoFiles;
 use caffis_chat::chat::port::{
     Decided, Identify, Identity, IdentityError, ReplySink, RoomsPage, SignedIn, Store, StoreAnswer,
     StoreCall, StoreError, StoreReply, Ticket,
@@ -125,6 +126,7 @@ fn config(shards: u16) -> ShardsConfig {
         store: NoRooms::start(),
         relay: None,
         identify: Arc::new(AnybodyByNumber),
+        files: Arc::new(NoFiles),
         handoff: Arc::new(|stream, _| Err(stream)),
     }
 }

@@ -18,6 +18,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("shard", &["limits", "protocol", "chat", "edge", "sys"]),
     ("store", SEAM),
     ("relay", SEAM),
+    ("blob", SEAM),
     ("outbound", &["limits"]),
     ("identity", IDENTITY),
     (
@@ -28,6 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "chat::port",
             "chat::stats",
             "identity::*",
+            "blob",
         ],
     ),
     (
@@ -55,6 +57,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "shard",
             "store",
             "relay",
+            "blob",
             "outbound",
             "identity",
             "api",
@@ -89,6 +92,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rustix", &["doctor"]),
     ("glommio", &["shard"]),
     ("axum", &["api"]),
+    ("multer", &["api"]),
+    ("s3", &["blob"]),
     ("hyper", &["api", "outbound", "identity"]),
     ("hyper_util", &["api", "outbound"]),
     ("http_body_util", &["outbound"]),
@@ -96,10 +101,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["outbound"]),
     (
         "tokio",
-        &["api", "node", "relay", "store", "outbound", "identity"],
+        &[
+            "api", "node", "relay", "store", "outbound", "identity", "blob",
+        ],
     ),
     ("redis", &["relay"]),
-    ("futures_util", &["relay"]),
+    ("futures_util", &["relay", "api"]),
     ("jsonwebtoken", &["identity"]),
     ("clap", &["config"]),
     ("toml", &["config"]),

@@ -1,6 +1,7 @@
 //! `GET /metrics`: what the node counts, as Prometheus reads it (text format 0.0.4).
 
 use super::NodeView;
+use super::files::{Files, Sum};
 use crate::chat::stats::{LATENCY_BOUNDS_US, Latency};
 use crate::protocol::ErrorCode;
 use axum::http::StatusCode;
@@ -40,7 +41,7 @@ impl HttpCounts {
 }
 
 /// The whole text.
-pub fn text(node: &dyn NodeView, http: &HttpCounts) -> String {
+pub(super) fn text(node: &dyn NodeView, http: &HttpCounts, files: Option<&Files>) -> String {
     let mut page = Page(String::with_capacity(32 << 10));
     let build = format!(
         "node=\"{}\",version=\"{}\"",
@@ -79,6 +80,7 @@ pub fn text(node: &dyn NodeView, http: &HttpCounts) -> String {
         page.sample("http_problems_total", &format!("code=\"{code}\""), *count);
     }
     drop(counts);
+    transfers(&mut page, files);
     process(&mut page);
     page.0
 }
@@ -119,6 +121,29 @@ fn shards(page: &mut Page, node: &dyn NodeView) {
             if let Some((_, _, latency)) = view.chat.latencies().get(place) {
                 page.histogram(&name, shard, latency);
             }
+        }
+    }
+}
+
+/// With an object store there are none: they do not come by here.
+fn transfers(page: &mut Page, files: Option<&Files>) {
+    let rows = files.map_or_else(Vec::new, |files| files.counts().rows());
+    for (name, help, of) in [
+        (
+            "file_transfers_total",
+            "Files that this node took or gave out of its own folder, by direction and result.",
+            (|sum| sum.0) as fn(Sum) -> u64,
+        ),
+        (
+            "file_bytes_total",
+            "Bytes of these files, by direction and result.",
+            |sum| sum.1,
+        ),
+    ] {
+        page.family(name, help, "counter");
+        for ((direction, result), sum) in &rows {
+            let labels = format!("direction=\"{direction}\",result=\"{result}\"");
+            page.sample(name, &labels, of(*sum));
         }
     }
 }

@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod cors;
 pub mod demo;
+pub mod files;
 pub mod health;
 pub mod metrics;
 pub mod page;
@@ -21,9 +22,13 @@ pub mod routes;
 pub mod serve;
 pub mod store_client;
 pub mod tokens;
+pub mod transfers;
 pub mod upkeep;
+pub mod uploads;
 pub mod webhooks;
 
+use crate::blob::Blob;
+use crate::blob::local::Folder;
 use crate::chat::port::{Asked, Identify, ServiceAsked, Store};
 use crate::chat::stats::Stats;
 use crate::identity::DemoLogin;
@@ -60,6 +65,19 @@ pub struct Parts {
     pub upkeep: Option<UpkeepParts>,
     /// For other services.
     pub webhooks: WebhookParts,
+    /// For files.
+    pub files: FileParts,
+}
+
+/// What the control plane needs of the place where files are kept.
+#[derive(Clone)]
+pub struct FileParts {
+    /// The place.
+    pub blob: Blob,
+    /// The folder, if it is one of this node, which is served here.
+    pub folder: Option<Arc<Folder>>,
+    /// Origins, beside this server's own, where pages upload to and fetch from.
+    pub origins: Vec<String>,
 }
 
 /// What the Admin API needs of the node.

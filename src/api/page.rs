@@ -59,18 +59,18 @@ static TAG: LazyLock<String> = LazyLock::new(|| {
     format!("\"{:016x}\"", hasher.finish())
 });
 
-/// What the page may do: load its own files and speak to its own server. Text of messages can
-/// then do no harm even if it got into the page as markup.
-const POLICY: [&str; 2] = [
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'",
-    "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-];
-
-/// The policy of a page that may also ask the Main App, by its origin: for tokens.
-pub fn policy(main_app: Option<&str>) -> HeaderValue {
-    let [before, after] = POLICY;
+/// What the page may do: load its own files and speak to its own server; by their origins, ask the Main App for
+/// tokens, and bring files to where they are kept and show them from there (and from the page itself, before they
+/// are sent). Text of messages can then do no harm even if it got into the page as markup.
+pub fn policy(main_app: Option<&str>, files: &[String]) -> HeaderValue {
+    let files: String = files.iter().map(|origin| format!(" {origin}")).collect();
     let main_app = main_app.map(|origin| format!(" {origin}"));
-    let policy = format!("{before}{}{after}", main_app.unwrap_or_default());
+    let main_app = main_app.unwrap_or_default();
+    let policy = format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:{files}; \
+         media-src 'self' blob:{files}; connect-src 'self'{main_app}{files}; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'"
+    );
     // An origin is plain text: the settings see to it.
     HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 }

@@ -1,6 +1,7 @@
 //! Who answers what.
 
 use super::admin::{self, Admin};
+use super::files::{self, Files};
 use super::health::{self, Readiness};
 use super::metrics::{self, HttpCounts};
 use super::page::{FILES, SAFE_HEADERS, policy, serve};
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub requests: Requests,
     pub admin: Option<Admin>,
     pub webhooks: Webhooks,
+    /// Present if files are kept in a folder of this node.
+    pub files: Option<Files>,
     pub origins: Arc<Origins>,
 }
 
@@ -65,13 +68,14 @@ impl Shared {
                 "demo": parts.demo.is_some(),
             })
             .to_string(),
-            policy: policy(parts.main_app_url.as_deref()),
+            policy: policy(parts.main_app_url.as_deref(), &parts.files.origins),
             demo: parts.demo,
             asyncapi: asyncapi::document_text(),
             openapi: openapi::document_text(),
             requests,
             admin,
             webhooks,
+            files: parts.files.folder.map(Files::new),
             origins: parts.origins,
         }
     }
@@ -108,6 +112,13 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
     let mut api = Router::new().route(openapi::ME_PATH, get(me).options(cors::options));
     for (path, methods) in requests::routes() {
         api = api.route(path, methods.options(cors::options));
+    }
+    if shared.files.is_some() {
+        let upload = post(files::upload).options(cors::options);
+        let download = get(files::download).options(cors::options);
+        api = api
+            .route(files::UPLOADS, upload)
+            .route(files::DOWNLOADS, download);
     }
     let cors = middleware::from_fn_with_state(shared.clone(), cors::cors);
     router
@@ -151,14 +162,19 @@ async fn around(State(shared): App, mut request: Request, next: Next) -> Respons
 }
 
 async fn answered(shared: &Shared, route: &str, request: Request, next: Next) -> Response {
-    let mut response = tokio::time::timeout(REQUEST_MAX, next.run(request))
-        .await
-        .unwrap_or_else(|_| {
+    let answer = next.run(request);
+    let mut response = if [files::UPLOADS, files::DOWNLOADS].contains(&route) {
+        // A file takes its time, and has bounds of its own.
+        answer.await
+    } else {
+        let answer = tokio::time::timeout(REQUEST_MAX, answer).await;
+        answer.unwrap_or_else(|_| {
             // What takes long is the sender's body: the store is not waited for as long.
             Problem::new(ErrorCode::BadRequest, "the request did not end in time")
                 .status(StatusCode::REQUEST_TIMEOUT)
                 .into_response()
-        });
+        })
+    };
     // What a library refuses it tells in its own words; here everybody is told in ours.
     let code = response.extensions().get::<ErrorCode>().copied();
     if code.is_none() && response.status() == StatusCode::PAYLOAD_TOO_LARGE {
@@ -167,8 +183,11 @@ async fn answered(shared: &Shared, route: &str, request: Request, next: Next) ->
     for (name, value) in SAFE_HEADERS {
         response.headers_mut().insert(name, value);
     }
-    let policy = (header::CONTENT_SECURITY_POLICY, shared.policy.clone());
-    response.headers_mut().insert(policy.0, policy.1);
+    // A file has one of its own.
+    (response
+        .headers_mut()
+        .entry(header::CONTENT_SECURITY_POLICY))
+    .or_insert_with(|| shared.policy.clone());
     let code = response.extensions().get::<ErrorCode>().copied();
     shared.http.count(route, response.status(), code);
     response
@@ -181,7 +200,7 @@ async fn readyz(State(shared): App) -> Response {
 async fn metrics(State(shared): App) -> Response {
     let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
     let cache = (header::CACHE_CONTROL, "no-store");
-    let text = metrics::text(shared.node.as_ref(), &shared.http);
+    let text = metrics::text(shared.node.as_ref(), &shared.http, shared.files.as_ref());
     ([content_type, cache], text).into_response()
 }
 

@@ -1,12 +1,14 @@
 //! Takes the connections that the shards hand over, and serves them on one thread.
 //!
 //! Invariants: at most [`CONNECTIONS_MAX`] at once, and one more is given back to the shard; none
-//! lasts longer than [`CONNECTION_MAX`], whatever its peer does or leaves undone.
+//! lasts longer than [`CONNECTION_MAX`], whatever its peer does or leaves undone, unless a file moves on it, which
+//! has bounds of its own.
 
 use super::Parts;
 use super::rejoin::{self, Rejoin};
 use super::routes::{Shared, routes};
 use super::store_client::StoreClient;
+use super::transfers::Transfers;
 use super::upkeep;
 use axum::Router;
 use hyper::server::conn::http1;
@@ -30,6 +32,8 @@ pub const CONNECTIONS_MAX: usize = 256;
 pub const HEAD_MAX: Duration = Duration::from_secs(10);
 /// Longest life of a connection. Then the answer under way is ended, and the peer connects again.
 pub const CONNECTION_MAX: Duration = Duration::from_secs(60);
+/// Threads beside for what blocks.
+const BLOCKING_MAX: usize = 16;
 /// Longest time to end the answer under way.
 const ENDING_MAX: Duration = Duration::from_secs(2);
 /// Bytes buffered of one request's head and one answer.
@@ -96,6 +100,8 @@ pub fn start(parts: Parts, work: Vec<Work>) -> io::Result<(ControlPlane, Door)> 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
+        // What blocks there is names that are looked up, and files: more at once would not be quicker.
+        .max_blocking_threads(BLOCKING_MAX)
         .build()?;
     let thread = std::thread::Builder::new()
         .name("control".to_owned())
@@ -190,11 +196,14 @@ async fn serve(handed: Handed, serving: Serving, mut stopping: watch::Receiver<b
     };
     let stream = TokioIo::new(Prefixed::new(read, stream));
     let (upgrades, mut upgrade) = mpsc::channel(1);
+    let transfers = Transfers::default();
+    let of_requests = transfers.clone();
     let router = TowerToHyperService::new(serving.router);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
+        request.extensions_mut().insert(of_requests.clone());
         // No answer is made to an upgrade here: the shard's is the one.
         let leaves = rejoin::head(&request).is_some_and(|head| upgrades.try_send(head).is_ok());
         let answer = (!leaves).then(|| router.call(request));
@@ -218,7 +227,7 @@ async fn serve(handed: Handed, serving: Serving, mut stopping: watch::Receiver<b
             leave(connection.into_parts(), head, serving.rejoin.as_ref());
             return;
         }
-        () = tokio::time::sleep(CONNECTION_MAX) => None,
+        () = transfers.end(CONNECTION_MAX) => None,
         _ = stopping.wait_for(|stop| *stop) => None,
     };
     let ended = match ended {

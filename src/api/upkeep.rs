@@ -5,12 +5,13 @@
 //! again, and one erasure is one node's at a time. A step is given only when the one before is answered.
 //!
 //! The order of an erasure: the account ([`Upkeep::EraseBegin`], by the request), then each room, on the way of
-//! all writes, then [`Upkeep::EraseEnd`]. The user's files belong between the last room and the end: no message
-//! names them any more by then, and as long as the end is not there it is asked for again.
+//! all writes, then the user's files, which no message names any more by then, then [`Upkeep::EraseEnd`]. As long as
+//! the end is not there it is asked for again.
 
 use super::Serves;
 use super::requests::reply_data;
 use super::store_client::StoreClient;
+use super::uploads::Uploads;
 use crate::chat::port::upkeep::{Erasure, Upkeep, UpkeepDone};
 use crate::chat::port::{
     Op, OpKind, ServiceAnswer, ServiceAsk, ServiceAsked, StoreAnswer, StoreCall,
@@ -39,6 +40,8 @@ pub struct UpkeepParts {
     pub serves: Arc<Serves>,
     /// Told when there is something to do.
     pub wake: Arc<Notify>,
+    /// Files of messages.
+    pub uploads: Uploads,
 }
 
 /// For ever: does what there is to do, and waits.
@@ -77,9 +80,17 @@ impl Worker {
             };
             held = Some(erasure.user);
             if erasure.rooms.is_empty() {
-                self.step(Upkeep::EraseEnd(erasure.user)).await?;
-                tracing::info!("a user is erased");
-                return Ok(true);
+                while self.parts.uploads.remove(Some(erasure.user)).await? > 0 {
+                    tokio::time::sleep(STEP_PAUSE).await;
+                }
+                return match self.step(Upkeep::EraseEnd(erasure.user)).await? {
+                    UpkeepDone::EraseEnd(true) => {
+                        tracing::info!("a user is erased");
+                        Ok(true)
+                    }
+                    // Another node removes files of theirs, or they were told of a room meanwhile.
+                    _ => Err("something of the user is left".to_owned()),
+                };
             }
             for room in &erasure.rooms {
                 while !self.erase_in(&erasure, *room).await? {

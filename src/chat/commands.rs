@@ -7,6 +7,7 @@ use super::ConnId;
 use super::blocks::block_of;
 use super::bus::{Context, MeshMessage, PageWanted, Write};
 use super::commits::room_to_create;
+use super::files::files_of;
 use super::guests;
 use super::load::Load;
 use super::port::{
@@ -18,8 +19,7 @@ use super::sessions::{Call, Sessions, may_begin};
 use crate::limits;
 use crate::protocol::reply::{self, MembersListed, RoomGot, RoomsListed};
 use crate::protocol::request::{
-    Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, RoomRoleSet, SendKind,
-    TypingIn,
+    Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, RoomRoleSet, TypingIn,
 };
 use crate::protocol::search::Search;
 use crate::protocol::text::Text;
@@ -157,8 +157,10 @@ impl Sessions {
             }
             Ok(Command::MessageSend(send)) => {
                 let room = send.room_id;
-                send_of(send).and_then(|kind| self.write(conn, id, user, room, kind, ctx))
+                send_of(send).and_then(|kind| self.send(conn, id, user, room, kind, ctx))
             }
+            Ok(Command::UploadCreate(create)) => self.create_upload(conn, id, user, create, ctx),
+            Ok(Command::AttachmentUrls(urls)) => self.attachment_urls(conn, id, user, urls, ctx),
             Ok(
                 change @ (Command::MessageEdit(_)
                 | Command::MessageDelete(_)
@@ -573,14 +575,20 @@ fn page_of(get: &HistoryGet) -> Result<HistoryPage, Refused> {
 }
 
 fn send_of(send: MessageSend) -> Result<OpKind, Refused> {
-    let SendKind::Text = send.kind;
-    let text = text_of(send.text.unwrap_or_default())?;
     let MessageSend {
         client_msg_id,
+        kind,
+        text,
+        attachments,
         reply_to_seq,
         mut mentions,
         ..
     } = send;
+    let files = files_of(kind, attachments)?;
+    let text = match text {
+        None if files.is_some() => String::new(),
+        text => text_of(text.unwrap_or_default())?,
+    };
     mentions.sort_unstable();
     mentions.dedup();
     if mentions.len() > limits::MENTIONS_MAX {
@@ -591,6 +599,7 @@ fn send_of(send: MessageSend) -> Result<OpKind, Refused> {
         text,
         reply_to_seq,
         mentions,
+        files,
     })
 }
 

@@ -65,6 +65,7 @@ impl ShardCore {
             Input::Closed(conn) => sessions.closed(conn, ctx),
             Input::Verified(conn, result) => sessions.verified(conn, result, ctx),
             Input::Store(reply) => self.answered(now, reply, effects),
+            Input::Files(id, answer) => sessions.files_told(id, answer, ctx),
             Input::Mesh(from, message) => route(sessions, home, from, message, ctx),
             Input::Tick => {
                 home.tick(ctx);

@@ -100,6 +100,7 @@ impl Node {
                 Effect::Flush(_) | Effect::Close(..) => (),
                 Effect::Drained => self.drained += 1,
                 Effect::Relay(call) => panic!("{call:?}"),
+                Effect::Files(_, ask) => panic!("{ask:?}"),
             }
         }
         self.move_mesh();

@@ -12,6 +12,9 @@ pub mod crowd;
 #[cfg(feature = "echo")]
 pub mod echo;
 pub mod fanout;
+pub mod files;
+#[cfg(test)]
+mod files_tests;
 pub mod frame;
 pub mod gate;
 #[cfg(test)]
@@ -52,6 +55,7 @@ pub mod window_page;
 
 use crate::limits;
 use crate::protocol::{CloseCode, Epoch, UnixMs, UserId};
+use port::files::{FilesAnswer, FilesAsk, FilesAskId};
 use port::{
     Answer, Ask, AskId, Identity, IdentityError, RelayCall, RelayNews, ServiceAnswer, ServiceAsk,
     StoreCall, StoreReply, Ticket,
@@ -98,6 +102,8 @@ pub enum Input<'a> {
     Verified(ConnId, Result<Identity, IdentityError>),
     /// Answer to [`Effect::Store`].
     Store(StoreReply),
+    /// Answer to [`Effect::Files`].
+    Files(FilesAskId, FilesAnswer),
     /// Of the relay.
     Relay(RelayNews),
     /// A request of a client without a socket; answered exactly once with [`Effect::Answer`]. Of one user
@@ -129,6 +135,8 @@ pub enum Effect {
     /// Ask the store; answer with [`Input::Store`]. When the store's queue is full, the answer
     /// is [`port::StoreError::Overloaded`].
     Store(Ticket, StoreCall),
+    /// Ask about files; answer with [`Input::Files`].
+    Files(FilesAskId, FilesAsk),
     /// Ask the relay; never done without one.
     Relay(RelayCall),
     /// Answer to [`Input::Ask`].

@@ -12,6 +12,7 @@ use super::budgets::Ledger;
 use super::bus::{Context, MeshMessage, PageWanted};
 use super::crowd::Crowd;
 use super::fanout::LocalRoom;
+use super::files::FilesAsked;
 use super::frame::{Class, Frame, Stamps};
 use super::guests::{self, Guests};
 use super::map::{Map, Seeded};
@@ -49,6 +50,8 @@ pub struct Sessions {
     pub(super) ledger: Ledger,
     /// Requests over HTTP of these users.
     pub(super) guests: Guests,
+    /// Questions about files, and who waits for them.
+    pub(super) files: FilesAsked,
     /// Connections with something taken that the user's other places do not know yet.
     pub(super) spenders: Vec<ConnId>,
     pub(super) calls: Map<Ticket, Call>,
@@ -111,6 +114,7 @@ impl Sessions {
             watches: Watches::new(seed),
             ledger: Ledger::new(seed),
             guests: Guests::new(seed),
+            files: FilesAsked::new(seed),
             spenders: Vec::new(),
             calls: Map::with_hasher(Seeded::with_seed(seed)),
             signing_in: VecDeque::new(),
@@ -603,6 +607,7 @@ impl Sessions {
         }
         self.tick_budgets(ctx);
         self.tick_guests(ctx);
+        self.tick_files(ctx);
         self.sign_in_more(ctx);
         self.read_added(ctx);
         self.read_own(ctx);

@@ -116,6 +116,8 @@ stats! {
         relay_received,
         /// Messages of the relay that were passed over: of another version or history.
         relay_ignored,
+        /// Questions about files: tickets, addresses, and what is to be looked at before it is sent.
+        files_asked,
         /// Assertions about peers and store that did not hold, each logged.
         anomalies,
     }

@@ -77,7 +77,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         default: "./data",
         example: "\"./data\"",
-        help: "Folder of the embedded store.",
+        help: "Folder of the embedded store, and of files where no object store is set.",
     },
     Setting {
         name: "database_url",
@@ -87,6 +87,66 @@ pub const SETTINGS: &[Setting] = &[
         help: "The store: sqlite: is the embedded one in the data folder, sqlite:FOLDER in another; \
                postgres://user:password@host/database is PostgreSQL, with sslmode and sslrootcert as \
                libpq reads them. A password is better given by environment or file.",
+    },
+    Setting {
+        name: "s3_endpoint",
+        kind: Kind::Text,
+        default: "none: files are kept in the data folder of this node",
+        example: "\"https://s3.eu-central-1.amazonaws.com\"",
+        help: "The object store that files are kept in: any S3, as scheme://host[:port]. Browsers upload to \
+               it and fetch from it directly. Its buckets are made by `caffis-chat storage init`. Several \
+               nodes need one.",
+    },
+    Setting {
+        name: "s3_public_endpoint",
+        kind: Kind::Text,
+        default: "that of s3_endpoint",
+        example: "\"https://files.example.org\"",
+        help: "Where browsers find the object store, if they find it elsewhere than this node does.",
+    },
+    Setting {
+        name: "s3_region",
+        kind: Kind::Text,
+        default: "us-east-1",
+        example: "\"eu-central-1\"",
+        help: "The region of the object store.",
+    },
+    Setting {
+        name: "s3_access_key",
+        kind: Kind::Text,
+        default: "none",
+        example: "\"caffis-chat\"",
+        help: "Who this service is to the object store.",
+    },
+    Setting {
+        name: "s3_secret_key",
+        kind: Kind::Text,
+        default: "none",
+        example: "\"from-the-object-store\"",
+        help: "The secret that goes with it. Better given by environment or file.",
+    },
+    Setting {
+        name: "s3_bucket_prefix",
+        kind: Kind::Text,
+        default: "none",
+        example: "\"example-\"",
+        help: "What the names of the buckets (chat-images, chat-files, chat-voice) begin with: where they are \
+               shared with others, as all of AWS shares them.",
+    },
+    Setting {
+        name: "cdn_base_url",
+        kind: Kind::Text,
+        default: "none: downloads are signed URLs of the object store",
+        example: "\"https://cdn.example.org\"",
+        help: "What the URLs of downloads begin with; bucket and key follow. Whoever knows such a URL can \
+               fetch the file for as long as it is there; nobody can guess one.",
+    },
+    Setting {
+        name: "public_url",
+        kind: Kind::Text,
+        default: "none: URLs of files in the data folder are paths on the server that was asked",
+        example: "\"https://chat.example.org\"",
+        help: "Where this service is, as others see it: scheme://host[:port].",
     },
     Setting {
         name: "redis_url",
@@ -226,6 +286,41 @@ pub const SETTINGS: &[Setting] = &[
         help: "Commands that one user may give in 10 s, sends included.",
     },
     Setting {
+        name: "upload_image_bytes",
+        kind: Kind::Integer,
+        default: "10485760",
+        example: "10485760",
+        help: "Bytes of an image that users may send.",
+    },
+    Setting {
+        name: "upload_file_bytes",
+        kind: Kind::Integer,
+        default: "52428800",
+        example: "52428800",
+        help: "Bytes of a file that users may send.",
+    },
+    Setting {
+        name: "upload_voice_bytes",
+        kind: Kind::Integer,
+        default: "10485760",
+        example: "10485760",
+        help: "Bytes of a voice note that users may send.",
+    },
+    Setting {
+        name: "uploads_per_day",
+        kind: Kind::Integer,
+        default: "500",
+        example: "500",
+        help: "Images, files and voice notes that one user may bring in 24 h.",
+    },
+    Setting {
+        name: "upload_bytes_per_day",
+        kind: Kind::Integer,
+        default: "1073741824",
+        example: "1073741824",
+        help: "Bytes that one user may bring in 24 h, in images, files and voice notes.",
+    },
+    Setting {
         name: "batch_spacing_us",
         kind: Kind::Integer,
         default: "4000; 0 with PostgreSQL",
@@ -357,6 +452,15 @@ pub fn command() -> Command {
                 .about("Makes the embedded store from a backup, with a new epoch")
                 .arg(Arg::new("FILE").required(true)),
         )
+        .subcommand(
+            Command::new("storage")
+                .about("The place where files are kept")
+                .subcommand_required(true)
+                .subcommand(Command::new("init").about(
+                    "Makes the buckets and configures them (private, CORS, lifecycle); done again it \
+                     changes nothing",
+                )),
+        )
         .subcommand(Command::new("renew-epoch").about(
             "Tells every client that the history was replaced: after the database was restored \
              by its own tools",
@@ -469,6 +573,8 @@ pub enum Task {
     Backup(PathBuf),
     /// Make the embedded store from this file.
     Restore(PathBuf),
+    /// Make and configure the buckets.
+    StorageInit,
     /// Give the history another epoch.
     RenewEpoch,
 }
@@ -512,6 +618,7 @@ pub fn gather(
         Some(("migrate", _)) => Task::Migrate,
         Some(("backup", asked)) => Task::Backup(file(asked)),
         Some(("restore", asked)) => Task::Restore(file(asked)),
+        Some(("storage", _)) => Task::StorageInit,
         Some(("renew-epoch", _)) => Task::RenewEpoch,
         Some(_) | None => return Ok(Asked::Run(gathered)),
     };

@@ -16,6 +16,7 @@ use super::reply::{
 use super::request::Command;
 use super::search::SearchHits;
 use super::time::UnixMs;
+use super::upload::{AttachmentUrlsTold, UploadTicket};
 use crate::limits;
 use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
 use schemars::transform::{Transform, transform_subschemas};
@@ -220,6 +221,8 @@ pub(super) fn reply_schema(name: &str, generator: &mut SchemaGenerator) -> Schem
         "MessageChanged" => generator.subschema_for::<MessageChanged>(),
         "Sent" => generator.subschema_for::<Sent>(),
         "History" => generator.subschema_for::<History>(),
+        "UploadTicket" => generator.subschema_for::<UploadTicket>(),
+        "AttachmentUrlsTold" => generator.subschema_for::<AttachmentUrlsTold>(),
         "SearchHits" => generator.subschema_for::<SearchHits>(),
         "BlockSet" => generator.subschema_for::<BlockSet>(),
         "BlocksListed" => generator.subschema_for::<BlocksListed>(),
@@ -339,8 +342,14 @@ const LIMITS_IN_TEXT: &[(&str, usize)] = &[
     ("ADMIN_NOTE_CHARS_MAX", limits::ADMIN_NOTE_CHARS_MAX),
     ("ADMIN_PAGE_MAX", limits::ADMIN_PAGE_MAX),
     ("ADMIN_SHOWN_MAX", limits::ADMIN_SHOWN_MAX),
+    ("ATTACHMENTS_MAX", limits::ATTACHMENTS_MAX),
     ("BLOCKS_PAGE_MAX", limits::BLOCKS_PAGE_MAX),
+    ("DURATION_MS_MAX", limits::DURATION_MS_MAX as usize),
+    ("FILE_NAME_CHARS_MAX", limits::FILE_NAME_CHARS_MAX),
+    ("FILE_URLS_MAX", limits::FILE_URLS_MAX),
+    ("IMAGE_SIDE_MAX", limits::IMAGE_SIDE_MAX as usize),
     ("MENTIONS_MAX", limits::MENTIONS_MAX),
+    ("PLACEHOLDER_BYTES_MAX", limits::PLACEHOLDER_BYTES_MAX),
     ("READY_ROOMS_MAX", limits::READY_ROOMS_MAX),
     (
         "READY_WATERMARK_MEMBERS_MAX",

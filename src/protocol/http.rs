@@ -142,6 +142,12 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "/v1/rooms/{room_id}/messages/{message_seq}/report",
         "message.report",
     ),
+    endpoint(Method::Post, "/v1/uploads", "upload.create"),
+    endpoint(
+        Method::Post,
+        "/v1/rooms/{room_id}/attachments/urls",
+        "attachment.urls",
+    ),
     endpoint(Method::Get, "/v1/search", "search"),
     endpoint(
         Method::Post,

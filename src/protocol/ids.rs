@@ -58,6 +58,11 @@ uuid_id!(
     ClientMsgId
 );
 
+uuid_id!(
+    /// A file that a user uploads, or uploaded.
+    UploadId
+);
+
 /// Namespace of all room ids (UUIDv5, RFC 9562 section 5.5).
 const ROOM_NAMESPACE: Uuid = Uuid::from_u128(0x6f0d_42c5_7d5c_4b0b_9d4c_1f6f_5b8a_c0de);
 

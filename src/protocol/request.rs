@@ -10,6 +10,7 @@ use super::presence::{PresenceSet, PresenceSubscribe};
 use super::search::Search;
 use super::text::Text;
 use super::time::UnixMs;
+use super::upload::{AttachmentUrls, SendAttachment, UploadCreate, UploadKind};
 use super::view::{Mention, Role, RoomKind};
 use crate::limits;
 use schemars::JsonSchema;
@@ -242,6 +243,10 @@ requests! {
     "receipt.delivered" => ReceiptDelivered(ReceiptMarks) reply "",
     /// The user has read all up to here; no reply. It only ever advances.
     "receipt.read" => ReceiptRead(ReceiptMarks) reply "",
+    /// Gives a ticket to bring a file with, for one message of this room.
+    "upload.create" => UploadCreate(UploadCreate) reply "UploadTicket",
+    /// Where files of messages can be fetched from, for a while.
+    "attachment.urls" => AttachmentUrls(AttachmentUrls) reply "AttachmentUrlsTold",
     /// A page of a room's messages in their current state.
     "history.get" => HistoryGet(HistoryGet) reply "History",
     /// Messages by their words, in the rooms of the user.
@@ -462,9 +467,12 @@ pub struct MessageSend {
     pub client_msg_id: ClientMsgId,
     /// What it is.
     pub kind: SendKind,
-    /// The text.
+    /// The text; without files there is one.
     #[serde(default)]
     pub text: Option<Text>,
+    /// Its files, for every kind but `text`: at most [`crate::limits::ATTACHMENTS_MAX`], one for `voice`.
+    #[serde(default)]
+    pub attachments: Vec<SendAttachment>,
     /// The message it answers.
     #[serde(default)]
     pub reply_to_seq: Option<Seq>,
@@ -519,12 +527,30 @@ pub struct MessageNamed {
     pub message_seq: Seq,
 }
 
-/// What can be sent so far; the other kinds of the protocol need files.
+/// What can be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SendKind {
     /// Text.
     Text,
+    /// Images.
+    Image,
+    /// Files.
+    File,
+    /// A voice note.
+    Voice,
+}
+
+impl SendKind {
+    /// Of what kind its files are; `None`: it has none.
+    pub fn of_files(self) -> Option<UploadKind> {
+        match self {
+            SendKind::Text => None,
+            SendKind::Image => Some(UploadKind::Image),
+            SendKind::File => Some(UploadKind::File),
+            SendKind::Voice => Some(UploadKind::Voice),
+        }
+    }
 }
 
 /// A page of messages: at most one of the three positions; none asks for the newest page.

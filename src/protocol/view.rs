@@ -1,6 +1,7 @@
 //! What is shown of rooms, members and messages, the same to everybody who may see it.
 
-use super::{ClientMsgId, RoomId, Seq, UnixMs, UserId};
+use super::upload::UploadKind;
+use super::{ClientMsgId, RoomId, Seq, UnixMs, UploadId, UserId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -70,6 +71,12 @@ impl Role {
 pub enum MessageKind {
     /// Written by a person.
     Text,
+    /// One image or several, maybe with a text.
+    Image,
+    /// One file or several, maybe with a text.
+    File,
+    /// A voice note, maybe with a text.
+    Voice,
     /// A change of the room or its members, which stands in the history by its own `seq`.
     System,
 }
@@ -79,15 +86,34 @@ impl MessageKind {
     pub fn name(self) -> &'static str {
         match self {
             MessageKind::Text => "text",
+            MessageKind::Image => "image",
+            MessageKind::File => "file",
+            MessageKind::Voice => "voice",
             MessageKind::System => "system",
         }
     }
 
     /// The inverse of [`MessageKind::name`].
     pub fn from_name(name: &str) -> Option<MessageKind> {
-        [MessageKind::Text, MessageKind::System]
-            .into_iter()
-            .find(|kind| kind.name() == name)
+        [
+            MessageKind::Text,
+            MessageKind::Image,
+            MessageKind::File,
+            MessageKind::Voice,
+            MessageKind::System,
+        ]
+        .into_iter()
+        .find(|kind| kind.name() == name)
+    }
+}
+
+impl From<UploadKind> for MessageKind {
+    fn from(kind: UploadKind) -> MessageKind {
+        match kind {
+            UploadKind::Image => MessageKind::Image,
+            UploadKind::File => MessageKind::File,
+            UploadKind::Voice => MessageKind::Voice,
+        }
     }
 }
 
@@ -231,11 +257,29 @@ pub struct MemberRoleChanged {
     pub actor_id: UserId,
 }
 
-/// A file of a message; its URL comes from `attachment.urls`.
-#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+/// A file of a message; where it can be fetched from `attachment.urls` says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Attachment {
     /// The upload.
-    pub upload_id: String,
+    pub upload_id: UploadId,
+    /// What its owner calls it.
+    pub name: String,
+    /// Its bytes.
+    pub size: u64,
+    /// What it is, as far as its first bytes say.
+    pub content_type: String,
+    /// Pixels from left to right, as its sender says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    /// Pixels from top to bottom, as its sender says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// How long it lasts, ms, as its sender says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// What to show until it is there, as its sender says: a blur hash or the like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placeholder: Option<String>,
 }
 
 /// How often an emoji was put on a message.

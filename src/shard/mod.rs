@@ -19,6 +19,7 @@ pub mod mesh;
 pub mod perform;
 mod run;
 
+use crate::chat::port::files::Files;
 use crate::chat::port::{Asked, Identify, Relay, RelaySink, ServiceAsked, Store};
 use crate::chat::stats::Stats;
 use crate::chat::{CoreConfig, ShardCore, ShardIx, home_of_user};
@@ -88,6 +89,8 @@ pub struct ShardsConfig {
     pub relay: Option<Arc<dyn Relay>>,
     /// Who checks tokens.
     pub identify: Arc<dyn Identify>,
+    /// Who knows where files are.
+    pub files: Arc<dyn Files>,
     /// The control plane.
     pub handoff: Arc<Handoff>,
 }
@@ -435,6 +438,7 @@ impl Seat {
                     news: self.news,
                 }),
                 config.identify.clone(),
+                config.files.clone(),
                 bell.clone(),
             ),
             bell,

@@ -6,6 +6,7 @@
 
 use super::asks::{AskQueue, ServiceQueue, Waiting};
 use super::bell::Bell;
+use crate::chat::port::files::{Files, FilesAnswer, FilesAskId, FilesDone};
 use crate::chat::port::{
     Decided, Identify, Identity, IdentityError, Relay, RelayNews, RelaySink, ReplySink,
     ServiceAnswer, Store, StoreCall, StoreError, StoreReply, Ticket,
@@ -114,12 +115,31 @@ impl Verdicts {
     }
 }
 
+/// Where answers about files go: at most one for each question of the core, which are bounded there.
+#[derive(Debug)]
+struct FilesTold {
+    queue: SegQueue<(FilesAskId, FilesAnswer)>,
+    bell: Arc<Bell>,
+}
+
+impl FilesTold {
+    fn place(self: &Arc<FilesTold>, id: FilesAskId) -> FilesDone {
+        let told = self.clone();
+        Box::new(move |answer| {
+            told.queue.push((id, answer));
+            told.bell.ring();
+        })
+    }
+}
+
 /// What the shard asks for outside itself.
 pub struct Performer {
     store: Arc<dyn Store>,
     relayed: Option<Relayed>,
     identify: Arc<dyn Identify>,
     verdicts: Arc<Verdicts>,
+    files: Arc<dyn Files>,
+    told: Arc<FilesTold>,
     replies: Arc<Replies>,
     sink: Arc<dyn ReplySink>,
     calls: usize,
@@ -138,8 +158,13 @@ impl Performer {
         store: Arc<dyn Store>,
         relayed: Option<Relayed>,
         identify: Arc<dyn Identify>,
+        files: Arc<dyn Files>,
         bell: Arc<Bell>,
     ) -> Performer {
+        let told = Arc::new(FilesTold {
+            queue: SegQueue::new(),
+            bell: bell.clone(),
+        });
         let verdicts = Arc::new(Verdicts {
             queue: SegQueue::new(),
             bell: bell.clone(),
@@ -154,6 +179,8 @@ impl Performer {
             relayed,
             identify,
             verdicts,
+            files,
+            told,
             replies,
             sink,
             calls: 0,
@@ -164,7 +191,20 @@ impl Performer {
     /// Whether an answer, a verdict or news wait to be taken.
     pub fn has_replies(&self) -> bool {
         let news = self.relayed.as_ref().is_some_and(|it| !it.news.is_empty());
-        news || !self.replies.queue.is_empty() || !self.verdicts.queue.is_empty()
+        news || !self.replies.queue.is_empty()
+            || !self.verdicts.queue.is_empty()
+            || !self.told.queue.is_empty()
+    }
+
+    /// Gives the core the answers about files; returns how many there were.
+    pub fn take_files(&mut self, chat: &mut Chat) -> usize {
+        for taken in 0..limits::FILES_ASKED_MAX {
+            let Some((id, answer)) = self.told.queue.pop() else {
+                return taken;
+            };
+            chat.tell(Input::Files(id, answer));
+        }
+        limits::FILES_ASKED_MAX
     }
 
     /// Gives the core the verdicts on tokens that had to wait; returns how many there were.
@@ -232,6 +272,7 @@ impl Performer {
                         }
                     }
                     Effect::Store(ticket, call) => self.call(chat, edge, ticket, call),
+                    Effect::Files(id, ask) => self.files.ask(ask, self.told.place(id)),
                     Effect::Relay(call) => {
                         if let Some(Relayed { relay, .. }) = &self.relayed {
                             relay.submit(call);

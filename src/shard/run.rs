@@ -106,6 +106,7 @@ impl Shard {
         inputs += self.take_mesh();
         inputs += self.performer.take_replies(&mut self.chat);
         inputs += (self.performer).take_verdicts(&mut self.chat, &mut self.edge);
+        inputs += self.performer.take_files(&mut self.chat);
         inputs += self.performer.take_news(&mut self.chat);
         self.tick();
         self.edge.keep_accepting(&self.chat);

@@ -1,11 +1,13 @@
 //! What every backend decides the same way: hashes of bodies, how pages are cut, cursors, and how the
 //! first event of a room is kept.
 
+use super::files::files_bytes;
+use crate::chat::port::files::SentFiles;
 use crate::chat::port::{HistoryRead, OpDone, OpReply, Refusal};
 use crate::protocol::event::{RoomEvent, RoomEventBody};
 use crate::protocol::reply::Sent;
 use crate::protocol::view::{
-    Member, Mention, Message, MessageKind, Role, Room, RoomKind, SystemEvent,
+    Attachment, Member, Mention, Message, MessageKind, Role, Room, RoomKind, SystemEvent,
 };
 use crate::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use serde::{Deserialize, Serialize};
@@ -32,9 +34,10 @@ pub(super) fn send_hash(
     text: &str,
     reply_to_seq: Option<Seq>,
     mentions: &[Mention],
+    files: Option<&SentFiles>,
 ) -> BodyHash {
     body_hash(key, |hash| {
-        hash.text(MessageKind::Text.name());
+        hash.text(kind_of(files).name());
         hash.text(text);
         hash.number(reply_to_seq.unwrap_or(0));
         for mention in mentions {
@@ -43,7 +46,20 @@ pub(super) fn send_hash(
                 Mention::User(user) => hash.user(*user),
             }
         }
+        for file in files.iter().flat_map(|files| &files.files) {
+            hash.text("file");
+            hash.user(UserId(file.upload.0));
+            hash.number(u64::from(file.width.unwrap_or(0)));
+            hash.number(u64::from(file.height.unwrap_or(0)));
+            hash.number(file.duration_ms.map_or(0, |ms| ms + 1));
+            hash.text(file.placeholder.as_deref().unwrap_or_default());
+        }
     })
+}
+
+/// The kind of a message with these files.
+pub(super) fn kind_of(files: Option<&SentFiles>) -> MessageKind {
+    files.map_or(MessageKind::Text, |files| files.kind.into())
 }
 
 /// The hash of what a room is opened with.
@@ -87,26 +103,50 @@ impl Parts {
     }
 }
 
+/// What a person writes.
+pub(super) struct Written<'a> {
+    /// The text; with files, if it is empty: none.
+    pub text: &'a str,
+    /// The message it answers.
+    pub reply_to_seq: Option<Seq>,
+    /// Who is named in it.
+    pub mentions: &'a [Mention],
+    /// The kind and what its files are by now.
+    pub kind: MessageKind,
+    /// Its files.
+    pub attachments: Vec<Attachment>,
+}
+
+/// The text as it is kept: with files there may be none.
+pub(super) fn kept_text(kind: MessageKind, text: &str) -> Option<&str> {
+    (kind == MessageKind::Text || !text.is_empty()).then_some(text)
+}
+
 /// A new message of a person.
-pub(super) fn text_message(
+pub(super) fn new_message(
     sender_id: UserId,
     client_msg_id: ClientMsgId,
-    text: String,
-    reply_to_seq: Option<Seq>,
-    mentions: Vec<Mention>,
+    written: Written<'_>,
     seq: Seq,
     ts: UnixMs,
 ) -> Message {
+    let Written {
+        text,
+        reply_to_seq,
+        mentions,
+        kind,
+        attachments,
+    } = written;
     Message {
         seq,
         sender_id,
         client_msg_id: Some(client_msg_id),
-        kind: MessageKind::Text,
-        text: Some(text),
+        kind,
+        text: kept_text(kind, text).map(str::to_owned),
         event: None,
-        attachments: Vec::new(),
+        attachments,
         reply_to_seq,
-        mentions,
+        mentions: mentions.to_vec(),
         reactions: std::collections::BTreeMap::new(),
         changed_seq: seq,
         revision: 1,
@@ -244,7 +284,9 @@ impl Taken {
 /// Bytes a message takes in a page, but for what each has alike.
 fn weight(message: &Message) -> usize {
     let text = message.text.as_ref().map_or(0, String::len);
-    text + message.mentions.len() * MENTION_BYTES + message.reactions.len() * REACTION_BYTES
+    text + message.mentions.len() * MENTION_BYTES
+        + message.reactions.len() * REACTION_BYTES
+        + files_bytes(&message.attachments)
 }
 
 /// `"…",` with a user's id.

@@ -31,6 +31,8 @@ const BROWSER_FLAGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
   // A page that the test gives, see CAFFIS_PAGE, comes from no address, and would not be let speak to this one.
+  // A microphone that is none.
+  "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
   ...(PAGE ? ["--disable-features=LocalNetworkAccessChecks"] : []),
 ];
 
@@ -351,6 +353,71 @@ async function block(ada, bob) {
   await ada.sees("Sorry");
 }
 
+/** Both are in their room of two. */
+async function files(ada, bob) {
+  step("files: a picture, two others, one pasted, one dropped, a voice note");
+  const png = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "base64");
+  const tray = (state) => ada.page.locator(`#tray > li.${state}`);
+  const inTray = (count) => until(`${count} files are there`, async () => (await tray("there").count()) === count);
+  const attach = (...all) => ada.page.setInputFiles("#attach-input", all.map(([name, mimeType, buffer]) => ({ name, mimeType, buffer })));
+  const picture = (person, text) => until(`${person.name} sees the picture`, () =>
+    person.message(text).locator("img").evaluate((image) => image.complete && image.naturalWidth === 1 && image.src));
+  await attach(["river.png", "image/png", png]);
+  await inTray(1);
+  await ada.say("The river");
+  await bob.sees("The river");
+  await picture(ada, "The river");
+  const answer = await fetch(await picture(bob, "The river"));
+  assert.equal(answer.headers.get("content-type"), "image/png");
+  assert.equal(answer.headers.get("content-disposition"), "inline; filename=\"river.png\"; filename*=UTF-8''river.png");
+  assert.deepEqual(Buffer.from(await answer.arrayBuffer()), png);
+
+  const pdf = Buffer.from("%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF\n");
+  await attach(["plan.pdf", "application/pdf", pdf], ["notes.txt", "text/plain", Buffer.from("Bring bread.")]);
+  await inTray(2);
+  await ada.say("Two more");
+  await bob.shows("#messages .file span", /^plan\.pdf$/);
+  await bob.shows("#messages .file span", /^notes\.txt$/);
+
+  await attach(["page.html", "text/html", Buffer.from("<script>1</script>")]);
+  await until("it is refused", async () => (await tray("failed").count()) === 1);
+  await ada.page.getByRole("button", { name: "Remove page.html" }).click();
+  await until("it is away", async () => (await ada.page.locator("#tray > li").count()) === 0);
+
+  await ada.page.locator("#text").evaluate((text, base64) => {
+    const file = (name) => {
+      const data = new DataTransfer();
+      data.items.add(new File([Uint8Array.from(atob(base64), (one) => one.charCodeAt(0))], name, { type: "image/png" }));
+      return data;
+    };
+    text.dispatchEvent(new ClipboardEvent("paste", { clipboardData: file("pasted.png"), bubbles: true, cancelable: true }));
+    text.dispatchEvent(new DragEvent("drop", { dataTransfer: file("dropped.png"), bubbles: true, cancelable: true }));
+  }, png.toString("base64"));
+  await inTray(2);
+  await ada.say("Pasted and dropped");
+  await bob.sees("Pasted and dropped");
+  await until("Bob sees both", () => bob.message("Pasted and dropped").locator("img").evaluateAll((all) => all.length === 2 && all.every((image) => image.naturalWidth === 1)));
+
+  await ada.page.getByRole("button", { name: "Record a voice note" }).click();
+  await ada.page.getByRole("button", { name: "Stop recording" }).click();
+  await inTray(1);
+  await ada.say("Listen");
+  await bob.sees("Listen");
+  const plays = await until("Bob has a player", () => bob.message("Listen").locator("audio[src]").count());
+  assert.equal(plays, 1);
+  assert.ok(await bob.message("Listen").locator("audio").evaluate((audio) => new Promise((done) => {
+    audio.preload = "auto";
+    [audio.onloadedmetadata, audio.onerror] = [() => done(true), () => done(false)];
+    audio.load();
+  })), "it can be played");
+
+  step("a page that is loaded anew shows them");
+  await bob.page.reload();
+  await bob.connected();
+  await bob.open("Ada");
+  await picture(bob, "The river");
+}
+
 async function screenshot(page) {
   mkdirSync(join(ROOT, "docs"), { recursive: true });
   await page.screenshot({ path: join(ROOT, "docs/screenshot.png") });
@@ -449,10 +516,11 @@ async function main() {
 
     const document = await fetch(`${url}v1/asyncapi.json`).then((response) => response.text());
     const knows = (type) => document.includes(`"${type}"`);
-    for (const type of ["receipt.read", "search", "user.block"]) if (!knows(type)) step(`left out, since this server does not know it: ${type}`);
+    for (const type of ["receipt.read", "search", "user.block", "upload.create"]) if (!knows(type)) step(`left out, since this server does not know it: ${type}`);
     await bob.open("Ada");
     await changeMessages(ada, bob);
     await seeEachOther(ada, bob);
+    if (knows("upload.create")) await files(ada, bob);
     await useGroup(ada, bob, knows);
     if (knows("receipt.read")) await receipts(ada, bob);
     if (knows("search")) await search(ada, bob, "Ada 3");

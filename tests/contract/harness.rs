@@ -363,6 +363,7 @@ pub fn send(room: RoomId, sender: u128, id: u128, text: &str) -> Op {
             text: text.to_owned(),
             reply_to_seq: None,
             mentions: Vec::new(),
+            files: None,
         },
     }
 }
@@ -376,6 +377,7 @@ pub fn reply_to(room: RoomId, sender: u128, id: u128, seq: Seq) -> Op {
             text: "a reply".to_owned(),
             reply_to_seq: Some(seq),
             mentions: Vec::new(),
+            files: None,
         },
     }
 }

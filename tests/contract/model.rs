@@ -69,6 +69,7 @@ impl Model {
                 text,
                 reply_to_seq,
                 mentions,
+                files: _,
             } => self.send(now, op, *client_msg_id, text, *reply_to_seq, mentions),
             OpKind::ChangeMessage { seq, change } => self.change(now, op, *seq, change),
             OpKind::AddMembers { users } => self.add(now, op, users),

@@ -53,4 +53,5 @@ mod store_full;
 mod traffic;
 mod typing;
 mod upgrade;
+mod uploads;
 mod webhooks;

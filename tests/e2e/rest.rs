@@ -8,6 +8,7 @@ use crate::support::rest::Rest;
 use crate::support::server::{self, NO_LIMIT, Server};
 use crate::support::wait::{wait_for, wait_until};
 use crate::support::{Client, User};
+use crate::uploads;
 use serde_json::{Value, json};
 use std::thread;
 use uuid::Uuid;
@@ -414,6 +415,7 @@ fn every_operation_of_the_document_is_answered() {
     rooms(&server);
     what_is_one_s_own(&server);
     admin::everything();
+    uploads::without_a_socket(&server);
     for (method, path) in openapi::operations() {
         // Of others than users, who have tests of their own.
         if ["/v1/admin/webhooks", "/v1/webhooks/"]

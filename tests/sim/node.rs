@@ -209,6 +209,7 @@ impl World {
                     }
                     self.hosts[at.host].link.submit(call);
                 }
+                Effect::Files(..) => return Err("asks for files that nobody sends".to_owned()),
                 Effect::Answer(..) | Effect::Served(..) => {
                     return Err("answers a guest that nobody is".to_owned());
                 }

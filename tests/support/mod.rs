@@ -1,4 +1,5 @@
 //! What several test binaries share.
 
+pub mod s3;
 pub mod schema;
 pub mod server;

@@ -84,6 +84,7 @@ export function reply(chat: Chat, request: Request, frame: Frame): Request[] {
     case "history.get":
       return [...page(chat, request.data, data), ...flush(chat), ...flushOps(chat)];
     case "message.send": return sent(chat, request.data, frame);
+    case "upload.create": case "attachment.urls": return [];
     case "presence.subscribe": return present(chat, data), [];
     case "user.blocks": return error ? [] : blocks(chat, data, !request.data.cursor);
     case "user.block": case "user.unblock":

@@ -1,9 +1,10 @@
 // Where a message is written: a draft for each room, a reply or an edit, and names after an @.
 //
 // Next: panels.ts.
-import { button, get, make, said } from "./dom";
+import { button, get, make, said, sync } from "./dom";
+import { canRecord, record } from "./files";
 import { openPicker } from "./menu";
-import type { Actions, Line, View } from "./shapes";
+import type { Actions, Line, TrayItem, View } from "./shapes";
 import { asked, mentioned } from "./text";
 
 interface Draft { text: string; chosen: Map<string, string>; reply?: Line; edit?: Line; before?: string }
@@ -16,6 +17,8 @@ export function compose(actions: Actions, lastOwn: () => Line | undefined): Comp
   const drafts = new Map<string, Draft>();
   let [open, people, at, chosen] = ["", [] as { id: string; name: string }[], 0, 0];
   let draft = fresh();
+  let tray: TrayItem[] = [];
+  let stop: (() => Promise<[File, number]>) | undefined;
 
   function fresh(): Draft {
     return { text: "", chosen: new Map() };
@@ -40,7 +43,7 @@ export function compose(actions: Actions, lastOwn: () => Line | undefined): Comp
     event.preventDefault();
     const said = text.value.trim();
     const { edit, reply, chosen: names } = draft;
-    if (!said) return;
+    if (edit ? !said : (!said && !tray.length) || tray.some(({ state }) => state !== "there")) return;
     if (edit) {
       if (edit.seq && said !== edit.text) actions.edit(edit.seq, said);
       end();
@@ -87,6 +90,60 @@ export function compose(actions: Actions, lastOwn: () => Line | undefined): Comp
     text.oninput?.(new InputEvent("input"));
   });
 
+  get("attach").onclick = () => get("attach-input").click();
+  get("attach-input").onchange = () => {
+    actions.attach([...(get<HTMLInputElement>("attach-input").files ?? [])]);
+    get<HTMLInputElement>("attach-input").value = "";
+    text.focus();
+  };
+  get("record").onclick = async () => {
+    const voice = get("record");
+    try {
+      if (stop) {
+        const [file, duration_ms] = await stop();
+        actions.attach([file], duration_ms);
+        stop = undefined;
+      } else stop = await record();
+    } catch {
+      actions.said("No sound can be recorded here");
+      stop = undefined;
+    }
+    voice.textContent = stop ? "■" : "●";
+    voice.ariaPressed = String(Boolean(stop));
+    voice.ariaLabel = voice.title = stop ? "Stop recording" : "Record a voice note";
+  };
+  text.onpaste = (event) => {
+    const all = [...(event.clipboardData?.files ?? [])];
+    if (!all.length || get("attach").hidden) return;
+    event.preventDefault();
+    actions.attach(all);
+  };
+  const place = form.closest("main") ?? form;
+  const carries = (event: DragEvent) => Boolean(event.dataTransfer?.types.includes("Files")) && Boolean(open) && !get("attach").hidden;
+  place.addEventListener("dragover", (event) => {
+    if (!carries(event)) return;
+    event.preventDefault();
+    place.classList.add("dropping");
+  });
+  for (const type of ["dragleave", "drop"] as const) place.addEventListener(type, () => place.classList.remove("dropping"));
+  place.addEventListener("drop", (event) => {
+    if (!carries(event)) return;
+    event.preventDefault();
+    actions.attach([...(event.dataTransfer?.files ?? [])]);
+  });
+
+  function drawTray(): void {
+    get("tray").hidden = !tray.length;
+    sync(get("tray"), tray, ({ id }) => String(id), ({ id, name, state, part, error }) => {
+      const told = { waiting: "waiting", going: `${Math.round(part * 100)} %`, there: "ready", failed: error }[state];
+      const element = make("li", state, said("span", "", name), make("small", "", told), ...(state === "failed" ? [button("plain link", "Try again", () => actions.attachAgain(id))] : []),
+        button("plain icon", `Remove ${name}`, () => actions.detach(id), "✕"));
+      element.style.setProperty("--part", `${Math.round(part * 100)}%`);
+      return element;
+    });
+    form.querySelector<HTMLButtonElement>("button:not([type])")!.disabled = !draft.edit && tray.some(({ state }) => state !== "there");
+  }
+
   function hideNames(): void {
     list.hidden = true;
     text.removeAttribute("aria-activedescendant");
@@ -123,8 +180,12 @@ export function compose(actions: Actions, lastOwn: () => Line | undefined): Comp
   }
 
   const self: Composer = {
-    update({ room, textMax }) {
+    update({ room, textMax, canFiles, tray: files = [] }) {
       const key = room?.key ?? "";
+      get("attach").hidden = !canFiles;
+      get("record").hidden = !canFiles || !canRecord();
+      tray = files;
+      drawTray();
       people = room?.mentions ?? [];
       text.maxLength = textMax;
       const severed = get("severed");

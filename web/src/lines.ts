@@ -2,7 +2,7 @@
 //
 // Next: menu.ts.
 import { avatar, button, clock, day, make, said } from "./dom";
-import type { Actions, Line } from "./shapes";
+import type { Actions, FileView, Line } from "./shapes";
 
 export interface Hooks { actions: Actions; menu(line: Line, from: HTMLElement): void; wide(key: string): boolean; widen(key: string): void; drawn(element: HTMLElement): void }
 
@@ -25,7 +25,7 @@ export function drawLine(line: Line, hooks: Hooks): HTMLElement {
 function message(line: Line, hooks: Hooks): HTMLElement {
   const { kind, author, at, edited, first, named, deleted, pinned, big, folded, seq } = line;
   const { actions } = hooks;
-  const bubble = make("div", "bubble", said("b", "author", author), quoted(line, actions), body(line, hooks), foot());
+  const bubble = make("div", "bubble", said("b", "author", author), quoted(line, actions), attached(line, actions), line.text ? body(line, hooks) : undefined, foot());
   const element = make("li", [kind, first && "first", named && "named", deleted && "deleted", big && "big", line.state === "failed" && "failed"].filter(Boolean).join(" "));
   element.append(avatar(author), make("div", "stack", folded ? fold(bubble) : bubble, marks(line, actions), refused(line, actions)));
   if (!seq || deleted) return element;
@@ -77,6 +77,49 @@ function body(line: Line, { wide, widen }: Hooks): HTMLElement {
     all.remove();
   });
   return make("div", "", element, all);
+}
+
+const size = (bytes: number) => (bytes < 1_000_000 ? `${Math.max(1, Math.round(bytes / 1_000))} kB` : `${(bytes / 1_000_000).toFixed(1)} MB`);
+
+function attached({ files = [] }: Line, { fileUrl }: Actions): HTMLElement | undefined {
+  if (!files.length) return undefined;
+  const url = (file: FileView, fresh?: boolean) => fileUrl(file.room_id, file.upload_id, fresh);
+  return make("div", "files", ...files.map((file) => (file.kind === "image" ? picture(file, url) : file.kind === "voice" ? player(file, url) : link(file, url))));
+}
+
+type Url = (file: FileView, fresh?: boolean) => Promise<string>;
+
+function picture(file: FileView, url: Url): HTMLElement {
+  const { name, width, height, placeholder = "" } = file;
+  const image = Object.assign(make("img", ""), { alt: name, decoding: "async" as const });
+  // Its place is kept until it is there.
+  if (width && height) Object.assign(image, { width, height }), image.style.setProperty("aspect-ratio", `${width} / ${height}`);
+  if (/^#[0-9a-f]{6}$/.test(placeholder)) image.style.setProperty("background", placeholder);
+  const frame = Object.assign(make("a", "picture", image), { target: "_blank", rel: "noopener noreferrer" });
+  const load = (fresh: boolean) => void url(file, fresh).then((at) => (image.src = frame.href = at));
+  // Its address may have ended meanwhile.
+  image.onerror = () => ((image.onerror = null), load(true));
+  load(false);
+  return frame;
+}
+
+function player(file: FileView, url: Url): HTMLElement {
+  const audio = Object.assign(make("audio", ""), { controls: true, preload: "none" as const });
+  audio.onerror = () => ((audio.onerror = null), void url(file, true).then((at) => (audio.src = at)));
+  void url(file).then((at) => (audio.src = at));
+  const seconds = Math.round((file.duration_ms ?? 0) / 1_000);
+  audio.ariaLabel = `Voice note, ${seconds} seconds`;
+  return make("div", "voice", audio, file.duration_ms ? make("small", "quiet", `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`) : undefined);
+}
+
+function link(file: FileView, url: Url): HTMLElement {
+  const element = Object.assign(make("a", "file", said("span", "", file.name), make("small", "", size(file.size))), { href: "#", target: "_blank", rel: "noopener noreferrer" });
+  // Asked for when it is wanted: an address is good for a while only.
+  element.onclick = (event) => {
+    event.preventDefault();
+    void url(file).then((at) => window.open(at, "_blank", "noopener"));
+  };
+  return element;
 }
 
 function quoted({ quote }: Line, actions: Actions): HTMLElement | undefined {

@@ -1,6 +1,7 @@
 // Gives the pure parts a clock, a socket, storage and the page. Nothing is decided here.
 import * as chats from "./chat";
 import { get } from "./dom";
+import { files as keeper } from "./files";
 import { idle, step, type Connection, type Effect, type Happening } from "./connection";
 import { SignedOut, askDemo, askMainApp, howToSignIn, type Token } from "./identity";
 import { uuid7, type Change, type Frame, type Request } from "./protocol";
@@ -23,6 +24,8 @@ let [timer, drawing] = [0, 0];
 /** Where people sign in; none: the demo login. */
 let mainApp: string | null = null;
 
+const files = keeper((request) => feed({ on: "request", request }), () => changed());
+
 function feed(happening: Happening): void {
   if (!login) return;
   const [next, effects] = step(connection, { ...happening, now: Date.now(), random: Math.random() });
@@ -41,10 +44,13 @@ function perform(effect: Effect): void {
     case "close": return close();
     case "send": return socket?.send(JSON.stringify({ id: effect.id, ...effect.request }));
     case "refresh token": return void renew().then(({ token }) => feed({ on: "request", request: { type: "auth.refresh", data: { token } } }), notRenewed);
-    case "ready": return requests(chats.ready(chat, effect.data));
+    case "ready":
+      requests(chats.ready(chat, effect.data));
+      return files.ready();
     case "event": return requests(chats.event(chat, effect.frame));
     case "reply": {
       const { request, frame: { error } } = effect;
+      files.heard(request, effect.frame);
       requests(chats.reply(chat, request, effect.frame));
       if (error?.temporary) setTimeout(() => requests(chats.again(chat, request)), error.retry_after_ms ?? RETRY_MS);
     }
@@ -96,6 +102,7 @@ function close(): void {
 
 function enter(as: Login | null): void {
   close();
+  files.forget();
   [login, connection, chat] = [as, idle, chats.empty(as?.user_id ?? "", as ? kept(as.user_id) : [])];
   chat.state = as?.presence ?? chat.state;
   chat.open = (as && roomOfLink()) ?? "";
@@ -142,7 +149,10 @@ const draw = mount({
   }, failed),
   open: (room_id) => did([...chats.typing(chat, false, now()), ...chats.open(chat, room_id)]),
   send: (draft) => {
-    const all = chats.send(chat, draft, id(), new Date().toISOString());
+    const [first, ...others] = files.take(chat.open);
+    // The words go with the first of them.
+    const drafts = [{ ...draft, ...first }, ...others.map((group) => ({ text: "", ...group }))];
+    const all = drafts.flatMap((one) => chats.send(chat, one, id(), new Date().toISOString()));
     keep(); // before the request, and before anything can go wrong
     did(all);
   },
@@ -154,6 +164,11 @@ const draw = mount({
   remove: (seq) => change({ type: "message.delete", data: message(seq) }),
   pin: (seq, is) => change({ type: is ? "message.pin" : "message.unpin", data: message(seq) }),
   report: (seq) => change({ type: "message.report", data: message(seq) }),
+  attach: (all, duration_ms) => files.add(chat.open, all, duration_ms),
+  detach: (one) => files.remove(one),
+  attachAgain: (one) => files.again(one),
+  fileUrl: (room_id, upload_id, fresh) => files.url(room_id, upload_id, fresh),
+  said: (notice) => failed(new Error(notice)),
   retry: (unsent) => did(chats.retry(chat, unsent)),
   discard: (unsent) => (chats.discard(chat, unsent), changed()),
   retryOp: (op, isWanted) => did(chats.retryOp(chat, op, isWanted)),
@@ -192,7 +207,7 @@ function changed(): void {
     drawing = 0;
     chat.looking = !document.hidden;
     keep();
-    draw(view(login?.name ?? "", chat, connection));
+    draw({ ...view(login?.name ?? "", chat, connection), tray: files.tray(chat.open) });
   }, DRAW_AFTER_MS);
 }
 

@@ -4,7 +4,7 @@
 // later, and those of `island`, if there is one, too. `position` moves only over what was applied.
 //
 // Next: history.ts.
-import type { Change, Frame, Hit, Limits, Message, Presence, Room } from "./protocol";
+import type { Attachment, Change, FileKind, Frame, Hit, Limits, Message, Presence, Room } from "./protocol";
 
 /** A message with which reactions are one's own, as of the event `mine_seq`: events do not say it. */
 export interface Kept extends Message { mine: string[]; mine_seq: number }
@@ -46,6 +46,7 @@ export interface Held extends Room {
 }
 export interface Unsent {
   room_id: string; client_msg_id: string; text: string; created_at: string; reply_to_seq?: number; mentions?: string[];
+  kind?: FileKind; files?: Attachment[];
   sending?: boolean; seq?: number; error?: string;
 }
 /** A change of a message that is shown before it is stored. */

@@ -4,7 +4,7 @@
 //
 // Next: people.ts.
 import type { Chat, Held, Op, Unsent } from "./model";
-import type { Change, Data, Frame, Request, Send } from "./protocol";
+import type { Attachment, Change, Data, FileKind, Frame, Request, Send } from "./protocol";
 
 export const CHANGES: ReadonlySet<string> = new Set([
   "message.edit", "message.delete", "reaction.add", "reaction.remove", "message.pin", "message.unpin", "message.report",
@@ -12,7 +12,7 @@ export const CHANGES: ReadonlySet<string> = new Set([
 export const isChange = (request: Request): request is Change => CHANGES.has(request.type);
 
 /** What the message and its room say of it. */
-export interface Draft { text: string; reply_to_seq?: number; mentions?: string[] }
+export interface Draft { text: string; reply_to_seq?: number; mentions?: string[]; kind?: FileKind; files?: Attachment[] }
 
 export function send(chat: Chat, draft: Draft, client_msg_id: string, created_at: string): Request[] {
   chat.outbox.push({ ...draft, room_id: chat.open, client_msg_id, created_at });
@@ -35,8 +35,9 @@ export function flush(chat: Chat): Request[] {
 }
 
 /** The same every time, since another body under the same id is a conflict. */
-function body({ room_id, client_msg_id, text, reply_to_seq, mentions }: Unsent): Send {
-  return { room_id, client_msg_id, kind: "text", text, ...(reply_to_seq && { reply_to_seq }), ...(mentions?.length && { mentions }) };
+function body({ room_id, client_msg_id, text, reply_to_seq, mentions, kind, files = [] }: Unsent): Send {
+  const attachments = files.map(({ name: _name, size: _size, content_type: _type, ...sent }) => sent);
+  return { room_id, client_msg_id, kind: kind ?? "text", ...(text && { text }), ...(attachments.length && { attachments }), ...(reply_to_seq && { reply_to_seq }), ...(mentions?.length && { mentions }) };
 }
 
 export function sent(chat: Chat, { client_msg_id }: Send, { data = {}, error }: Frame): Request[] {

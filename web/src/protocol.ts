@@ -8,10 +8,13 @@ export type Role = "owner" | "admin" | "member";
 export interface Watermark { user_id: string; read_seq: number; delivered_seq: number }
 export interface Member extends Partial<Watermark> { user_id: string; name: string; role?: Role }
 export interface Reaction { count: number; mine?: boolean }
+export type FileKind = "image" | "file" | "voice";
+export interface SendAttachment { upload_id: string; width?: number; height?: number; duration_ms?: number; placeholder?: string }
+export interface Attachment extends SendAttachment { name: string; size: number; content_type: string }
 export interface Message {
   seq: number; changed_seq: number; kind: string; created_at: string; text?: string | null; revision?: number;
   sender_id?: string | null; client_msg_id?: string | null; edited_at?: string | null; deleted_at?: string | null;
-  reply_to_seq?: number | null; mentions?: string[]; reactions?: Record<string, Reaction>;
+  reply_to_seq?: number | null; mentions?: string[]; reactions?: Record<string, Reaction>; attachments?: Attachment[];
   /** Of kind `system` only: the change of members or room that the message stands for. */
   event?: Data & { type: string };
 }
@@ -35,12 +38,14 @@ export interface Data extends Own {
   users?: Presence[]; until?: string; blocked?: boolean; hits?: Hit[]; next_before?: string | null; paused?: string[];
   /** Of `user.erased`. */
   erased_as?: string; owner_id?: string; reactions?: { message_seq: number; emoji: string; count: number }[]; reactions_more?: boolean;
+  /** Of `upload.create` and `attachment.urls`. */
+  upload_id?: string; url?: string; fields?: Record<string, string>; urls?: { upload_id: string; url: string; expires_at: string }[]; missing?: string[];
   limits?: Limits; server_time?: string; token_expires_at?: string; reconnect_after_ms?: number; retry_after_ms?: number;
 }
 export interface Refusal { code: string; message: string; temporary: boolean; retry_after_ms?: number }
 export interface Frame { type: string; id?: number | null; room_id?: string; seq?: number; ts?: string; data?: Data; error?: Refusal }
 export interface Page { room_id: string; limit: number; before_seq?: number; after_seq?: number; around_seq?: number }
-export interface Send { room_id: string; client_msg_id: string; kind: "text"; text: string; reply_to_seq?: number; mentions?: string[] }
+export interface Send { room_id: string; client_msg_id: string; kind: "text" | FileKind; text?: string; attachments?: SendAttachment[]; reply_to_seq?: number; mentions?: string[] }
 export interface Named { room_id: string; message_seq: number }
 export type Marks = { rooms: Record<string, number> };
 /** A change of one message. */
@@ -64,6 +69,8 @@ export type Request = Change | RoomChange
   | { type: "room.get"; data: { room_id: string } }
   | { type: "room.members.list"; data: { room_id: string; cursor?: string } }
   | { type: "message.send"; data: Send }
+  | { type: "upload.create"; data: { room_id: string; kind: FileKind; name: string; size: number; content_type: string; sha256?: string } }
+  | { type: "attachment.urls"; data: { room_id: string; upload_ids: string[] } }
   | { type: "history.get"; data: Page }
   | { type: "typing.start" | "typing.stop"; data: { room_id: string } }
   | { type: "receipt.delivered" | "receipt.read"; data: Marks }

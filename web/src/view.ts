@@ -5,8 +5,8 @@ import type { Connection } from "./connection";
 import { TICKS_MEMBERS_MAX, can, isAdmin, isMuted, isNamed, myRole, others, shown, type Chat, type Held, type Kept, type Op, type Unsent } from "./model";
 import { opsOf } from "./outbox";
 import { typers } from "./people";
-import type { Member, Message } from "./protocol";
-import type { Line, Mark, Person, Quote, RoomView, Row, View } from "./shapes";
+import type { Attachment, FileKind, Member, Message } from "./protocol";
+import type { FileView, Line, Mark, Person, Quote, RoomView, Row, View } from "./shapes";
 import { isBig, parts, type Part } from "./text";
 
 const STOPPED: Record<number, string> = { 4001: "Please sign in again", 4003: "Not allowed", 4009: "Please reload", 4011: "User deleted" };
@@ -29,7 +29,7 @@ export function view(me: string, chat: Chat, { phase, code }: Connection, now = 
     rooms: all.filter((one) => !one.archived).map((one) => row(chat, one, held, now)),
     away: all.filter((one) => one.archived).map((one) => row(chat, one, held, now)),
     room: held && roomView(chat, held, now), jump: jump && jump.room_id === held?.room_id ? jump.seq : undefined,
-    canSearch: can(chat, "search"), canArchive: can(chat, "room.archive"), canPresence: can(chat, "presence.set"), textMax: chat.limits?.text_chars ?? TEXT_MAX,
+    canSearch: can(chat, "search"), canArchive: can(chat, "room.archive"), canPresence: can(chat, "presence.set"), canFiles: can(chat, "upload.create"), textMax: chat.limits?.text_chars ?? TEXT_MAX,
     found: found && {
       query: found.query, here: Boolean(found.room_id), busy: found.busy, more: Boolean(found.next),
       hits: found.hits.map(({ room_id, message }) => {
@@ -42,7 +42,11 @@ export function view(me: string, chat: Chat, { phase, code }: Connection, now = 
 
 const at = (held: Held) => held.last_message?.created_at ?? held.created_at ?? "";
 const name = (chat: Chat, id?: string | null) => chat.names.get(id ?? "") ?? "Somebody";
-const body = ({ deleted_at, text, kind }: Message) => (deleted_at ? "This message was deleted" : text || `(${kind})`);
+const FILES: Record<string, string> = { image: "Photo", voice: "Voice note", file: "File" };
+const body = ({ deleted_at, text, kind, attachments: [first] = [] }: Message) =>
+  deleted_at ? "This message was deleted" : text || (kind === "file" && first ? first.name : FILES[kind] ?? `(${kind})`);
+/** What is shown of files; with a text of its own, a message without words has none. */
+const filesOf = (room_id: string, kind: string, all: Attachment[] = []): FileView[] => all.map((one) => ({ ...one, kind: kind as FileKind, room_id }));
 const excerpt = (text: string) => (text.length > QUOTE_MAX ? `${text.slice(0, QUOTE_MAX)}…` : text);
 
 function title(chat: Chat, room: Held): string {
@@ -162,7 +166,7 @@ function stored({ chat, held, pins, admin, isGroup }: Context, message: Kept, op
   const own = sender_id === chat.me;
   const edit = ops.filter(({ change }) => change.type === "message.edit").at(-1);
   const deleted = Boolean(message.deleted_at) || ops.some(({ change }) => change.type === "message.delete");
-  const text = deleted ? "This message was deleted" : edit?.change.type === "message.edit" ? edit.change.data.text : body(message);
+  const text = deleted ? "This message was deleted" : edit?.change.type === "message.edit" ? edit.change.data.text : message.attachments?.length ? message.text ?? "" : body(message);
   const pin = ops.filter(({ change }) => change.type === "message.pin" || change.type === "message.unpin").at(-1);
   const pinned = pin ? pin.change.type === "message.pin" : pins.has(seq);
   const says = (message.mentions ?? []).map((id) => (id === "all" ? "all" : name(chat, id)));
@@ -170,6 +174,7 @@ function stored({ chat, held, pins, admin, isGroup }: Context, message: Kept, op
   return {
     ...common, kind: own ? "mine" : "theirs", text, deleted, pinned: pinned && !deleted, edited: Boolean(edited_at || edit) && !deleted,
     parts: words, big, named: !own && !deleted && isNamed(chat, message),
+    ...(!deleted && message.attachments?.length && { files: filesOf(held.room_id, kind, message.attachments) }),
     folded: isGroup && chat.blocked.has(sender_id ?? ""), marks: deleted ? [] : marks(message, ops),
     ...(message.reply_to_seq && !deleted && { quote: quote(chat, held, message.reply_to_seq) }),
     ...(own && (edit?.error ? { state: "failed" as const, error: `Not saved: ${edit.error}`, op: edit.id } : edit && !edit.seq ? { state: "sending" as const } : ticks(chat, held, seq))),
@@ -190,10 +195,11 @@ function read(message: Message, text: string, names: string[]): Read {
   return fresh;
 }
 
-function waiting({ chat, held }: Context, { client_msg_id, text, created_at, error, seq, reply_to_seq, mentions = [] }: Unsent): Line {
+function waiting({ chat, held }: Context, { client_msg_id, text, created_at, error, seq, reply_to_seq, mentions = [], kind, files }: Unsent): Line {
   const says = mentions.map((id) => (id === "all" ? "all" : name(chat, id)));
   return {
     key: client_msg_id, kind: "mine", author: name(chat, chat.me), text, at: created_at, parts: parts(text, says), big: isBig(text), marks: [],
+    ...(kind && files?.length && { files: filesOf(held.room_id, kind, files) }),
     state: error ? "failed" : seq ? "sent" : "sending", ...(error && { error: `Not sent: ${error}`, unsent: client_msg_id }),
     ...(reply_to_seq && { quote: quote(chat, held, reply_to_seq) }),
   };

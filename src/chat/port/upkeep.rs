@@ -36,7 +36,7 @@ pub enum UpkeepDone {
     EraseState(EraseState),
     /// To [`Upkeep::EraseNext`]; `None`: there is none.
     EraseNext(Option<Erasure>),
-    /// To [`Upkeep::EraseEnd`]: whether that was all; `false` if there are rooms.
+    /// To [`Upkeep::EraseEnd`]: whether that was all; `false` if there are rooms or uploads.
     EraseEnd(bool),
 }
 

@@ -4,6 +4,7 @@
 
 use super::row::{ChangedRow, Failure, get, uint};
 use crate::chat::access::{self, Action};
+use crate::chat::port::files::{SentFile, SentFiles, another_kind, no_upload};
 use crate::chat::port::{MessageChange, Op, OpKind, OpOutcome};
 use crate::limits;
 use crate::protocol::reply::MessageChanged;
@@ -63,8 +64,29 @@ pub(super) fn change_json(seq: Seq, change: &MessageChange) -> String {
 }
 
 /// What `chat_mention` is asked.
-pub(super) fn mention_json(text: &str, mentions: &[Mention]) -> String {
-    json!({"text": text, "mentions": mentions, "all": ranks(Action::MentionAll)}).to_string()
+pub(super) fn mention_json(text: &str, mentions: &[Mention], files: Option<&SentFiles>) -> String {
+    let mut asked = json!({"text": text, "mentions": mentions, "all": ranks(Action::MentionAll)});
+    if let Some(SentFiles { kind, files }) = files {
+        asked["kind"] = kind.name().into();
+        asked["files"] = files.iter().map(file_json).collect();
+    }
+    asked.to_string()
+}
+
+/// What the message keeps of a file by what its sender says.
+fn file_json(file: &SentFile) -> Value {
+    let mut json = json!({"upload_id": file.upload});
+    if let (Some(width), Some(height)) = (file.width, file.height) {
+        json["width"] = width.into();
+        json["height"] = height.into();
+    }
+    if let Some(duration_ms) = file.duration_ms {
+        json["duration_ms"] = duration_ms.into();
+    }
+    if let Some(placeholder) = &file.placeholder {
+        json["placeholder"] = placeholder.as_str().into();
+    }
+    json
 }
 
 /// What `chat_role` is asked, beside whom.
@@ -87,6 +109,9 @@ pub(super) fn decode(op: &Op, row: &Row, code: i32) -> Result<OpOutcome, Failure
         (_, 28) => return Ok(Err(blocks::too_many())),
         (_, 26) => return Ok(Err(changes::no_member())),
         (_, 25) => return Ok(Err(changes::mentions_a_stranger())),
+        (OpKind::Send { .. }, 40) => return Ok(Err(no_upload())),
+        (OpKind::Send { .. }, 41) => return Ok(Err(another_kind())),
+        (OpKind::Send { .. }, 42 | 43) => return Ok(Err(super::uploads::refusal(row, code)?)),
         (OpKind::ChangeMessage { seq, change }, _) => (*seq, change),
         _ => return Err(Failure::Data(format!("outcome {code} of no change"))),
     };

@@ -23,8 +23,10 @@ use crate::protocol::{ClientMsgId, ErrorCode, RoomId, UnixMs, UserId};
 use crate::store::blocks;
 use crate::store::changes::not_a_member;
 use crate::store::common::{
-    from_json, int, is_well_formed, refuse, room_hash, send_hash, sent, system_body, text_message,
+    Written, from_json, int, is_well_formed, kind_of, new_message, refuse, room_hash, send_hash,
+    sent, system_body,
 };
+use crate::store::files::Kept;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use tokio_postgres::Row;
@@ -254,6 +256,7 @@ impl<'a> Arrays<'a> {
                 text,
                 reply_to_seq,
                 mentions,
+                files: None,
             } if mentions.is_empty() => {
                 let key = (op.room, op.actor, *client_msg_id);
                 if !self.run.insert(key) {
@@ -261,7 +264,7 @@ impl<'a> Arrays<'a> {
                     self.run.insert(key);
                 }
                 id = Some(client_msg_id.0);
-                hash = Some(send_hash(hash_key, text, *reply_to_seq, &[]).to_vec());
+                hash = Some(send_hash(hash_key, text, *reply_to_seq, &[], None).to_vec());
                 reply = reply_to_seq.map(int);
                 body = Some(Cow::Borrowed(text.as_str()));
                 0
@@ -271,11 +274,14 @@ impl<'a> Arrays<'a> {
                 text,
                 reply_to_seq,
                 mentions,
+                files,
             } => {
+                let files = files.as_deref();
                 id = Some(client_msg_id.0);
-                hash = Some(send_hash(hash_key, text, *reply_to_seq, mentions).to_vec());
+                let sent = send_hash(hash_key, text, *reply_to_seq, mentions, files);
+                hash = Some(sent.to_vec());
                 reply = reply_to_seq.map(int);
-                body = Some(Cow::Owned(changes::mention_json(text, mentions)));
+                body = Some(Cow::Owned(changes::mention_json(text, mentions, files)));
                 8
             }
             OpKind::ChangeMessage { seq, change } => {
@@ -459,6 +465,7 @@ fn decode_send(op: &Op, row: &Row, duplicate: bool) -> Result<OpDone, Failure> {
         text,
         reply_to_seq,
         mentions,
+        files,
     } = &op.kind
     else {
         return Err(Failure::Data("sent, without a send".to_owned()));
@@ -476,15 +483,21 @@ fn decode_send(op: &Op, row: &Row, duplicate: bool) -> Result<OpDone, Failure> {
             events: Vec::new(),
         });
     }
-    let message = text_message(
-        op.actor,
-        *client_msg_id,
-        text.clone(),
-        *reply_to_seq,
-        mentions.clone(),
-        seq,
-        ts,
-    );
+    let attachments = match files {
+        None => Vec::new(),
+        Some(_) => {
+            let kept: Kept = from_json(get(row, 4)?).map_err(Failure::Data)?;
+            kept.files
+        }
+    };
+    let written = Written {
+        text,
+        reply_to_seq: *reply_to_seq,
+        mentions,
+        kind: kind_of(files.as_deref()),
+        attachments,
+    };
+    let message = new_message(op.actor, *client_msg_id, written, seq, ts);
     Ok(sent(op.room, *client_msg_id, message))
 }
 

@@ -46,6 +46,7 @@ const END: &str = "WITH gone AS (
              SELECT FROM room_participants p WHERE p.user_id = $1 AND p.left_seq IS NULL)
              AND NOT EXISTS (
                  SELECT FROM room_participants p WHERE p.user_id = $1 AND p.left_seq IS NOT NULL)
+             AND NOT EXISTS (SELECT FROM uploads f WHERE f.owner_id = $1)
          RETURNING e.user_id
      ), account AS (DELETE FROM chat_users u USING gone g WHERE u.user_id = g.user_id
      ), ends AS (DELETE FROM user_ends x USING gone g WHERE x.user_id = g.user_id
@@ -187,11 +188,18 @@ pub(super) async fn look_again(
             text,
             reply_to_seq,
             mentions,
+            files,
         } = &ops[place].kind
         else {
             continue;
         };
-        let hash = send_hash(session.hash_key(), text, *reply_to_seq, mentions);
+        let hash = send_hash(
+            session.hash_key(),
+            text,
+            *reply_to_seq,
+            mentions,
+            files.as_deref(),
+        );
         outcomes[place] = if get::<Option<&[u8]>>(&row, 3)? == Some(&hash[..]) {
             Ok(OpDone {
                 reply: OpReply::Sent(Sent {

@@ -32,6 +32,7 @@ mod search;
 mod session;
 mod threads;
 mod tls;
+mod uploads;
 
 pub use options::{OpenError, PostgresOptions};
 pub use threads::{PostgresStore, migrate};

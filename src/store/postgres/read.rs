@@ -100,6 +100,10 @@ pub(super) async fn answer(
             let answer = super::intake::answer(session, now, call).await?;
             StoreAnswer::Intake(Box::new(answer))
         }
+        StoreCall::Uploads(call) => {
+            let answer = super::uploads::answer(session, now, call).await?;
+            StoreAnswer::Uploads(Box::new(answer))
+        }
         StoreCall::Admin(call) => {
             let answer = super::admin::answer(session, now, call).await?;
             StoreAnswer::Admin(Box::new(answer))

@@ -7,6 +7,7 @@ use crate::protocol::view::{
 use crate::protocol::{ClientMsgId, RoomId, Seq, UnixMs, UserId};
 use crate::store::changes::{mark_mine, mentions, reactions};
 use crate::store::common::from_json;
+use crate::store::files::{self, Kept};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use tokio_postgres::Row;
@@ -106,7 +107,7 @@ pub(super) fn uint(row: &Row, column: usize) -> Result<u64, Failure> {
     u64::try_from(number).map_err(|_| Failure::Data(format!("column {column} is negative")))
 }
 
-fn uint_or_null(row: &Row, column: usize) -> Result<Option<u64>, Failure> {
+pub(super) fn uint_or_null(row: &Row, column: usize) -> Result<Option<u64>, Failure> {
     let number: Option<i64> = get(row, column)?;
     Ok(number.and_then(|number| u64::try_from(number).ok()))
 }
@@ -151,7 +152,7 @@ macro_rules! message_columns {
     () => {
         "m.seq, m.sender_id, m.kind, m.changed_seq, m.revision, m.created_at, m.edited_at, \
          m.deleted_at, m.reply_to_seq, m.client_msg_id, m.event::text, m.text, m.mentions::text, \
-         m.reactions::text"
+         m.reactions::text, m.attachments::text"
     };
 }
 pub(super) use message_columns;
@@ -189,14 +190,17 @@ pub(super) fn message(row: &Row, first: usize) -> Result<Message, Failure> {
     };
     let client_msg_id: Option<Uuid> = get(row, first + 9)?;
     let revision: i32 = get(row, first + 4)?;
+    let kind = named(row, first + 2, MessageKind::from_name)?;
+    let kept = files::kept(kind, get(row, first + 14)?);
+    let (kind, attachments) = kept.map_err(Failure::Data)?;
     Ok(Message {
         seq: uint(row, first)?,
         sender_id: user_id(row, first + 1)?,
         client_msg_id: client_msg_id.map(ClientMsgId),
-        kind: named(row, first + 2, MessageKind::from_name)?,
+        kind,
         text: get(row, first + 11)?,
         event,
-        attachments: Vec::new(),
+        attachments,
         reply_to_seq: uint_or_null(row, first + 8)?,
         mentions: mentions(get(row, first + 12)?).map_err(Failure::Data)?,
         reactions: reactions(get(row, first + 13)?).map_err(Failure::Data)?,
@@ -312,6 +316,7 @@ pub(super) struct MessageRow {
     reply_to_seq: Option<Seq>,
     mentions: Option<Vec<Mention>>,
     reactions: Option<BTreeMap<String, u32>>,
+    attachments: Option<Kept>,
     changed_seq: Seq,
     revision: u32,
     edited_at: Option<u64>,
@@ -324,14 +329,18 @@ impl MessageRow {
     pub fn into_message(self) -> Message {
         let reaction = |(emoji, count)| (emoji, Reaction { count, mine: None });
         let reactions = self.reactions.unwrap_or_default();
+        let (kind, attachments) = match self.attachments {
+            None => (MessageKind::Text, Vec::new()),
+            Some(kept) => (kept.kind.into(), kept.files),
+        };
         Message {
             seq: self.seq,
             sender_id: self.sender_id,
             client_msg_id: self.client_msg_id.map(ClientMsgId),
-            kind: MessageKind::Text,
+            kind,
             text: self.text,
             event: None,
-            attachments: Vec::new(),
+            attachments,
             reply_to_seq: self.reply_to_seq,
             mentions: self.mentions.unwrap_or_default(),
             reactions: reactions.into_iter().map(reaction).collect(),

@@ -12,6 +12,7 @@ use super::search_index::{self, Unindexed};
 use super::write::Batch;
 use super::{erase, own, read, rooms, schema};
 use crate::chat::port::admin::{AdminAnswer, AdminCall};
+use crate::chat::port::files::{UploadAnswer, UploadCall};
 use crate::chat::port::intake::{IntakeAnswer, IntakeCall};
 use crate::chat::port::upkeep::{Upkeep, UpkeepDone};
 use crate::chat::port::{
@@ -138,6 +139,10 @@ impl Db {
                 let answer = self.intake(now, own)?;
                 Ok(StoreAnswer::Intake(Box::new(answer)))
             }
+            StoreCall::Uploads(own) if own.writes() => {
+                let answer = self.uploads(now, own)?;
+                Ok(StoreAnswer::Uploads(Box::new(answer)))
+            }
             StoreCall::Search(_) => {
                 // Nobody else brings the index up to date here.
                 while self.index()? {}
@@ -154,7 +159,8 @@ impl Db {
             | StoreCall::WhoShares { .. }
             | StoreCall::Blocks(_)
             | StoreCall::Admin(_)
-            | StoreCall::Intake(_) => self.read(call),
+            | StoreCall::Intake(_)
+            | StoreCall::Uploads(_) => self.read(call),
         }
     }
 
@@ -213,6 +219,14 @@ impl Db {
     /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
     pub fn intake(&mut self, now: UnixMs, call: &IntakeCall) -> Result<IntakeAnswer, StoreError> {
         self.transact_own(|connection, _| super::intake::write(connection, now, call))
+    }
+
+    /// Does what concerns files.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
+    pub fn uploads(&mut self, now: UnixMs, call: &UploadCall) -> Result<UploadAnswer, StoreError> {
+        self.transact_own(|connection, _| super::uploads::write(connection, now, call))
     }
 
     /// A transaction beside those of the rooms' events.

@@ -15,6 +15,7 @@ use crate::protocol::view::{MessageKind, ReactionLeft, Role, RoomKind, SystemEve
 use crate::protocol::{RoomId, Seq, UnixMs, UserId};
 use crate::store::common::to_json;
 use crate::store::erase::{self, erased_as, mark_of, mentions_without};
+use crate::store::files::to_keep;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeMap;
 
@@ -133,7 +134,8 @@ pub(super) fn next(
 pub(super) fn end(connection: &Connection, user: UserId) -> Result<bool, Failure> {
     let left = connection
         .prepare_cached("SELECT 1 FROM room_participants WHERE user_id = ?1")?
-        .exists([user.0.as_bytes()])?;
+        .exists([user.0.as_bytes()])?
+        || super::uploads::has_any(connection, user)?;
     if !left {
         for sql in [
             "DELETE FROM user_ends WHERE user_id = ?1",
@@ -227,24 +229,28 @@ impl Batch<'_> {
                 let without = erase::without(json, user, stood_as).map_err(Failure::Data)?;
                 events.push((message.seq, is_own, without));
             } else if is_own {
-                own.push(message.seq);
+                self.drop_files(&message.attachments)?;
+                let kept = to_keep(message.kind, &[]).map_err(Failure::Data)?;
+                own.push((message.seq, kept));
             } else {
                 mentions.push((message.seq, mentions_without(message.mentions, user)));
             }
         }
         drop(rows);
-        for seq in own {
+        for (seq, files) in own {
             connection
                 .prepare_cached(
                     "UPDATE messages SET sender_id = ?3, text = NULL, mentions = NULL,
-                         reactions = NULL, deleted_at = coalesce(deleted_at, ?4)
+                         reactions = NULL, deleted_at = coalesce(deleted_at, ?4),
+                         attachments = ?5
                      WHERE room_id = ?1 AND seq = ?2",
                 )?
                 .execute(params![
                     room.0.as_bytes(),
                     int(seq),
                     stood_as.0.as_bytes(),
-                    int(requested_at.0)
+                    int(requested_at.0),
+                    files
                 ])?;
             self.forget_beside(room, seq)?;
         }

@@ -16,6 +16,7 @@ use crate::protocol::view::{Message, MessageKind};
 use crate::protocol::{RoomId, Seq, UserId};
 use crate::store::changes::{self, KeptChange, KeptReaction, event_name};
 use crate::store::common::to_json;
+use crate::store::files::to_keep;
 use rusqlite::params;
 use std::collections::BTreeMap;
 
@@ -111,6 +112,8 @@ impl Batch<'_> {
                 new.text = None;
                 new.mentions = Vec::new();
                 new.reactions = BTreeMap::new();
+                self.drop_files(&new.attachments)?;
+                new.attachments = Vec::new();
                 new.deleted_at = Some(ts);
                 for sql in [
                     "DELETE FROM message_reactions WHERE room_id = ?1 AND message_seq = ?2",
@@ -313,7 +316,7 @@ impl Batch<'_> {
             .prepare_cached(
                 "UPDATE messages SET changed_seq = ?3, revision = ?4, edited_at = ?5,
                      deleted_at = ?6, text = ?7, reactions = ?8,
-                     mentions = iif(?6 IS NULL, mentions, NULL)
+                     mentions = iif(?6 IS NULL, mentions, NULL), attachments = ?9
                  WHERE room_id = ?1 AND seq = ?2",
             )?
             .execute(params![
@@ -325,6 +328,7 @@ impl Batch<'_> {
                 message.deleted_at.map(|at| int(at.0)),
                 message.text,
                 reactions,
+                to_keep(message.kind, &message.attachments).map_err(Failure::Data)?,
             ])?;
         Ok(())
     }

@@ -31,6 +31,7 @@ mod schema;
 mod search;
 mod search_index;
 mod threads;
+mod uploads;
 mod write;
 
 pub use backup::{backup, restore};

@@ -52,6 +52,10 @@ pub(super) fn answer(
     let answer = match call {
         StoreCall::Admin(call) if call.writes() => return Ok(None),
         StoreCall::Intake(call) if call.writes() => return Ok(None),
+        StoreCall::Uploads(call) if call.writes() => return Ok(None),
+        StoreCall::Uploads(call) => {
+            StoreAnswer::Uploads(Box::new(super::uploads::read(connection, call)?))
+        }
         StoreCall::Intake(call) => {
             StoreAnswer::Intake(Box::new(super::intake::read(connection, call)?))
         }
@@ -224,7 +228,7 @@ macro_rules! events {
              UNION ALL
              SELECT m.seq, m.sender_id, m.kind, m.changed_seq, m.revision, m.created_at, m.edited_at,
                  m.deleted_at, m.reply_to_seq, m.client_msg_id, m.event, m.text, m.mentions, m.reactions,
-                 e.seq AS at, e.ts, e.type, e.message_seq, e.actor_id, e.data
+                 m.attachments, e.seq AS at, e.ts, e.type, e.message_seq, e.actor_id, e.data
              FROM room_events e
              LEFT JOIN messages m ON e.type = 'message.updated' AND m.room_id = e.room_id
                  AND m.seq = e.message_seq

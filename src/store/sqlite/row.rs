@@ -7,6 +7,7 @@ use crate::protocol::{ClientMsgId, RoomId, UnixMs, UserId};
 use crate::store::changes::{KeptChange, mentions, reactions};
 use crate::store::common::{event_of, from_json};
 pub(super) use crate::store::common::{int, refuse};
+use crate::store::files;
 use rusqlite::Row;
 use uuid::Uuid;
 
@@ -63,12 +64,13 @@ pub(super) fn uint(row: &Row<'_>, column: usize) -> Result<u64, Failure> {
 }
 
 /// A number that is never negative, if there is one.
-fn uint_or_null(row: &Row<'_>, column: usize) -> Result<Option<u64>, Failure> {
+pub(super) fn uint_or_null(row: &Row<'_>, column: usize) -> Result<Option<u64>, Failure> {
     let number: Option<i64> = row.get(column)?;
     Ok(number.and_then(|number| u64::try_from(number).ok()))
 }
 
-fn uuid(row: &Row<'_>, column: usize) -> Result<Uuid, Failure> {
+/// An id.
+pub(super) fn uuid(row: &Row<'_>, column: usize) -> Result<Uuid, Failure> {
     let bytes: [u8; 16] = row.get(column)?;
     Ok(Uuid::from_bytes(bytes))
 }
@@ -109,13 +111,13 @@ fn named<T>(
 macro_rules! message_columns {
     () => {
         "seq, sender_id, kind, changed_seq, revision, created_at, edited_at, deleted_at, \
-         reply_to_seq, client_msg_id, event, text, mentions, reactions"
+         reply_to_seq, client_msg_id, event, text, mentions, reactions, attachments"
     };
 }
 pub(super) use message_columns;
 
 /// How many columns [`message_columns`] has.
-pub(super) const MESSAGE_COLUMNS: usize = 14;
+pub(super) const MESSAGE_COLUMNS: usize = 15;
 
 /// A text, if there is one.
 pub(super) fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<Option<&'a str>, Failure> {
@@ -132,14 +134,16 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, Failure> {
         None => None,
     };
     let client_msg_id: Option<[u8; 16]> = row.get(9)?;
+    let kind = named(row, 2, MessageKind::from_name)?;
+    let (kind, attachments) = files::kept(kind, text(row, 14)?).map_err(Failure::Data)?;
     Ok(Message {
         seq: uint(row, 0)?,
         sender_id: user_id(row, 1)?,
         client_msg_id: client_msg_id.map(|bytes| ClientMsgId(Uuid::from_bytes(bytes))),
-        kind: named(row, 2, MessageKind::from_name)?,
+        kind,
         text: row.get(11)?,
         event,
-        attachments: Vec::new(),
+        attachments,
         reply_to_seq: uint_or_null(row, 8)?,
         mentions: mentions(text(row, 12)?).map_err(Failure::Data)?,
         reactions: reactions(text(row, 13)?).map_err(Failure::Data)?,

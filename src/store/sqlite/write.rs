@@ -13,6 +13,7 @@ use super::marks::{Marks, MarksWriter};
 use super::read::newest;
 use super::row::{Failure, int, refuse, role, room_kind, uint};
 use crate::chat::access::{self, Action};
+use crate::chat::port::files::SentFiles;
 use crate::chat::port::{Op, OpDone, OpKind, OpOutcome, OpReply, Refusal};
 use crate::chat::sabotage::{Sabotage, Sabotaged};
 use crate::protocol::event::{RoomEvent, RoomEventBody};
@@ -20,8 +21,11 @@ use crate::protocol::reply::Sent;
 use crate::protocol::view::{Mention, Role, RoomKind};
 use crate::protocol::{ClientMsgId, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use crate::store::changes;
-use crate::store::common::{BodyHash, send_hash, sent, text_message, to_json};
+use crate::store::common::{
+    BodyHash, Written, kept_text, kind_of, new_message, send_hash, sent, to_json,
+};
 use crate::store::erase::erased_as;
+use crate::store::files::to_keep;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +78,7 @@ pub(super) struct Body<'b> {
     text: &'b str,
     reply_to_seq: Option<Seq>,
     mentions: &'b [Mention],
+    files: Option<&'b SentFiles>,
 }
 
 /// Mentions as a row keeps them: none are NULL.
@@ -120,11 +125,13 @@ impl<'a> Batch<'a> {
                 text,
                 reply_to_seq,
                 mentions,
+                files,
             } => {
                 let body = Body {
                     text,
                     reply_to_seq: *reply_to_seq,
                     mentions,
+                    files: files.as_deref(),
                 };
                 self.send(op.room, op.actor, *client_msg_id, body)
             }
@@ -154,9 +161,10 @@ impl<'a> Batch<'a> {
             text,
             reply_to_seq,
             mentions,
+            files,
         } = body;
         assert!(!text.as_bytes().contains(&0), "parsing refuses U+0000");
-        let body_hash = send_hash(self.hash_key, text, reply_to_seq, mentions);
+        let body_hash = send_hash(self.hash_key, text, reply_to_seq, mentions, files);
         let is_open = self.head(room)?.is_some_and(|head| !head.severed);
         let may_send = is_open && self.seat(room, sender)?.role.is_some();
         let answers_something = match reply_to_seq {
@@ -167,7 +175,19 @@ impl<'a> Batch<'a> {
             true => self.wrong_mention(room, sender, mentions)?,
             false => None,
         };
-        if may_send && answers_something && wrong_mention.is_none() {
+        let mut wrong = wrong_mention;
+        let mut attachments = Vec::new();
+        if may_send
+            && answers_something
+            && wrong.is_none()
+            && let Some(files) = files
+        {
+            match self.usable_files(room, sender, files)? {
+                Ok(usable) => attachments = usable,
+                Err(refusal) => wrong = Some(refusal),
+            }
+        }
+        if may_send && answers_something && wrong.is_none() {
             // The unique index recognises a retry, which costs a first send nothing. The retry of
             // one that would be refused by now is looked up below.
             let (seq, ts) = self.next(room)?;
@@ -176,8 +196,8 @@ impl<'a> Batch<'a> {
                 .prepare_cached(
                     "INSERT OR IGNORE INTO messages (room_id, seq, sender_id, kind, changed_seq,
                          revision, created_at, reply_to_seq, client_msg_id, body_hash, text,
-                         mentions)
-                     VALUES (?1, ?2, ?3, 'text', ?2, 1, ?4, ?5, ?6, ?7, ?8, ?9)",
+                         mentions, attachments)
+                     VALUES (?1, ?2, ?3, 'text', ?2, 1, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 )?
                 .execute(params![
                     room.0.as_bytes(),
@@ -187,16 +207,24 @@ impl<'a> Batch<'a> {
                     reply_to_seq.map(int),
                     client_msg_id.0.as_bytes(),
                     body_hash,
-                    text,
+                    kept_text(kind_of(files), text),
                     kept_mentions(mentions)?,
+                    to_keep(kind_of(files), &attachments).map_err(Failure::Data)?,
                 ])?;
             if inserted == 1 {
                 self.give(room, seq, ts);
                 self.seat(room, sender)?.read_seq = Some(seq);
-                let text = text.to_owned();
-                let mentions = mentions.to_vec();
-                let message =
-                    text_message(sender, client_msg_id, text, reply_to_seq, mentions, seq, ts);
+                if let Some(files) = files {
+                    self.use_files(seq, files)?;
+                }
+                let written = Written {
+                    text,
+                    reply_to_seq,
+                    mentions,
+                    kind: kind_of(files),
+                    attachments,
+                };
+                let message = new_message(sender, client_msg_id, written, seq, ts);
                 return Ok(Ok(sent(room, client_msg_id, message)));
             }
         }
@@ -206,7 +234,7 @@ impl<'a> Batch<'a> {
             let stood_as = erased_as(self.hash_key, room, sender);
             before = self.sent_before(room, stood_as, client_msg_id)?;
         }
-        match (before, wrong_mention) {
+        match (before, wrong) {
             (Some((seq, ts, first)), _) if first == body_hash => Ok(Ok(OpDone {
                 reply: OpReply::Sent(Sent {
                     client_msg_id,
