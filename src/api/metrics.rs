@@ -1,6 +1,7 @@
 //! `GET /metrics`: what the node counts, as Prometheus reads it (text format 0.0.4).
 
 use super::NodeView;
+use super::hooks::HookCounts;
 use crate::chat::stats::{LATENCY_BOUNDS_US, Latency};
 use crate::protocol::ErrorCode;
 use axum::http::StatusCode;
@@ -40,7 +41,7 @@ impl HttpCounts {
 }
 
 /// The whole text.
-pub fn text(node: &dyn NodeView, http: &HttpCounts) -> String {
+pub fn text(node: &dyn NodeView, http: &HttpCounts, hooks: Option<&HookCounts>) -> String {
     let mut page = Page(String::with_capacity(32 << 10));
     let build = format!(
         "node=\"{}\",version=\"{}\"",
@@ -79,6 +80,11 @@ pub fn text(node: &dyn NodeView, http: &HttpCounts) -> String {
         page.sample("http_problems_total", &format!("code=\"{code}\""), *count);
     }
     drop(counts);
+    for (name, help, kind, value) in hooks.iter().flat_map(|hooks| hooks.rows()) {
+        let name = format!("webhooks_out_{name}");
+        page.family(&name, help, kind);
+        page.sample(&name, "", value);
+    }
     process(&mut page);
     page.0
 }

@@ -11,6 +11,7 @@ pub mod admin;
 pub mod cors;
 pub mod demo;
 pub mod health;
+pub mod hooks;
 pub mod metrics;
 pub mod page;
 pub mod problem;
@@ -28,6 +29,7 @@ use crate::chat::port::{Asked, Identify, ServiceAsked, Store};
 use crate::chat::stats::Stats;
 use crate::identity::DemoLogin;
 use crate::protocol::network::Network;
+use hooks::HookParts;
 use rejoin::Rejoin;
 use std::sync::Arc;
 use tokens::Tokens;
@@ -60,6 +62,8 @@ pub struct Parts {
     pub upkeep: Option<UpkeepParts>,
     /// For other services.
     pub webhooks: WebhookParts,
+    /// Who is told by us; `None`: nobody.
+    pub hooks: Option<HookParts>,
 }
 
 /// What the Admin API needs of the node.

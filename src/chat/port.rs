@@ -6,10 +6,13 @@
 
 pub mod admin;
 mod asks;
+pub mod hooks;
 pub mod intake;
+mod relay;
 pub mod upkeep;
 
 pub use asks::*;
+pub use relay::*;
 
 use crate::protocol::block::{BlockChange, BlocksListed};
 use crate::protocol::ending::SessionsEnd;
@@ -21,6 +24,7 @@ use crate::protocol::view::{
 };
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use admin::{AdminAnswer, AdminCall, AuditEntry};
+use hooks::{HookAnswer, HookCall};
 use intake::{IntakeAnswer, IntakeCall};
 use upkeep::{Upkeep, UpkeepDone};
 
@@ -83,6 +87,8 @@ pub enum StoreCall {
     Admin(Box<AdminCall>),
     /// Of other services.
     Intake(Box<IntakeCall>),
+    /// For other services.
+    Hooks(Box<HookCall>),
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
     /// has released): if the store's epoch is still this one, it becomes a new random one. The
     /// reply's `epoch` says what it is now, also when another asked first.
@@ -137,6 +143,8 @@ pub enum StoreAnswer {
     Admin(Box<AdminAnswer>),
     /// Of the same kind as the call.
     Intake(Box<IntakeAnswer>),
+    /// To [`StoreCall::Hooks`].
+    Hooks(Box<HookAnswer>),
     /// The epoch is another one than the one given.
     RenewEpoch,
 }
@@ -735,52 +743,6 @@ pub trait Store: Send + Sync {
 pub trait ReplySink: Send + Sync {
     /// Takes one answer.
     fn reply(&self, reply: StoreReply);
-}
-
-/// What a shard asks of the relay. Buckets are those of rooms, [`crate::limits::USERS_BUCKET`], and
-/// [`crate::limits::PRESENCE_BUCKETS`] from [`crate::limits::PRESENCE_BUCKET`] on.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum RelayCall {
-    /// Tells all nodes that follow this bucket. May be lost.
-    Publish(u16, Box<[u8]>),
-    /// Wants what is published to this bucket, until [`RelayCall::Unfollow`]; also again after
-    /// every loss of the connection.
-    Follow(u16),
-    /// Does not want it any more.
-    Unfollow(u16),
-}
-
-/// What the relay tells a shard.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum RelayNews {
-    /// It works. Said before anything else, and after every [`RelayNews::Down`].
-    Up,
-    /// It does not work, or not for every bucket: nothing that is followed may be relied upon. Messages
-    /// may still come.
-    Down,
-    /// Whatever is published to this bucket from now on comes, as long as the relay is up.
-    Following(u16),
-    /// Messages were lost on the way to this shard.
-    Lost,
-    /// A message that was published to a bucket of this shard; possibly by this node.
-    Message(Box<[u8]>),
-}
-
-/// The relay between nodes as the shards see it: a hint, never the truth. What it loses is found
-/// in the store.
-pub trait Relay: Send + Sync {
-    /// Where each shard's news go; a bucket's go to shard `bucket % shards`. Called once, before
-    /// anything else.
-    fn attach(&self, shards: Vec<std::sync::Arc<dyn RelaySink>>);
-
-    /// Takes a call. Never blocks; a message that does not fit into the queue is dropped.
-    fn submit(&self, call: RelayCall);
-}
-
-/// Where news of the relay go: into a shard's queue, or into a test. Never blocks.
-pub trait RelaySink: Send + Sync {
-    /// Takes one.
-    fn news(&self, news: RelayNews);
 }
 
 /// Where a verdict on a token goes that had to wait. Called exactly once, from any thread; must not block.

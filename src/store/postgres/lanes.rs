@@ -161,7 +161,7 @@ impl Io {
             Call::Read(pending, call) => {
                 let queue = match call {
                     StoreCall::Search(_) => &self.searches,
-                    StoreCall::Upkeep(_) => &self.upkeep,
+                    StoreCall::Upkeep(_) | StoreCall::Hooks(_) => &self.upkeep,
                     // So may what looks at everything; what changes something is short.
                     StoreCall::Admin(ref call) if !call.writes() => &self.searches,
                     _ => &self.reads,

@@ -288,6 +288,7 @@ impl Store for PostgresStore {
             | StoreCall::Upkeep(_)
             | StoreCall::Admin(_)
             | StoreCall::Intake(_)
+            | StoreCall::Hooks(_)
             | StoreCall::RenewEpoch(_) => {
                 pending.reads = 1;
                 (&self.shared.reads, 1, CALLS_MAX)

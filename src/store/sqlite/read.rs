@@ -52,6 +52,11 @@ pub(super) fn answer(
     let answer = match call {
         StoreCall::Admin(call) if call.writes() => return Ok(None),
         StoreCall::Intake(call) if call.writes() => return Ok(None),
+        StoreCall::Hooks(call) if call.writes() => return Ok(None),
+        StoreCall::Hooks(call) => {
+            marks.refresh(connection)?;
+            StoreAnswer::Hooks(Box::new(super::hooks::read(connection, marks, call)?))
+        }
         StoreCall::Intake(call) => {
             StoreAnswer::Intake(Box::new(super::intake::read(connection, call)?))
         }

@@ -20,6 +20,7 @@ use super::options::{
 };
 use super::{read, schema};
 use crate::chat::port::admin::AdminCall;
+use crate::chat::port::hooks::HookCall;
 use crate::chat::port::intake::IntakeCall;
 use crate::chat::port::upkeep::Upkeep;
 use crate::chat::port::{
@@ -209,6 +210,12 @@ impl Store for SqliteStore {
                     write.into_pending().answer(Err(error));
                 }
             }
+            StoreCall::Hooks(call) if call.writes() => {
+                let sent = give(&self.writes, Write::Hooks(pending, call));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
             StoreCall::SignIn(_)
             | StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
@@ -222,6 +229,7 @@ impl Store for SqliteStore {
             | StoreCall::Blocks(_)
             | StoreCall::Admin(_)
             | StoreCall::Intake(_)
+            | StoreCall::Hooks(_)
             | StoreCall::Search(_) => {
                 if let Err((read, error)) = give(&self.reads, Read { pending, call }) {
                     read.pending.answer(Err(error));
@@ -328,6 +336,8 @@ enum Write {
     Admin(Pending, Box<AdminCall>),
     /// Likewise.
     Intake(Pending, Box<IntakeCall>),
+    /// Likewise.
+    Hooks(Pending, Box<HookCall>),
     /// Done alone, in its turn.
     RenewEpoch(Pending, Epoch),
 }
@@ -338,7 +348,7 @@ impl Write {
             Write::Commit(_, ops) => ops.len(),
             Write::SignIn(_, users) => users.len(),
             Write::Receipts(_, receipts) => receipts.len(),
-            Write::SetOwn(..) | Write::Admin(..) | Write::Intake(..) => 1,
+            Write::SetOwn(..) | Write::Admin(..) | Write::Intake(..) | Write::Hooks(..) => 1,
             Write::Upkeep(..) => UPKEEP_OPS,
             Write::RenewEpoch(..) => GROUP_OPS_MAX,
         }
@@ -353,6 +363,7 @@ impl Write {
             | Write::Upkeep(pending, _)
             | Write::Admin(pending, _)
             | Write::Intake(pending, _)
+            | Write::Hooks(pending, _)
             | Write::RenewEpoch(pending, _) => pending,
         }
     }
@@ -446,7 +457,8 @@ impl Writer {
                 | Write::SetOwn(..)
                 | Write::Upkeep(..)
                 | Write::Admin(..)
-                | Write::Intake(..) => {}
+                | Write::Intake(..)
+                | Write::Hooks(..) => {}
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
@@ -500,6 +512,10 @@ impl Writer {
                 Write::Intake(pending, call) => {
                     let done = self.db.intake((self.clock)(), &call);
                     pending.answer(done.map(|answer| StoreAnswer::Intake(Box::new(answer))));
+                }
+                Write::Hooks(pending, call) => {
+                    let done = self.db.hooks((self.clock)(), &call);
+                    pending.answer(done.map(|answer| StoreAnswer::Hooks(Box::new(answer))));
                 }
                 Write::RenewEpoch(pending, _) => {
                     let renewed = renewed.take().unwrap_or(Err(StoreError::Overloaded));
