@@ -382,13 +382,6 @@ impl Config {
             warnings: std::mem::take(&mut raw.warnings),
         };
         let mut problems = raw.problems;
-        if config.webhook_out_url.is_some() && config.webhook_out_secrets.is_empty() {
-            problems.push(
-                "CAFFIS_WEBHOOK_OUT_URL needs CAFFIS_WEBHOOK_OUT_SECRETS; make one with \
-                 `echo whsec_$(openssl rand -base64 32)`"
-                    .to_owned(),
-            );
-        }
         match mode {
             Mode::Development => {
                 if !config.listen.ip().is_loopback() && !allow_insecure {
@@ -432,6 +425,13 @@ impl Config {
                      the way could make anybody's token"
                 ));
             }
+        }
+        if self.webhook_out_url.is_some() && self.webhook_out_secrets.is_empty() {
+            problems.push(
+                "production mode needs CAFFIS_WEBHOOK_OUT_SECRETS for CAFFIS_WEBHOOK_OUT_URL; make one with \
+                 `echo whsec_$(openssl rand -base64 32)`"
+                    .to_owned(),
+            );
         }
         // Inside a network that the operator named it may be plain: nobody else is on the way.
         let is_plain = |url: &String| !is_private(url) && self.webhook_allow_cidrs.is_empty();

@@ -24,7 +24,9 @@ INSERT INTO hook_state (one) VALUES (1);
 CREATE TABLE hook_rooms (
     room_id   uuid PRIMARY KEY,
     noted_seq bigint NOT NULL,
-    done_seq  bigint NOT NULL
+    done_seq  bigint NOT NULL,
+    -- Since when there is something to be decided, or when it was looked at last.
+    noted_at  bigint NOT NULL
 ) WITH (fillfactor = 70);
 
 CREATE INDEX hook_rooms_due ON hook_rooms (room_id) WHERE noted_seq > done_seq;
@@ -126,12 +128,13 @@ BEGIN
     WHERE s.changed_seq < excluded.changed_seq;
     IF EXISTS (SELECT FROM hook_state s WHERE s.wanted_until > 0) THEN
         -- A room that was not noted yet begins where the index was with it.
-        INSERT INTO hook_rooms AS h (room_id, noted_seq, done_seq)
-        SELECT a.room_id, a.seq, coalesce(i.indexed_seq, 0)
+        INSERT INTO hook_rooms AS h (room_id, noted_seq, done_seq, noted_at)
+        SELECT a.room_id, a.seq, coalesce(i.indexed_seq, 0), chat_now(NULL)
         FROM unnest(_done_rooms, _done_seqs) AS a (room_id, seq)
         LEFT JOIN indexed_rooms i ON i.room_id = a.room_id
         ORDER BY a.room_id
-        ON CONFLICT (room_id) DO UPDATE SET noted_seq = excluded.noted_seq
+        ON CONFLICT (room_id) DO UPDATE SET noted_seq = excluded.noted_seq,
+            noted_at = CASE WHEN h.noted_seq > h.done_seq THEN h.noted_at ELSE excluded.noted_at END
         WHERE h.noted_seq < excluded.noted_seq;
     END IF;
     INSERT INTO indexed_rooms AS i (room_id, indexed_seq)
@@ -144,13 +147,14 @@ END $$;
 -- Moves the worker's place in a room, if it is where the caller saw it, and with it writes whom to tell.
 CREATE FUNCTION hook_decided(
     _clock bigint, _room uuid, _from bigint, _to bigint, _ids uuid[], _types text[], _users uuid[],
-    _seqs bigint[], _datas text[]
+    _seqs bigint[], _datas text[], _noted_at bigint
 ) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     _now bigint := chat_now(_clock);
 BEGIN
-    UPDATE hook_rooms h SET done_seq = _to WHERE h.room_id = _room AND h.done_seq = _from;
+    UPDATE hook_rooms h SET done_seq = _to, noted_at = _noted_at
+    WHERE h.room_id = _room AND h.done_seq = _from;
     IF NOT FOUND THEN
         RETURN false;
     END IF;

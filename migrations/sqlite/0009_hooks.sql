@@ -18,7 +18,9 @@ INSERT INTO hook_state (one) VALUES (1);
 CREATE TABLE hook_rooms (
     room_id   BLOB NOT NULL PRIMARY KEY CHECK (length(room_id) = 16),
     noted_seq INTEGER NOT NULL,
-    done_seq  INTEGER NOT NULL
+    done_seq  INTEGER NOT NULL,
+    -- Since when there is something to be decided, or when it was looked at last.
+    noted_at  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX hook_rooms_due ON hook_rooms (room_id) WHERE noted_seq > done_seq;

@@ -10,6 +10,7 @@ use super::request_id::RequestId;
 use super::requests::{self, INVALID, bearer, body_of, json, path_values, query_values};
 use super::requests::{unauthenticated, wants_json};
 use super::serve::Peer;
+use super::shard_client::ask_shard;
 use super::store_client::StoreClient;
 use super::tokens::Failures;
 use super::webhooks::Webhooks;
@@ -20,7 +21,7 @@ use crate::chat::port::intake::WebhookKept;
 use crate::chat::port::upkeep::{EraseState, Upkeep, UpkeepDone};
 use crate::chat::port::{
     ConnectionSeen, ConnectionsPage, ConnectionsRead, HistoryPage, MessageChange, Op, OpKind,
-    Refusal, ServiceAnswer, ServiceAsk, ServiceAsked, StoreAnswer, StoreCall, StoreError,
+    Refusal, ServiceAnswer, ServiceAsk, StoreAnswer, StoreCall, StoreError,
 };
 use crate::limits;
 use crate::protocol::admin::{
@@ -46,7 +47,6 @@ use serde::Serialize;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 /// Longest wait for the store: it answers before, unless it does not run.
@@ -610,22 +610,7 @@ impl Admin {
     }
 
     async fn ask_shard(&self, shard: u16, ask: ServiceAsk) -> Result<ServiceAnswer, Problem> {
-        let (sender, receiver) = oneshot::channel();
-        let asked = ServiceAsked {
-            ask,
-            done: Box::new(move |answer| {
-                // Nobody waits any more: the answer came too late.
-                let _late = sender.send(answer);
-            }),
-        };
-        if !(self.parts.serves)(shard, asked) {
-            let detail = "too many questions are waiting";
-            return Err(Problem::new(ErrorCode::Overloaded, detail));
-        }
-        match tokio::time::timeout(SHARD_MAX, receiver).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) | Err(_) => Err(Problem::new(ErrorCode::Unavailable, "no answer in time")),
-        }
+        Ok(ask_shard(&*self.parts.serves, SHARD_MAX, shard, ask).await?)
     }
 }
 

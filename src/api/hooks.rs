@@ -9,13 +9,15 @@
 //! The order: [`Worker::lease`] keeps the work, [`Worker::decide`] follows the messages, [`Worker::deliver`] the
 //! outbox, and [`Worker::take_back`] what was pushed and is read since.
 
+pub use super::hook_counts::HookCounts;
+use super::shard_client::ask_shard;
 use super::store_client::StoreClient;
 use super::{NodeView, Phase, Serves};
 use crate::chat::port::hooks::{
     Attempted, HOOK_LEASE_MS, HookAnswer, HookCall, HookKept, HookLease, NewHook, PushMessage,
     PushRoom, PushUnread, Pushed,
 };
-use crate::chat::port::{ServiceAnswer, ServiceAsk, ServiceAsked, StoreAnswer, StoreCall};
+use crate::chat::port::{ServiceAnswer, ServiceAsk, StoreAnswer, StoreCall};
 use crate::chat::push::{self, PushFacts};
 use crate::identity::WebhookSecrets;
 use crate::limits;
@@ -23,10 +25,9 @@ use crate::protocol::hooks::{self, HookKind, PushCancelled, PushRequired};
 use crate::protocol::{RoomId, Seq, UnixMs, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -40,8 +41,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const TAKE_BACK_EVERY: Duration = Duration::from_millis(1_000);
 /// Rooms of one pass.
 const ROOMS: usize = 128;
+/// Rooms read at once.
+const ROOMS_READ: usize = 4;
 /// Pushes of one look.
 const PUSHED: usize = 500;
+/// The same while there are more.
+const TAKE_BACK_MORE: Duration = Duration::from_millis(100);
 /// Longest wait for the store.
 const STORE_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for a shard.
@@ -98,97 +103,6 @@ pub struct HookParts {
     pub previews: bool,
     /// What is counted.
     pub counts: Arc<HookCounts>,
-}
-
-/// What is counted. All since the start, but for those that say how things are.
-#[derive(Debug, Default)]
-pub struct HookCounts {
-    /// Webhooks that were taken.
-    pub delivered: AtomicU64,
-    /// Attempts that failed.
-    pub failed: AtomicU64,
-    /// Webhooks that were given up.
-    pub given_up: AtomicU64,
-    /// Pushes that nobody wanted any more when they were to be made.
-    pub not_wanted: AtomicU64,
-    /// Pushes that were decided.
-    pub pushes: AtomicU64,
-    /// Messages and members that came to nothing because the member was connected.
-    pub connected: AtomicU64,
-    /// Whether this node has the work.
-    pub holds: AtomicU64,
-    /// Whether the receiver is gone.
-    pub disabled: AtomicU64,
-    /// For how long the oldest waits, ms.
-    pub lag_ms: AtomicU64,
-}
-
-impl HookCounts {
-    fn add(counter: &AtomicU64, count: usize) {
-        counter.fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    /// Name, help, kind and value of each.
-    pub fn rows(&self) -> [(&'static str, &'static str, &'static str, u64); 9] {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counter = "counter";
-        [
-            (
-                "delivered_total",
-                "Webhooks of ours that were taken.",
-                counter,
-                get(&self.delivered),
-            ),
-            (
-                "failed_total",
-                "Attempts that failed.",
-                counter,
-                get(&self.failed),
-            ),
-            (
-                "given_up_total",
-                "Webhooks of ours that were given up.",
-                counter,
-                get(&self.given_up),
-            ),
-            (
-                "not_wanted_total",
-                "Pushes read before they were made.",
-                counter,
-                get(&self.not_wanted),
-            ),
-            (
-                "pushes_total",
-                "Pushes that were decided.",
-                counter,
-                get(&self.pushes),
-            ),
-            (
-                "connected_total",
-                "Recipients of messages who had a connection.",
-                counter,
-                get(&self.connected),
-            ),
-            (
-                "holds",
-                "Whether this node does the work.",
-                "gauge",
-                get(&self.holds),
-            ),
-            (
-                "disabled",
-                "Whether the receiver answered 410.",
-                "gauge",
-                get(&self.disabled),
-            ),
-            (
-                "lag_ms",
-                "For how long the oldest waits, ms.",
-                "gauge",
-                get(&self.lag_ms),
-            ),
-        ]
-    }
 }
 
 /// For ever: has the work, or waits for it.
@@ -301,7 +215,7 @@ impl Worker {
     }
 
     /// Follows the messages.
-    async fn decide(&self) {
+    async fn decide(self: Arc<Self>) {
         let mut after = RoomId(Uuid::nil());
         loop {
             let mut has_more = false;
@@ -322,27 +236,27 @@ impl Worker {
     }
 
     /// Decides in the next rooms; the last of them if there may be more.
-    async fn decide_rooms(&self, held: Held, after: RoomId) -> Result<Option<RoomId>, Failed> {
+    async fn decide_rooms(
+        self: &Arc<Self>,
+        held: Held,
+        after: RoomId,
+    ) -> Result<Option<RoomId>, Failed> {
+        let now = held.now();
+        let until = UnixMs(now.0.saturating_sub(self.parts.grace_ms));
         let call = HookCall::Rooms {
             after,
+            until,
             limit: ROOMS,
         };
         let HookAnswer::Rooms(rooms) = self.call(call).await? else {
             return confused();
         };
-        let now = held.now();
-        let until = UnixMs(now.0.saturating_sub(self.parts.grace_ms));
-        let mut read: Vec<(RoomId, Seq, PushRoom)> = Vec::new();
-        for (room, from) in &rooms {
-            let (room, from) = (*room, *from);
-            let call = HookCall::Room { room, from, until };
-            match self.call(call).await? {
-                HookAnswer::Room(Some(found)) if found.to > from => read.push((room, from, *found)),
-                // Nothing is old enough.
-                HookAnswer::Room(_) => (),
-                _ => return confused(),
-            }
-        }
+        let read = self.read_rooms(&rooms, until).await?;
+        let written = read.iter().filter_map(|it| it.2.messages.first());
+        let oldest = written.map(|message| message.created_at.0).min();
+        let late_ms = oldest.map_or(0, |oldest| until.0.saturating_sub(oldest));
+        let behind = &self.parts.counts.behind_ms;
+        behind.store(late_ms, Ordering::Relaxed);
         let facts = |room: &PushRoom, message: &PushMessage, user: UserId| PushFacts {
             now,
             since: held.since,
@@ -366,13 +280,51 @@ impl Worker {
         let wants: Vec<Vec<(usize, UserId)>> = read.iter().map(|it| wanting(&it.2)).collect();
         let users: BTreeSet<UserId> = wants.iter().flatten().map(|(_, user)| *user).collect();
         let connected = self.connected(users).await;
+        // What is too young now is looked at again before it is late.
+        let looked_at = UnixMs(now.0.saturating_sub(self.parts.grace_ms / 2));
+        let mut passed = Vec::new();
         for ((room, from, found), mut wants) in read.into_iter().zip(wants) {
             let before = wants.len();
             wants.retain(|(_, user)| !connected.contains(user));
             HookCounts::add(&self.parts.counts.connected, before - wants.len());
-            self.decided(now, (room, from), &found, &wants).await?;
+            match wants.is_empty() {
+                true => passed.push((room, from, found.to)),
+                false => self.decided(now, (room, from), &found, &wants).await?,
+            }
+        }
+        if !passed.is_empty() {
+            let rooms = passed;
+            self.call(HookCall::Passed { rooms, looked_at }).await?;
         }
         Ok((rooms.len() == ROOMS).then(|| rooms[ROOMS - 1].0))
+    }
+
+    /// Reads what decides, some rooms at a time.
+    async fn read_rooms(
+        self: &Arc<Self>,
+        rooms: &[(RoomId, Seq)],
+        until: UnixMs,
+    ) -> Result<Vec<(RoomId, Seq, PushRoom)>, Failed> {
+        let mut found = Vec::new();
+        for rooms in rooms.chunks(ROOMS_READ) {
+            let mut reads = JoinSet::new();
+            for (room, from) in rooms.iter().copied() {
+                let worker = self.clone();
+                reads.spawn(async move {
+                    let call = HookCall::Room { room, from, until };
+                    (room, from, worker.call(call).await)
+                });
+            }
+            while let Some(read) = reads.join_next().await {
+                let (room, from, answer) = read.map_err(|error| error.to_string())?;
+                match answer? {
+                    HookAnswer::Room(Some(read)) => found.push((room, from, *read)),
+                    HookAnswer::Room(None) => (),
+                    _ => return confused(),
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Writes whom to tell, and that this stretch of the room is decided.
@@ -414,6 +366,7 @@ impl Worker {
             room,
             from,
             to: found.to,
+            looked_at: UnixMs(now.0.saturating_sub(self.parts.grace_ms / 2)),
             hooks,
         };
         match self.call(call).await? {
@@ -473,23 +426,14 @@ impl Worker {
     }
 
     async fn serve(&self, shard: u16, ask: ServiceAsk) -> Option<ServiceAnswer> {
-        let (sender, receiver) = oneshot::channel();
-        let asked = ServiceAsked {
-            ask,
-            done: Box::new(move |answer| {
-                // Nobody waits any more: the answer came too late.
-                let _late = sender.send(answer);
-            }),
-        };
-        if !(self.parts.serves)(shard, asked) {
-            return None;
-        }
-        tokio::time::timeout(SHARD_MAX, receiver).await.ok()?.ok()
+        let answer = ask_shard(&*self.parts.serves, SHARD_MAX, shard, ask);
+        answer.await.ok()
     }
 
     /// Tells what stands in the outbox.
     async fn deliver(self: Arc<Self>) {
-        let mut failures: u32 = 0;
+        let (mut failures, mut after): (u32, _) = (0, RoomId(Uuid::nil()));
+        let mut last_failed: Vec<Uuid> = Vec::new();
         loop {
             let Some(held) = self.held() else {
                 failures = 0;
@@ -504,6 +448,7 @@ impl Worker {
             let due = match self
                 .call(HookCall::Due {
                     now: held.now(),
+                    after,
                     limit,
                 })
                 .await
@@ -515,8 +460,14 @@ impl Worker {
                     Vec::new()
                 }
             };
+            // Round by round over the rooms, so that none waits for ever.
+            let was_first = after == RoomId(Uuid::nil());
+            let last = due.last().filter(|_| due.len() == limit);
+            after = last.map_or(RoomId(Uuid::nil()), |hook| hook.room);
             if due.is_empty() {
-                tokio::time::sleep(LOOK_EVERY).await;
+                if was_first {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
                 continue;
             }
             let mut under_way = JoinSet::new();
@@ -524,23 +475,29 @@ impl Worker {
                 let worker = self.clone();
                 under_way.spawn(async move { worker.tell(hook, held).await });
             }
-            let (mut taken, mut pause) = (false, None);
+            let (mut taken, mut failed, mut pause) = (false, Vec::new(), Duration::ZERO);
             while let Some(told) = under_way.join_next().await {
                 match told {
                     Ok(Told::Taken) => taken = true,
-                    Ok(Told::Failed { leave_alone }) => pause = pause.max(Some(leave_alone)),
+                    Ok(Told::NotMade) => (),
+                    Ok(Told::Failed { id, leave_alone }) => {
+                        failed.push(id);
+                        pause = pause.max(leave_alone);
+                    }
                     Err(error) => tracing::error!(%error, "a webhook's telling ended"),
                 }
             }
-            match pause {
-                // Some are taken: those that are not wait, each for itself.
-                Some(_) if taken => failures = 0,
-                None => failures = 0,
-                Some(leave_alone) => {
+            if taken {
+                // Those that are not taken wait, each for itself.
+                failures = 0;
+            } else if !failed.is_empty() {
+                // The same one once more says nothing new of the receiver, which may take others.
+                let is_new = std::mem::replace(&mut last_failed, failed.clone()) != failed;
+                if is_new || !pause.is_zero() {
                     failures = failures.saturating_add(1);
                     let first = Duration::from_millis(self.parts.retry_ms);
                     let wait = first.saturating_mul(1 << failures.min(16)) / 4;
-                    let wait = jittered(wait.min(PROBE_EVERY_MAX)).max(leave_alone);
+                    let wait = jittered(wait.min(PROBE_EVERY_MAX)).max(pause);
                     self.sleep_while_held(wait).await;
                 }
             }
@@ -561,7 +518,7 @@ impl Worker {
         if !hook.is_wanted {
             HookCounts::add(&counts.not_wanted, 1);
             self.attempted(hook.id, Attempted::NotWanted).await;
-            return Told::Taken;
+            return Told::NotMade;
         }
         let body = hooks::body(hook.kind, hook.created_at, &hook.data);
         let id = format!("msg_{}", hook.id.simple());
@@ -613,12 +570,15 @@ impl Worker {
             again_at: (!is_last).then_some(again_at),
         };
         self.attempted(hook.id, outcome).await;
-        Told::Failed { leave_alone }
+        Told::Failed {
+            id: hook.id,
+            leave_alone,
+        }
     }
 
     /// The receiver wants nothing any more.
     async fn gone(&self) {
-        tracing::error!(
+        tracing::warn!(
             "the receiver of webhooks answers 410: nothing is sent until it is enabled again"
         );
         if let Err(error) = self.call(HookCall::Disable(true)).await {
@@ -639,7 +599,12 @@ impl Worker {
     async fn take_back(&self) {
         let mut after = None;
         loop {
-            tokio::time::sleep(TAKE_BACK_EVERY).await;
+            let pause = if after.is_some() {
+                TAKE_BACK_MORE
+            } else {
+                TAKE_BACK_EVERY
+            };
+            tokio::time::sleep(pause).await;
             let Some(held) = self.held() else { continue };
             match self.take_back_after(held, after).await {
                 Ok(last) => after = last,
@@ -683,7 +648,13 @@ impl Worker {
 /// What came of telling one.
 enum Told {
     Taken,
-    Failed { leave_alone: Duration },
+    /// Nothing was sent.
+    NotMade,
+    Failed {
+        id: Uuid,
+        /// The receiver asks for it.
+        leave_alone: Duration,
+    },
 }
 
 /// The status of one who wants nothing any more.

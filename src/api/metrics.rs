@@ -41,7 +41,7 @@ impl HttpCounts {
 }
 
 /// The whole text.
-pub fn text(node: &dyn NodeView, http: &HttpCounts, hooks: Option<&HookCounts>) -> String {
+pub fn text(node: &dyn NodeView, http: &HttpCounts, hooks: &HookCounts) -> String {
     let mut page = Page(String::with_capacity(32 << 10));
     let build = format!(
         "node=\"{}\",version=\"{}\"",
@@ -80,7 +80,7 @@ pub fn text(node: &dyn NodeView, http: &HttpCounts, hooks: Option<&HookCounts>) 
         page.sample("http_problems_total", &format!("code=\"{code}\""), *count);
     }
     drop(counts);
-    for (name, help, kind, value) in hooks.iter().flat_map(|hooks| hooks.rows()) {
+    for (name, help, kind, value) in hooks.rows() {
         let name = format!("webhooks_out_{name}");
         page.family(&name, help, kind);
         page.sample(&name, "", value);

@@ -34,8 +34,8 @@ pub(super) struct Shared {
     pub http: HttpCounts,
     readiness: Readiness,
     pub store: StoreClient,
-    /// What the webhooks of ours count, if there are any.
-    pub hooks: Option<Arc<HookCounts>>,
+    /// What the webhooks of ours count; nothing if there are none.
+    pub hooks: Arc<HookCounts>,
     demo: Option<Arc<dyn DemoLogin>>,
     sign_in: String,
     policy: HeaderValue,
@@ -63,7 +63,7 @@ impl Shared {
             node: parts.node,
             http: HttpCounts::default(),
             store,
-            hooks: parts.hooks.map(|own| own.counts),
+            hooks: parts.hooks.map(|own| own.counts).unwrap_or_default(),
             sign_in: serde_json::json!({
                 "main_app_url": parts.main_app_url,
                 "demo": parts.demo.is_some(),
@@ -185,7 +185,7 @@ async fn readyz(State(shared): App) -> Response {
 async fn metrics(State(shared): App) -> Response {
     let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
     let cache = (header::CACHE_CONTROL, "no-store");
-    let text = metrics::text(shared.node.as_ref(), &shared.http, shared.hooks.as_deref());
+    let text = metrics::text(shared.node.as_ref(), &shared.http, &shared.hooks);
     ([content_type, cache], text).into_response()
 }
 

@@ -4,6 +4,7 @@
 use crate::harness::*;
 use crate::postgres_server::shared;
 use caffis_chat::chat::port::hooks::*;
+use caffis_chat::chat::port::upkeep::{Upkeep, UpkeepDone};
 use caffis_chat::chat::port::*;
 use caffis_chat::limits;
 use caffis_chat::protocol::admin::ReportKey;
@@ -51,6 +52,7 @@ impl Backend {
     fn due_at(&self, now_ms: u64) -> Vec<HookKept> {
         self.listed(HookCall::Due {
             now: UnixMs(now_ms),
+            after: RoomId(Uuid::nil()),
             limit: 100,
         })
     }
@@ -62,6 +64,7 @@ impl Backend {
     fn noted(&self) -> Vec<(RoomId, Seq)> {
         let call = HookCall::Rooms {
             after: RoomId(Uuid::nil()),
+            until: UnixMs(u64::MAX >> 2),
             limit: 100,
         };
         match self.hooks(call) {
@@ -95,6 +98,7 @@ impl Backend {
             room,
             from,
             to,
+            looked_at: UnixMs(START_MS),
             hooks,
         })
     }
@@ -490,6 +494,83 @@ fn a_push_that_is_read_is_not_made_or_is_taken_back() {
             kind: OpKind::Leave,
         });
         assert_eq!(backend.pushed().len(), 1, "who left is shown nothing of it");
+    }
+}
+
+#[test]
+fn rooms_where_nobody_is_told_are_passed_together() {
+    for backend in Backend::all() {
+        backend.users(2);
+        backend.lease(WORKER, true);
+        let rooms: Vec<RoomId> = (1..=3).map(|name| group_id(1, name)).collect();
+        for (name, room) in (1..).zip(&rooms) {
+            backend.done(create_group(1, name, [2]));
+            backend.done(send(*room, 1, name, "hello"));
+            backend.wait_noted(*room);
+        }
+        let passed = vec![(rooms[0], 0, 2), (rooms[1], 1, 2), (rooms[2], 0, 2)];
+        let passed = HookCall::Passed {
+            rooms: passed,
+            looked_at: UnixMs(START_MS),
+        };
+        assert!(backend.hook_done(passed));
+        assert_eq!(backend.noted(), [(rooms[1], 0)], "where somebody else was");
+        // What was only looked at is not looked at again at once.
+        let looked = HookCall::Passed {
+            rooms: vec![(rooms[1], 0, 0)],
+            looked_at: UnixMs(START_MS + 10),
+        };
+        assert!(backend.hook_done(looked));
+        for (until_ms, count) in [(START_MS + 9, 0), (START_MS + 10, 1)] {
+            let call = HookCall::Rooms {
+                after: RoomId(Uuid::nil()),
+                until: UnixMs(until_ms),
+                limit: 10,
+            };
+            let HookAnswer::Rooms(found) = backend.hooks(call) else {
+                panic!("not the answer");
+            };
+            assert_eq!(found.len(), count);
+        }
+    }
+}
+
+#[test]
+fn nothing_of_an_erased_user_is_kept_but_what_is_still_to_be_told() {
+    for backend in Backend::all() {
+        backend.users(2);
+        backend.lease(WORKER, true);
+        let room = group_id(1, 1);
+        backend.done(create_group(1, 1, [2]));
+        let data =
+            |n| json!({"user_id": user(2), "sender_id": user(n), "preview": "x"}).to_string();
+        backend.done(send(room, 1, 1, "hello"));
+        backend.wait_noted(room);
+        let hooks = [(2, 7), (1, 8)].map(|(sender, id)| NewHook {
+            data: data(sender),
+            ..push(2, 2, id)
+        });
+        assert!(backend.decided(room, 0, 2, hooks.to_vec()));
+        backend.call(StoreCall::Upkeep(Upkeep::EraseBegin(user(1))));
+        backend.done(Op {
+            actor: user(1),
+            room,
+            kind: OpKind::Erase {
+                requested_at: UnixMs(START_MS),
+            },
+        });
+        let ended = backend.call(StoreCall::Upkeep(Upkeep::EraseEnd(user(1))));
+        assert!(
+            matches!(ended, StoreAnswer::Upkeep(UpkeepDone::EraseEnd(true))),
+            "{ended:?}"
+        );
+        let waiting = backend.listed(HookCall::Kept {
+            state: HookState::Waiting,
+            limit: 10,
+        });
+        let ids: Vec<u128> = waiting.iter().map(|hook| hook.id.as_u128()).collect();
+        assert!(ids.contains(&7) && !ids.contains(&8), "{ids:?}");
+        assert_eq!(ids.len(), 2, "and that there is a room");
     }
 }
 

@@ -224,7 +224,7 @@ fn a_receiver_that_is_away_is_told_all_in_the_order_of_each_room() {
         metrics.sum("caffis_webhooks_out_failed_total") >= 3.0
     });
     server.wait_for_metrics("a lag", |metrics| {
-        metrics.sum("caffis_webhooks_out_lag_ms") > 0.0
+        metrics.sum("caffis_webhooks_out_lag_seconds") > 0.0
     });
     let receiver = Receiver::listen(TcpListener::bind(address).expect("the same port"));
     let all = receiver.wait_for("push.required", 40);

@@ -216,6 +216,8 @@ pub enum HookCall {
     Rooms {
         /// After this one.
         after: RoomId,
+        /// Noted, or looked at, not later.
+        until: UnixMs,
         /// At most so many.
         limit: usize,
     },
@@ -245,15 +247,26 @@ pub enum HookCall {
         from: Seq,
         /// Where it is now.
         to: Seq,
+        /// When it counts as looked at.
+        looked_at: UnixMs,
         /// By `seq`.
         hooks: Vec<NewHook>,
     },
-    /// What is to be told now: of each room the first that waits, if its time has come.
+    /// What is to be told now, by room: of each the first that waits, if its time has come.
     Due {
         /// The store's time.
         now: UnixMs,
+        /// Of rooms after this one.
+        after: RoomId,
         /// At most so many.
         limit: usize,
+    },
+    /// Moves the place in rooms where nobody is to be told, each if it is where it was.
+    Passed {
+        /// Where it was, and is now, which may be the same.
+        rooms: Vec<(RoomId, Seq, Seq)>,
+        /// When they count as looked at.
+        looked_at: UnixMs,
     },
     /// Takes note of an attempt.
     Attempted {
@@ -295,6 +308,7 @@ impl HookCall {
         match self {
             HookCall::Lease { .. }
             | HookCall::Decided { .. }
+            | HookCall::Passed { .. }
             | HookCall::Attempted { .. }
             | HookCall::TakeBack { .. }
             | HookCall::Disable(_)

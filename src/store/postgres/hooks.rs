@@ -21,7 +21,7 @@ use uuid::Uuid;
 const LEASE: &str = "SELECT is_held, now, since, disabled_at, oldest
      FROM hook_lease($1, $2, $3, $4, $5, $6)";
 const ROOMS: &str = "SELECT room_id, done_seq FROM hook_rooms
-     WHERE noted_seq > done_seq AND room_id > $1 ORDER BY room_id LIMIT $2";
+     WHERE noted_seq > done_seq AND room_id > $1 AND noted_at <= $3 ORDER BY room_id LIMIT $2";
 const HEAD: &str = "SELECT kind, title, member_count, last_seq FROM chat_rooms WHERE room_id = $1 AND last_seq > 0";
 const MESSAGES: &str = "SELECT m.seq, m.sender_id, coalesce(u.name, ''), m.kind, left(m.text, $5),
          m.mentions::text, m.deleted_at IS NOT NULL, m.created_at
@@ -56,7 +56,7 @@ const UNREAD: &str = concat!(
      LEFT JOIN room_participants p ON p.room_id = $1 AND p.user_id = a.user_id AND p.left_seq IS NULL
      LEFT JOIN message_read_status s ON s.room_id = $1 AND s.user_id = a.user_id"
 );
-const DECIDED: &str = "SELECT hook_decided($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+const DECIDED: &str = "SELECT hook_decided($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 /// Whether something of a stretch that was pushed is still unread.
 macro_rules! is_wanted {
     ($from:literal) => {
@@ -72,14 +72,26 @@ macro_rules! is_wanted {
     };
 }
 const DUE: &str = concat!(
-    "SELECT o.webhook_id, o.type, o.room_id, o.created_at, o.data, o.attempts, o.state, o.status, o.error,
+    "WITH RECURSIVE rooms (id) AS (
+         SELECT (SELECT w.room_id FROM hook_outbox w WHERE w.state = 0 AND w.room_id > $3
+             ORDER BY w.room_id LIMIT 1)
+         UNION ALL
+         SELECT (SELECT w.room_id FROM hook_outbox w WHERE w.state = 0 AND w.room_id > rooms.id
+             ORDER BY w.room_id LIMIT 1)
+         FROM rooms WHERE rooms.id IS NOT NULL
+     )
+     SELECT o.webhook_id, o.type, o.room_id, o.created_at, o.data, o.attempts, o.state, o.status, o.error,
          o.type <> 'push.required' OR ",
     is_wanted!("o.seq - 1"),
-    " FROM hook_outbox o
-     WHERE o.state = 0 AND o.next_at <= $1 AND NOT EXISTS (
-         SELECT FROM hook_outbox e WHERE e.room_id = o.room_id AND e.state = 0 AND e.n < o.n)
-     ORDER BY o.next_at, o.n LIMIT $2"
+    " FROM rooms
+     JOIN LATERAL (
+         SELECT * FROM hook_outbox e WHERE e.room_id = rooms.id AND e.state = 0 ORDER BY e.n LIMIT 1
+     ) o ON true
+     WHERE rooms.id IS NOT NULL AND o.next_at <= $1 LIMIT $2"
 );
+const PASSED: &str = "UPDATE hook_rooms h SET done_seq = a.until, noted_at = $4
+     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS a (room_id, since, until)
+     WHERE h.room_id = a.room_id AND h.done_seq = a.since";
 const KEPT: &str =
     "SELECT o.webhook_id, o.type, o.room_id, o.created_at, o.data, o.attempts, o.state, o.status,
          o.error, true
@@ -108,9 +120,13 @@ pub(super) async fn answer(
     let clock = now.map(|now| int(now.0));
     Ok(match call {
         HookCall::Lease { holder, takes } => lease(session, clock, *holder, *takes).await?,
-        HookCall::Rooms { after, limit } => {
-            let limit = int(*limit as u64);
-            let rows = session.query(ROOMS, &[&after.0, &limit]).await?;
+        HookCall::Rooms {
+            after,
+            until,
+            limit,
+        } => {
+            let (limit, until) = (int(*limit as u64), int(until.0));
+            let rows = session.query(ROOMS, &[&after.0, &limit, &until]).await?;
             let room = |row: &Row| Ok((room_id(row, 0)?, uint(row, 1)?));
             HookAnswer::Rooms(rows.iter().map(room).collect::<Result<_, Failure>>()?)
         }
@@ -131,12 +147,25 @@ pub(super) async fn answer(
             room,
             from,
             to,
+            looked_at,
             hooks,
-        } => HookAnswer::Done(decided(session, clock, *room, *from, *to, hooks).await?),
-        HookCall::Due { now, limit } => {
+        } => {
+            let place = (*room, *from, *to);
+            HookAnswer::Done(decided(session, clock, place, *looked_at, hooks).await?)
+        }
+        HookCall::Due { now, after, limit } => {
             let (now, limit) = (int(now.0), int(*limit as u64));
-            let rows = session.query(DUE, &[&now, &limit]).await?;
+            let rows = session.query(DUE, &[&now, &limit, &after.0]).await?;
             HookAnswer::Hooks(rows.iter().map(kept).collect::<Result<_, Failure>>()?)
+        }
+        HookCall::Passed { rooms, looked_at } => {
+            let ids: Vec<Uuid> = rooms.iter().map(|it| it.0.0).collect();
+            let from: Vec<i64> = rooms.iter().map(|it| int(it.1)).collect();
+            let to: Vec<i64> = rooms.iter().map(|it| int(it.2)).collect();
+            session
+                .query(PASSED, &[&ids, &from, &to, &int(looked_at.0)])
+                .await?;
+            HookAnswer::Done(true)
         }
         HookCall::Kept { state, limit } => {
             let limit = int(*limit as u64);
@@ -309,9 +338,8 @@ fn unread(row: &Row) -> Result<PushUnread, Failure> {
 async fn decided(
     session: &Session,
     clock: Option<i64>,
-    room: RoomId,
-    from: Seq,
-    to: Seq,
+    (room, from, to): (RoomId, Seq, Seq),
+    looked_at: UnixMs,
     hooks: &[NewHook],
 ) -> Result<bool, Failure> {
     let ids: Vec<Uuid> = hooks.iter().map(|hook| hook.id).collect();
@@ -324,7 +352,16 @@ async fn decided(
         .query(
             DECIDED,
             &[
-                &clock, &room.0, &from, &to, &ids, &kinds, &users, &seqs, &datas,
+                &clock,
+                &room.0,
+                &from,
+                &to,
+                &ids,
+                &kinds,
+                &users,
+                &seqs,
+                &datas,
+                &int(looked_at.0),
             ],
         )
         .await?;

@@ -161,8 +161,9 @@ impl Io {
             Call::Read(pending, call) => {
                 let queue = match call {
                     StoreCall::Search(_) => &self.searches,
-                    StoreCall::Upkeep(_) | StoreCall::Hooks(_) => &self.upkeep,
                     // So may what looks at everything; what changes something is short.
+                    StoreCall::Hooks(ref call) if !call.writes() => &self.searches,
+                    StoreCall::Upkeep(_) | StoreCall::Hooks(_) => &self.upkeep,
                     StoreCall::Admin(ref call) if !call.writes() => &self.searches,
                     _ => &self.reads,
                 };

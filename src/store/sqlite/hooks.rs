@@ -29,12 +29,20 @@ pub(super) fn read(
     call: &HookCall,
 ) -> Result<HookAnswer, Failure> {
     Ok(match call {
-        HookCall::Rooms { after, limit } => {
+        HookCall::Rooms {
+            after,
+            until,
+            limit,
+        } => {
             let mut statement = connection.prepare_cached(
                 "SELECT room_id, done_seq FROM hook_rooms
-                 WHERE noted_seq > done_seq AND room_id > ?1 ORDER BY room_id LIMIT ?2",
+                 WHERE noted_seq > done_seq AND room_id > ?1 AND noted_at <= ?3 ORDER BY room_id LIMIT ?2",
             )?;
-            let mut rows = statement.query(params![after.0.as_bytes(), int(*limit as u64)])?;
+            let mut rows = statement.query(params![
+                after.0.as_bytes(),
+                int(*limit as u64),
+                int(until.0)
+            ])?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
                 found.push((room_id(row, 0)?, uint(row, 1)?));
@@ -54,17 +62,25 @@ pub(super) fn read(
             };
             HookAnswer::Unread(users.iter().map(own).collect::<Result<_, Failure>>()?)
         }
-        HookCall::Due { now, limit } => {
+        HookCall::Due { now, after, limit } => {
             let mut statement = connection.prepare_cached(
-                "SELECT webhook_id, type, room_id, created_at, data, attempts, state, status, error,
-                     user_id, seq
-                 FROM hook_outbox o
-                 WHERE state = 0 AND next_at <= ?1
-                     AND NOT EXISTS (SELECT 1 FROM hook_outbox e
-                         WHERE e.room_id = o.room_id AND e.state = 0 AND e.n < o.n)
-                 ORDER BY next_at, n LIMIT ?2",
+                "WITH RECURSIVE rooms (id) AS (
+                     SELECT (SELECT w.room_id FROM hook_outbox w WHERE w.state = 0 AND w.room_id > ?3
+                         ORDER BY w.room_id LIMIT 1)
+                     UNION ALL
+                     SELECT (SELECT w.room_id FROM hook_outbox w
+                         WHERE w.state = 0 AND w.room_id > rooms.id ORDER BY w.room_id LIMIT 1)
+                     FROM rooms WHERE rooms.id IS NOT NULL
+                 )
+                 SELECT o.webhook_id, o.type, o.room_id, o.created_at, o.data, o.attempts, o.state,
+                     o.status, o.error, o.user_id, o.seq
+                 FROM rooms CROSS JOIN hook_outbox o ON o.n = (
+                     SELECT e.n FROM hook_outbox e
+                     WHERE e.room_id = rooms.id AND e.state = 0 ORDER BY e.n LIMIT 1)
+                 WHERE rooms.id IS NOT NULL AND o.next_at <= ?1 LIMIT ?2",
             )?;
-            let mut rows = statement.query(params![int(now.0), int(*limit as u64)])?;
+            let mut rows =
+                statement.query(params![int(now.0), int(*limit as u64), after.0.as_bytes()])?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
                 let mut hook = kept(row)?;
@@ -91,6 +107,7 @@ pub(super) fn read(
         HookCall::Pushed { after, limit } => pushed(connection, marks, *after, *limit)?,
         HookCall::Lease { .. }
         | HookCall::Decided { .. }
+        | HookCall::Passed { .. }
         | HookCall::Attempted { .. }
         | HookCall::TakeBack { .. }
         | HookCall::Disable(_)
@@ -110,19 +127,41 @@ pub(super) fn write(
             room,
             from,
             to,
+            looked_at,
             hooks,
         } => {
             let moved = connection
                 .prepare_cached(
-                    "UPDATE hook_rooms SET done_seq = ?3 WHERE room_id = ?1 AND done_seq = ?2",
+                    "UPDATE hook_rooms SET done_seq = ?3, noted_at = ?4
+                     WHERE room_id = ?1 AND done_seq = ?2",
                 )?
-                .execute(params![room.0.as_bytes(), int(*from), int(*to)])?;
+                .execute(params![
+                    room.0.as_bytes(),
+                    int(*from),
+                    int(*to),
+                    int(looked_at.0)
+                ])?;
             if moved > 0 {
                 for hook in hooks {
                     add(connection, now, *room, hook)?;
                 }
             }
             HookAnswer::Done(moved > 0)
+        }
+        HookCall::Passed { rooms, looked_at } => {
+            let mut statement = connection.prepare_cached(
+                "UPDATE hook_rooms SET done_seq = ?3, noted_at = ?4
+                 WHERE room_id = ?1 AND done_seq = ?2",
+            )?;
+            for (room, from, to) in rooms {
+                statement.execute(params![
+                    room.0.as_bytes(),
+                    int(*from),
+                    int(*to),
+                    int(looked_at.0)
+                ])?;
+            }
+            HookAnswer::Done(true)
         }
         HookCall::Attempted { id, outcome } => {
             attempted(connection, now, *id, outcome)?;
@@ -280,9 +319,11 @@ pub(super) fn note_room(
 ) -> Result<(), Failure> {
     connection
         .prepare_cached(
-            "INSERT INTO hook_rooms (room_id, noted_seq, done_seq)
-             SELECT ?1, ?2, ?3 FROM hook_state WHERE wanted_until > 0
-             ON CONFLICT DO UPDATE SET noted_seq = max(noted_seq, excluded.noted_seq)",
+            "INSERT INTO hook_rooms (room_id, noted_seq, done_seq, noted_at)
+             SELECT ?1, ?2, ?3, CAST(unixepoch('subsec') * 1000 AS INTEGER)
+             FROM hook_state WHERE wanted_until > 0
+             ON CONFLICT DO UPDATE SET noted_seq = max(noted_seq, excluded.noted_seq),
+                 noted_at = iif(noted_seq > done_seq, noted_at, excluded.noted_at)",
         )?
         .execute(params![room.0.as_bytes(), int(seq), int(before)])?;
     Ok(())

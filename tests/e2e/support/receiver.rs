@@ -2,6 +2,7 @@
 
 use super::wait::wait_for;
 use super::webhooks::sign;
+use crate::openapi;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -163,18 +164,24 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
             .any(|it| it == sign(OUT, &id, &timestamp, &body)),
         "a wrong signature: {head}"
     );
-    let answers = {
+    let (answers, status) = {
         let mut state = state.lock().expect("not poisoned");
         let answers = state.answers.clone();
         let status = if answers.hangs { 0 } else { answers.status };
         let value = serde_json::from_str(&body).expect("JSON");
+        // A body that is not as the document says is answered nothing good, which the tests notice.
+        let problem = openapi::validate_told(&value).err();
+        if let Some(problem) = &problem {
+            eprintln!("{problem}");
+        }
+        let status = if problem.is_some() { 500 } else { status };
         state.got.push(Got {
             id,
             body,
             value,
             status,
         });
-        answers
+        (answers, status)
     };
     if answers.hangs {
         // Until the other side has given up.
@@ -183,7 +190,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
     }
     let answer = format!(
         "HTTP/1.1 {} So\r\n{}content-length: 0\r\nconnection: close\r\n\r\n",
-        answers.status, answers.lines
+        status, answers.lines
     );
     let _gone = stream.write_all(answer.as_bytes());
 }
