@@ -56,7 +56,7 @@ fn step(backend: &Backend, room: RoomId, erasure: &Erasure) -> (bool, Option<Roo
 }
 
 /// Erases a user; the event of each room.
-fn erase(backend: &Backend, n: u128) -> Vec<(RoomId, UserErased)> {
+pub fn erase(backend: &Backend, n: u128) -> Vec<(RoomId, UserErased)> {
     begin(backend, n);
     let mut events = Vec::new();
     while let Some(erasure) = next(backend, Some(n)) {

@@ -33,7 +33,7 @@ fn hits(page: &SearchHits) -> Vec<(RoomId, Seq)> {
 }
 
 /// What is found, on one page.
-fn found(backend: &Backend, n: u128, query: &str) -> Vec<(RoomId, Seq)> {
+pub fn found(backend: &Backend, n: u128, query: &str) -> Vec<(RoomId, Seq)> {
     let page = try_search(backend, read(n, query)).expect("a page");
     assert!(!page.has_more && page.next_before.is_none(), "{query}");
     hits(&page)
@@ -61,7 +61,7 @@ fn say(backend: &Backend, room: RoomId, n: u128, id: u128, ms: u64, text: &str) 
 }
 
 /// Waits until everything that was said before is indexed, in the order of rooms and events.
-fn settle(backend: &Backend, room: RoomId, n: u128, id: u128) {
+pub fn settle(backend: &Backend, room: RoomId, n: u128, id: u128) {
     let seq = say(backend, room, n, id, 900_000 + id as u64, "settled");
     let deadline = Instant::now() + DEADLINE;
     while !found(backend, n, "\"settled\"").contains(&(room, seq)) {

@@ -1,8 +1,10 @@
 //! What the embedded store promises of its file: who may open it, and what it does when the disk or
 //! the data fails.
 
+use crate::erase::erase;
 use crate::harness::*;
-use caffis_chat::chat::port::{Op, Store, StoreAnswer, StoreCall, StoreError};
+use crate::search::{found, settle};
+use caffis_chat::chat::port::{MessageChange, Op, Store, StoreAnswer, StoreCall, StoreError};
 use caffis_chat::protocol::view::Role;
 use caffis_chat::protocol::{ErrorCode, UnixMs};
 use caffis_chat::store::sqlite::{Db, DbOptions, OpenError, SqliteOptions, SqliteStore};
@@ -10,6 +12,7 @@ use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 fn open(folder: &Path) -> Result<Arc<dyn Store>, OpenError> {
     let store = SqliteStore::open(folder, SqliteOptions::default())?;
@@ -441,5 +444,72 @@ mod sabotage {
     fn synchronous_off_says_that_it_is_relaxed() {
         let (store, _folder) = with_a_room(Sabotage::SynchronousOff);
         assert_eq!(store.durability(), "relaxed");
+    }
+}
+
+/// Which of these the files of a database hold.
+fn held<'a>(folder: &Path, words: &[&'a str]) -> Vec<&'a str> {
+    let files = std::fs::read_dir(folder).expect("the folder");
+    let bytes: Vec<u8> = files
+        .flat_map(|file| std::fs::read(file.expect("a file").path()).expect("read"))
+        .collect();
+    let held = |word: &&&str| bytes.windows(word.len()).any(|it| it == word.as_bytes());
+    words.iter().filter(held).copied().collect()
+}
+
+#[test]
+fn no_page_of_the_file_holds_what_an_erased_user_wrote() {
+    let mut backend = Backend::sqlite();
+    backend.users(2);
+    let room = group_id(1, 1);
+    backend.done(create_group(1, 1, [2]));
+    // Of the row, of the index, of a page that only a long text needs, and of what is edited before.
+    let words = ["xylophone", "zymurgy", "quokka", "wombat"];
+    let long = format!("{} quokka", "filler ".repeat(4_000));
+    let (seq, _) = sent(&backend.done(send(room, 1, 1, "a wombat")));
+    backend.done(send(room, 1, 2, "a xylophone and zymurgy"));
+    backend.done(send(room, 1, 3, &long));
+    // Of somebody else, in the same pages, enough for several segments of the index.
+    for some in 0..30 {
+        let ids = some * 100..(some + 1) * 100;
+        let sends = ids.map(|id| send(room, 2, 10 + id, &format!("word{id} of another")));
+        backend.commit(sends.collect());
+    }
+    settle(&backend, room, 2, 9_000);
+    backend.done(change(
+        room,
+        1,
+        seq,
+        MessageChange::Edit {
+            text: "no animal".to_owned(),
+            expected_revision: None,
+        },
+    ));
+    settle(&backend, room, 2, 9_001);
+    let before = held(backend.folder(), &words);
+    assert!(
+        before.contains(&"xylophone") && before.contains(&"quokka"),
+        "{before:?}"
+    );
+
+    backend.reopen();
+    erase(&backend, 1);
+    // What is merged is read from the files of an open store: the log as well.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let left = held(backend.folder(), &words);
+        if left.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{left:?} is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    backend.reopen();
+    for word in ["word0", "word2999"] {
+        assert_eq!(
+            found(&backend, 2, &format!("\"{word}\"")).len(),
+            1,
+            "{word}"
+        );
     }
 }

@@ -437,6 +437,9 @@ impl Db {
             if outcome.as_ref().is_ok_and(|done| !done.events.is_empty()) {
                 self.unindexed.add(op.room);
             }
+            if matches!(op.kind, crate::chat::port::OpKind::Erase { .. }) {
+                self.unindexed.erased();
+            }
         }
         Ok(outcomes)
     }

@@ -62,6 +62,7 @@ pub(super) fn open_writer(
         "PRAGMA synchronous = {};
          PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};
          PRAGMA journal_size_limit = {LOG_BYTES_KEPT};
+         PRAGMA secure_delete = FAST;
          PRAGMA cache_size = -65536;",
         if options.sabotage.is(Sabotage::SynchronousOff) {
             "OFF"

@@ -3,10 +3,14 @@
 //! Which rooms have something new is noted with their commits, in memory; how far each is indexed stands in
 //! `indexed_rooms`, and at every start all rooms are compared with it. So what a crash forgot is found.
 //!
+//! An entry that is deleted stays in the index's pages until these are merged. After an erasure they are, whatever the
+//! index itself would think of it, with secure deletion, so that no page of the file holds a word of it.
+//!
 //! Invariants: a step is one transaction of bounded work; an entry is there exactly for each message of a
 //! person that is not deleted, up to `indexed_seq` of its room.
 
 use super::history::CHANGED;
+use super::options::BUSY_MS_MAX;
 use super::read::newest;
 use super::row::{Failure, int, message, room_id, uint};
 use crate::protocol::view::{Message, MessageKind};
@@ -14,12 +18,20 @@ use crate::protocol::{RoomId, Seq};
 use crate::search::{place_of, words};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeSet;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Messages of one step: some ms of work.
 const STEP_MESSAGES: usize = 256;
 /// Rooms compared in one step at the start.
 const STEP_ROOMS: usize = 500;
+/// Pages of about 4,000 bytes that one step of a merge writes.
+const STEP_PAGES: i64 = 64;
+/// What a page's number is multiplied by the segment for: the low bits say where in the segment it is
+/// (`fts5_index.c`, "%_data table").
+const SEGMENT_BITS: u32 = 37;
+/// Added to a segment for the pages that list what was deleted of it (`FTS5_TOMBSTONE_ROWID`).
+const TOMBSTONES: i64 = 1 << 16;
 
 /// What the index does not have yet.
 #[derive(Debug)]
@@ -27,6 +39,20 @@ pub(super) struct Unindexed {
     rooms: BTreeSet<RoomId>,
     /// Rooms after this one are to be compared; `None`: all were.
     compare_after: Option<RoomId>,
+    erased: Erased,
+}
+
+/// What was erased and still stands in the pages of the index.
+#[derive(Debug, PartialEq, Eq)]
+enum Erased {
+    /// Nothing.
+    None,
+    /// Something, perhaps.
+    Somewhere,
+    /// Something in these segments. Messages deleted since do not count: or it had no end.
+    In(BTreeSet<i64>),
+    /// Nothing, but the write-ahead log and what it has not yet overwritten do.
+    Logged,
 }
 
 impl Default for Unindexed {
@@ -34,6 +60,8 @@ impl Default for Unindexed {
         Unindexed {
             rooms: BTreeSet::new(),
             compare_after: Some(RoomId(Uuid::nil())),
+            // By who wrote here before.
+            erased: Erased::Somewhere,
         }
     }
 }
@@ -44,8 +72,18 @@ impl Unindexed {
         self.rooms.insert(room);
     }
 
+    /// Entries were deleted for good.
+    pub fn erased(&mut self) {
+        self.erased = Erased::Somewhere;
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
+        self.is_indexed() && self.erased == Erased::None
+    }
+
+    /// Whether the index has all that there is.
+    fn is_indexed(&self) -> bool {
         self.rooms.is_empty() && self.compare_after.is_none()
     }
 }
@@ -54,6 +92,17 @@ impl Unindexed {
 pub(super) fn step(connection: &Connection, unindexed: &mut Unindexed) -> Result<bool, Failure> {
     if unindexed.is_empty() {
         return Ok(false);
+    }
+    if unindexed.is_indexed() {
+        unindexed.erased = if unindexed.erased == Erased::Logged {
+            empty_log(connection)?
+        } else {
+            secure_delete(connection, true)?;
+            let merged = merge(connection, &unindexed.erased);
+            secure_delete(connection, false)?;
+            merged?
+        };
+        return Ok(!unindexed.is_empty());
     }
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
     compare(connection, unindexed)?;
@@ -81,6 +130,59 @@ pub(super) fn step(connection: &Connection, unindexed: &mut Unindexed) -> Result
         unindexed.rooms.remove(&room);
     }
     Ok(!unindexed.is_empty())
+}
+
+/// Whether pages that are no longer used are overwritten from now on. What is deleted within a page always is.
+pub(super) fn secure_delete(connection: &Connection, pages_too: bool) -> Result<(), Failure> {
+    let to = if pages_too { "ON" } else { "FAST" };
+    connection.query_row(&format!("PRAGMA secure_delete = {to}"), [], |_| Ok(()))?;
+    Ok(())
+}
+
+/// Merges some pages of the index; what is left to merge.
+fn merge(connection: &Connection, erased: &Erased) -> Result<Erased, Failure> {
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let mut segments = match erased {
+        Erased::In(segments) => segments.clone(),
+        Erased::None | Erased::Logged | Erased::Somewhere => connection
+            .prepare_cached(
+                "SELECT DISTINCT (id >> ?1) - ?2 FROM message_words_data WHERE id >= ?2 << ?1",
+            )?
+            .query_map(params![SEGMENT_BITS, TOMBSTONES], |row| row.get(0))?
+            .collect::<Result<_, _>>()?,
+    };
+    if !segments.is_empty() {
+        let before = connection.total_changes();
+        connection
+            .prepare_cached("INSERT INTO message_words (message_words, rank) VALUES ('merge', ?1)")?
+            // Negative: towards one segment.
+            .execute([-STEP_PAGES])?;
+        // "If the difference is less than 2, then the 'merge' command was a no-op": the FTS5 documentation.
+        let is_over = connection.total_changes() - before < 2;
+        let mut is_there = connection.prepare_cached(
+            "SELECT 1 FROM message_words_data WHERE id >= ?1 << ?2 AND id < (?1 + 1) << ?2",
+        )?;
+        let mut left = BTreeSet::new();
+        for segment in segments {
+            // Asked in the transaction that merges: the number of a segment that is gone is given again.
+            if !is_over && is_there.exists(params![segment, SEGMENT_BITS])? {
+                left.insert(segment);
+            }
+        }
+        segments = left;
+    }
+    connection.prepare_cached("COMMIT")?.execute([])?;
+    Ok(match segments.is_empty() {
+        true => Erased::Logged,
+        false => Erased::In(segments),
+    })
+}
+
+/// Brings all of the log into the file and cuts it to nothing, unless somebody reads from it just now.
+fn empty_log(connection: &Connection) -> Result<Erased, Failure> {
+    let busy: bool =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(if busy { Erased::Logged } else { Erased::None })
 }
 
 /// Looks through the next rooms, after a start.
