@@ -73,7 +73,9 @@ $$;
 -- and since when the oldest waits.
 CREATE FUNCTION hook_lease(
     _clock bigint, _holder uuid, _lease_ms bigint, _wanted_ms bigint, _kept_ms bigint, _takes boolean
-) RETURNS TABLE (is_held boolean, now bigint, since bigint, disabled_at bigint, oldest bigint)
+) RETURNS TABLE (
+    is_held boolean, now bigint, since bigint, disabled_at bigint, oldest bigint, is_taken_over boolean
+)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -82,6 +84,7 @@ DECLARE
 BEGIN
     SELECT * INTO _old FROM hook_state s FOR UPDATE;
     is_held := _takes AND (_old.holder IS NOT DISTINCT FROM _holder OR _old.lease_until < _now);
+    is_taken_over := coalesce(is_held AND _old.holder <> _holder AND _old.lease_until > 0, false);
     now := _now;
     IF is_held THEN
         IF _old.wanted_until < _now THEN

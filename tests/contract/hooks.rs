@@ -617,11 +617,14 @@ fn the_work_is_one_workers_until_it_is_late() {
     backend.set_clock_ms(START_MS + 2 * HOOK_LEASE_MS);
     assert!(!backend.lease(OTHER, true).is_held);
     backend.set_clock_ms(START_MS + 2 * HOOK_LEASE_MS + 1);
-    assert!(backend.lease(OTHER, true).is_held, "the first has died");
+    let lease = backend.lease(OTHER, true);
+    assert!(lease.is_held && lease.is_taken_over, "the first has died");
+    assert!(!backend.lease(OTHER, true).is_taken_over);
     assert!(!backend.lease(WORKER, true).is_held);
     // Given back.
     assert!(!backend.lease(OTHER, false).is_held);
-    assert!(backend.lease(WORKER, true).is_held);
+    let lease = backend.lease(WORKER, true);
+    assert!(lease.is_held && !lease.is_taken_over);
 }
 
 #[test]

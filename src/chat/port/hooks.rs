@@ -24,6 +24,8 @@ pub const HOOK_MESSAGES: usize = 32;
 pub struct HookLease {
     /// Whether the work is the caller's.
     pub is_held: bool,
+    /// Whether it was another's before, who did not give it back.
+    pub is_taken_over: bool,
     /// The store's time.
     pub now: UnixMs,
     /// Messages written before are not told.

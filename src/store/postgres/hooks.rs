@@ -18,7 +18,7 @@ use crate::store::common::int;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-const LEASE: &str = "SELECT is_held, now, since, disabled_at, oldest
+const LEASE: &str = "SELECT is_held, now, since, disabled_at, oldest, is_taken_over
      FROM hook_lease($1, $2, $3, $4, $5, $6)";
 const ROOMS: &str = "SELECT room_id, done_seq FROM hook_rooms
      WHERE noted_seq > done_seq AND room_id > $1 AND noted_at <= $3 ORDER BY room_id LIMIT $2";
@@ -231,6 +231,7 @@ async fn lease(
     };
     Ok(HookAnswer::Lease(HookLease {
         is_held: get(row, 0)?,
+        is_taken_over: get(row, 5)?,
         now: UnixMs(uint(row, 1)?),
         since: UnixMs(uint(row, 2)?),
         disabled_at: time(3)?,

@@ -252,6 +252,7 @@ fn lease(
     let time = |ms: i64| UnixMs(ms.unsigned_abs());
     Ok(HookAnswer::Lease(HookLease {
         is_held: takes,
+        is_taken_over: false,
         now,
         since: time(since),
         disabled_at: disabled_at.map(time),

@@ -10,7 +10,6 @@
 //! person that is not deleted, up to `indexed_seq` of its room.
 
 use super::history::CHANGED;
-use super::options::BUSY_MS_MAX;
 use super::read::newest;
 use super::row::{Failure, int, message, room_id, uint};
 use crate::protocol::view::{Message, MessageKind};
@@ -18,7 +17,6 @@ use crate::protocol::{RoomId, Seq};
 use crate::search::{place_of, words};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeSet;
-use std::time::Duration;
 use uuid::Uuid;
 
 /// Messages of one step: some ms of work.
