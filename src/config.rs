@@ -9,6 +9,7 @@
 pub mod settings;
 pub mod storage;
 pub mod uploads;
+mod url;
 
 use crate::chat::sabotage::Sabotaged;
 use crate::limits;
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use storage::Storage;
 use uploads::Uploads;
+use url::{is_origin, is_private};
 
 /// How the node is to run.
 #[derive(Clone, Debug)]
@@ -58,6 +60,20 @@ pub struct Config {
     pub webhook_secrets_map: Vec<Secret>,
     /// Secrets of the webhooks of the Main App; empty: there are none.
     pub webhook_secrets_main_app: Vec<Secret>,
+    /// Who is told of what happens here.
+    pub webhook_out_url: Option<String>,
+    /// Secrets that sign what they are told; empty only without [`Config::webhook_out_url`].
+    pub webhook_out_secrets: Vec<Secret>,
+    /// Where that may lead beside the public internet.
+    pub webhook_allow_cidrs: Vec<Network>,
+    /// Attempts before a webhook is given up.
+    pub webhook_out_attempts: u32,
+    /// Wait after the first attempt that failed, ms.
+    pub webhook_out_retry_ms: u64,
+    /// A message is pushed after this time, ms.
+    pub push_grace_ms: u64,
+    /// Whether a push shows the beginning of the message.
+    pub push_preview: bool,
     /// Service tokens; empty: there is no Admin API.
     pub admin_tokens: Vec<Secret>,
     /// Wrong service tokens of one address in a minute.
@@ -304,6 +320,29 @@ impl Config {
             main_app_token: raw.take("main_app_token", None, parse_token),
             webhook_secrets_map: raw.take("webhook_secrets_map", Vec::new(), parse_whsec),
             webhook_secrets_main_app: raw.take("webhook_secrets_main_app", Vec::new(), parse_whsec),
+            webhook_out_url: raw.take("webhook_out_url", None, parse_url),
+            webhook_out_secrets: raw.take("webhook_out_secrets", Vec::new(), parse_whsec),
+            webhook_allow_cidrs: raw.take(
+                "webhook_allow_cidrs",
+                if development { loopback() } else { Vec::new() },
+                parse_networks,
+            ),
+            webhook_out_attempts: raw.take(
+                "webhook_out_attempts",
+                limits::HOOK_ATTEMPTS_MAX,
+                parse_number(1, 10_000),
+            ),
+            webhook_out_retry_ms: raw.take(
+                "webhook_out_retry_ms",
+                limits::HOOK_RETRY_MS,
+                parse_number(1, 3_600_000),
+            ),
+            push_grace_ms: raw.take(
+                "push_grace_ms",
+                limits::PUSH_GRACE_MS,
+                parse_number(0, 600_000),
+            ),
+            push_preview: raw.take("push_preview", true, parse_bool),
             admin_tokens: raw.take("admin_token", Vec::new(), parse_admin_tokens),
             admin_failures_per_min: raw.take(
                 "admin_failures_per_min",
@@ -397,6 +436,21 @@ impl Config {
                 ));
             }
         }
+        if self.webhook_out_url.is_some() && self.webhook_out_secrets.is_empty() {
+            problems.push(
+                "production mode needs CAFFIS_WEBHOOK_OUT_SECRETS for CAFFIS_WEBHOOK_OUT_URL; make one with \
+                 `echo whsec_$(openssl rand -base64 32)`"
+                    .to_owned(),
+            );
+        }
+        // Inside a network that the operator named it may be plain: nobody else is on the way.
+        let is_plain = |url: &String| !is_private(url) && self.webhook_allow_cidrs.is_empty();
+        if self.webhook_out_url.as_ref().is_some_and(is_plain) {
+            problems.push(
+                "production mode needs CAFFIS_WEBHOOK_OUT_URL to be https://: people's messages go there"
+                    .to_owned(),
+            );
+        }
         for (name, secrets) in [
             ("CAFFIS_JWT_SECRET", &self.jwt_secrets),
             ("CAFFIS_ADMIN_TOKEN", &self.admin_tokens),
@@ -410,7 +464,9 @@ impl Config {
                 }
             }
         }
-        let webhooks = (self.webhook_secrets_map.iter()).chain(&self.webhook_secrets_main_app);
+        let webhooks = (self.webhook_secrets_map.iter())
+            .chain(&self.webhook_secrets_main_app)
+            .chain(&self.webhook_out_secrets);
         if webhooks.into_iter().any(|secret| secret.0 == WHSEC_EXAMPLE) {
             problems.push(
                 "production mode refuses the webhook secret of the example; make one with \
@@ -649,20 +705,6 @@ fn parse_url(text: &str) -> Result<Option<String>, String> {
     Ok(Some(text.to_owned()))
 }
 
-/// Whether nobody is on the way to this URL who could change what comes from it.
-fn is_private(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("http://") else {
-        return true;
-    };
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => host,
-        Some(_) | None => authority,
-    };
-    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
 fn parse_token(text: &str) -> Result<Option<Secret>, String> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("a token without blanks".to_owned());
@@ -739,22 +781,4 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',')
         .map(str::trim)
         .filter(|item| !item.is_empty())
-}
-
-/// `http://host:port` or `https://host:port`, the port optional, nothing after it.
-fn is_origin(origin: &str) -> bool {
-    let Some((scheme, authority)) = origin.split_once("://") else {
-        return false;
-    };
-    let (host, port) = match authority.rsplit_once(':') {
-        // The colons of an IPv6 address are inside its brackets.
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        Some(_) | None => (authority, None),
-    };
-    matches!(scheme, "http" | "https")
-        && !host.is_empty()
-        && host
-            .chars()
-            .all(|c| c.is_alphanumeric() || ".-_[]:".contains(c))
-        && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }

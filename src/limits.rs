@@ -58,6 +58,24 @@ pub const WEBHOOK_TOLERANCE_MS: u64 = 300_000;
 pub const INVITE_ID_CHARS_MAX: usize = 200;
 /// Webhooks are kept, answered, for this long, ms.
 pub const WEBHOOK_KEPT_MS: u64 = 30 * 24 * 3_600_000;
+/// Webhooks of ours are tried so often before they are given up.
+pub const HOOK_ATTEMPTS_MAX: u32 = 40;
+/// A webhook of ours is tried again after this time, ms, four times that, and so on...
+pub const HOOK_RETRY_MS: u64 = 2_000;
+/// ...up to this, ms.
+pub const HOOK_RETRY_MS_MAX: u64 = 10 * 60_000;
+/// Webhooks of ours under way at once, each of another room.
+pub const HOOKS_UNDER_WAY_MAX: usize = 16;
+/// A message is pushed after this time, ms, unless it is read before.
+pub const PUSH_GRACE_MS: u64 = 3_000;
+/// In a room of more members only those are pushed to who are named.
+pub const PUSH_MEMBERS_MAX: usize = 200;
+/// Characters of a message that a push shows.
+pub const PUSH_PREVIEW_CHARS: usize = 140;
+/// Users whom one question to other nodes is about.
+pub const CONNECTED_USERS_MAX: usize = 500;
+/// What other nodes said of who is connected is remembered this long, ms.
+pub const CONNECTED_MS: u64 = 3_000;
 /// A revoked session is kept for this long, where it is not said when its tokens end, ms.
 pub const SESSION_REVOKED_MS: u64 = 30 * 24 * 3_600_000;
 /// Fragments of one WebSocket message. Above it: close 4008. A sender of empty fragments costs

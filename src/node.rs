@@ -7,13 +7,14 @@
 //! Exit codes: 0 stopped as told; 1 could not start, or failed; 2 settings; 130 and 143 stopped by
 //! a second signal without waiting.
 
+use crate::api::hooks::{HookParts, HookPosted, HookPosting, HookTold};
 use crate::api::serve::{self, CONNECTIONS_MAX, Work};
 use crate::api::store_client::StoreClient;
 use crate::api::tokens::Tokens;
 use crate::api::upkeep::UpkeepParts;
 use crate::api::uploads::{self, UploadLimits, Uploads};
 use crate::api::webhooks::WebhookParts;
-use crate::api::{AdminParts, FileParts, LogView, NodeView, Parts, Phase, ShardView};
+use crate::api::{AdminParts, FileParts, LogView, NodeView, Parts, Phase, Serves, ShardView};
 use crate::blob::local::{Folder, Local};
 use crate::blob::s3::{S3, S3Options};
 use crate::blob::{Blob, BlobError};
@@ -30,7 +31,7 @@ use crate::identity::demo::Demo;
 use crate::identity::hs256::{Hs256, Issuer};
 use crate::identity::remote::{Remote, RemoteOptions};
 use crate::identity::{DemoLogin, WebhookSecrets, secret_file};
-use crate::outbound::{Client, Endpoint};
+use crate::outbound::{Client, Endpoint, Guard};
 use crate::protocol::{Epoch, UnixMs};
 use crate::relay::redis::RedisRelay;
 use crate::shard::{self, Handle, ShardError, Shards, ShardsConfig};
@@ -235,7 +236,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
     work.push(Box::pin(uploads.clone().run(files_asked)));
     work.push(Box::pin(uploads.clone().remove_unused()));
     let upkeep = upkeep_parts(config, &view, uploads);
-    let upkeep_wake = upkeep.wake.clone();
+    let (upkeep_wake, serves) = (upkeep.wake.clone(), upkeep.serves.clone());
     let parts = Parts {
         node: view.clone(),
         store: store.clone(),
@@ -254,6 +255,7 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         upkeep: Some(upkeep),
         webhooks: webhook_parts(config, &view, &upkeep_wake)?,
         files,
+        hooks: hook_parts(config, &serves)?,
         origins: Arc::new(move |origin, host| origins.allow(origin, host)),
     };
     let (control_plane, door) = serve::start(parts, work)
@@ -463,6 +465,43 @@ fn on_this_thread<T>(work: impl Future<Output = Result<T, BlobError>>) -> Result
         Ok(runtime) => runtime.block_on(work),
         Err(error) => Err(BlobError::Unavailable(error.to_string())),
     }
+}
+
+/// For those whom we tell, if there are any.
+fn hook_parts(config: &Config, serves: &Arc<Serves>) -> Result<Option<HookParts>, Failure> {
+    let name = "CAFFIS_WEBHOOK_OUT_URL";
+    let Some(url) = &config.webhook_out_url else {
+        return Ok(None);
+    };
+    let endpoint = Endpoint::new(url).map_err(|problem| Failure::Url(name, problem))?;
+    let secrets = config.webhook_out_secrets.iter().map(Secret::expose_text);
+    let secrets = WebhookSecrets::new(secrets)
+        .map_err(|problem| Failure::Url("CAFFIS_WEBHOOK_OUT_SECRETS", problem))?;
+    let allowed = config.webhook_allow_cidrs.clone();
+    let guard = Guard::new(move |address| allowed.iter().any(|own| own.contains(address)));
+    let client = Client::new().map_err(|error| Failure::Tls(error.to_string()))?;
+    let client = client.guarded(guard);
+    let post = move |posted: HookPosted| -> HookPosting {
+        let (client, endpoint) = (client.clone(), endpoint.clone());
+        Box::pin(async move {
+            let answer = client.post_json(&endpoint, &posted.headers, posted.body);
+            answer.await.map(|answer| HookTold {
+                status: answer.status,
+                retry_after_s: answer.retry_after_s,
+            })
+        })
+    };
+    Ok(Some(HookParts {
+        secrets: Arc::new(secrets),
+        post: Arc::new(post),
+        shards: config.shards,
+        serves: serves.clone(),
+        grace_ms: config.push_grace_ms,
+        retry_ms: config.webhook_out_retry_ms,
+        attempts_max: config.webhook_out_attempts,
+        previews: config.push_preview,
+        counts: Arc::default(),
+    }))
 }
 
 /// Opens the store that the settings name, at its newest schema.

@@ -2,13 +2,17 @@
 //!
 //! Invariants: a request has an end, whatever the other side does ([`limits::OUTBOUND_MS_MAX`]); no more of an
 //! answer is taken than [`limits::OUTBOUND_BYTES_MAX`]; a redirect is an answer and never followed; nothing that was
-//! sent or received is logged.
+//! sent or received is logged; where there is a [`Guard`], only addresses are connected to that it has seen and allows.
+
+mod guard;
+
+pub use guard::Guard;
 
 use crate::limits;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -59,6 +63,7 @@ impl Endpoint {
 #[derive(Clone)]
 pub struct Client {
     tls: TlsConnector,
+    guard: Option<Guard>,
 }
 
 /// What was answered.
@@ -68,6 +73,8 @@ pub struct Answer {
     pub status: u16,
     /// The body.
     pub body: Bytes,
+    /// `Retry-After`, if it is a number of seconds.
+    pub retry_after_s: Option<u64>,
 }
 
 /// Why there is no answer.
@@ -92,7 +99,53 @@ impl Client {
             .with_no_client_auth();
         Ok(Client {
             tls: TlsConnector::from(Arc::new(config)),
+            guard: None,
         })
+    }
+
+    /// The same, which goes only where this guard allows.
+    pub fn guarded(self, guard: Guard) -> Client {
+        Client {
+            guard: Some(guard),
+            ..self
+        }
+    }
+
+    /// Posts JSON, with these headers, and waits for the whole answer.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn post_json(
+        &self,
+        endpoint: &Endpoint,
+        headers: &[(&'static str, String)],
+        body: Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let mut given = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).map_err(|_| "the request cannot be made")?;
+            given.push((HeaderName::from_static(name), value));
+        }
+        self.call(endpoint, Method::POST, &given, body).await
+    }
+
+    /// A connection to the host, at an address that was looked at if there is a guard.
+    async fn connect(&self, endpoint: &Endpoint) -> Result<TcpStream, Failure> {
+        const NOBODY: Failure = "it cannot be reached";
+        let target = (endpoint.host.as_str(), endpoint.port);
+        let Some(guard) = &self.guard else {
+            return TcpStream::connect(target).await.map_err(|_| NOBODY);
+        };
+        // Resolved once: what is connected to is what was looked at.
+        let found = tokio::net::lookup_host(target).await.map_err(|_| NOBODY)?;
+        let addresses: Vec<_> = found.collect();
+        if addresses.is_empty() {
+            return Err(NOBODY);
+        }
+        if !addresses.iter().all(|address| guard.allows(address.ip())) {
+            return Err("its address is private, and not allowed by CAFFIS_WEBHOOK_ALLOW_CIDRS");
+        }
+        TcpStream::connect(&*addresses).await.map_err(|_| NOBODY)
     }
 
     /// Asks, and waits for the whole answer.
@@ -141,9 +194,7 @@ impl Client {
         let request = request
             .body(Full::new(Bytes::from(body)))
             .map_err(|_| "the request cannot be made")?;
-        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
-            .await
-            .map_err(|_| "it cannot be reached")?;
+        let stream = self.connect(endpoint).await?;
         if endpoint.tls {
             let name = ServerName::try_from(endpoint.host.clone())
                 .map_err(|_| "its name can have no certificate")?;
@@ -172,6 +223,8 @@ where
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|_| BROKEN)?;
         let status = response.status().as_u16();
+        let retry_after = response.headers().get(RETRY_AFTER);
+        let retry_after_s = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let body = Limited::new(response.into_body(), limits::OUTBOUND_BYTES_MAX);
         let body = body
             .collect()
@@ -180,6 +233,7 @@ where
         Ok(Answer {
             status,
             body: body.to_bytes(),
+            retry_after_s,
         })
     };
     let mut connection = std::pin::pin!(connection);

@@ -138,6 +138,7 @@ fn server(development: bool) -> Server {
     });
     let demo = development.then(|| Arc::new(Demo::new(SECRET, issuer())) as Arc<dyn DemoLogin>);
     let parts = Parts {
+        hooks: None,
         upkeep: None,
         node: node.clone(),
         store: store.clone(),

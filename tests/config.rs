@@ -294,7 +294,22 @@ fn values_are_checked() {
     ] {
         check("CAFFIS_WEBHOOK_SECRETS_MAP", &value, taken);
         check("CAFFIS_WEBHOOK_SECRETS_MAIN_APP", &value, taken);
+        check("CAFFIS_WEBHOOK_OUT_SECRETS", &value, taken);
     }
+    check("CAFFIS_WEBHOOK_ALLOW_CIDRS", "10.0.0.0/8, fd00::/8", true);
+    check("CAFFIS_WEBHOOK_ALLOW_CIDRS", "none", true);
+    check("CAFFIS_WEBHOOK_ALLOW_CIDRS", "10.0.0.0/33", false);
+    check(
+        "CAFFIS_WEBHOOK_OUT_URL",
+        "https://app.example.org/hooks?of=chat",
+        true,
+    );
+    check(
+        "CAFFIS_WEBHOOK_OUT_URL",
+        "ftp://app.example.org/hooks",
+        false,
+    );
+    check("CAFFIS_WEBHOOK_OUT_ATTEMPTS", "0", false);
     check("CAFFIS_MAIN_APP_TOKEN", "a token", false);
     for (token, taken) in [
         ("32-characters-are-all-we-ask-for", true),
@@ -479,6 +494,21 @@ fn production_refuses_what_is_not_safe() {
             "whsec_b25seSBhbiBleGFtcGxlOiBtYWtlIHlvdXIgb3duISE=",
         )],
         "the webhook secret of the example",
+    );
+    let whsec = (
+        "CAFFIS_WEBHOOK_OUT_SECRETS",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    );
+    check(
+        &[
+            ("CAFFIS_WEBHOOK_OUT_URL", "http://app.example.org/hooks"),
+            whsec,
+        ],
+        "CAFFIS_WEBHOOK_OUT_URL to be https://",
+    );
+    check(
+        &[("CAFFIS_WEBHOOK_OUT_URL", "https://app.example.org/hooks")],
+        "CAFFIS_WEBHOOK_OUT_SECRETS for CAFFIS_WEBHOOK_OUT_URL",
     );
     check(&[("CAFFIS_JWT_SECRET", "")], "needs CAFFIS_JWT_SECRET");
     check(

@@ -20,6 +20,8 @@ mod concurrent;
 mod erase;
 #[path = "contract/harness.rs"]
 mod harness;
+#[path = "contract/hooks.rs"]
+mod hooks;
 #[path = "contract/intake.rs"]
 mod intake;
 #[path = "contract/matrix.rs"]

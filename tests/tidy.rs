@@ -27,6 +27,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "limits",
             "protocol",
             "chat::port",
+            "chat::push",
             "chat::stats",
             "identity::*",
             "blob",

@@ -47,6 +47,16 @@ fn the_example_of_the_standard_is_taken() {
 }
 
 #[test]
+fn ours_are_signed_with_every_secret() {
+    let at = AT_S.to_string();
+    let one = WebhookSecrets::new([SECRET]).expect("secrets");
+    assert_eq!(one.sign(ID, &at, BODY), SIGNATURE);
+    let both = WebhookSecrets::new([OLD_SECRET, SECRET]).expect("secrets");
+    let old = sign(OLD_SECRET, ID, &at, BODY);
+    assert_eq!(both.sign(ID, &at, BODY), format!("{old} {SIGNATURE}"));
+}
+
+#[test]
 fn either_secret_may_sign_while_they_are_rotated_and_others_beside_them() {
     let at = AT_S.to_string();
     let old = sign(OLD_SECRET, ID, &at, BODY);

@@ -10,23 +10,26 @@ use super::request_id::RequestId;
 use super::requests::{self, INVALID, bearer, body_of, json, path_values, query_values};
 use super::requests::{unauthenticated, wants_json};
 use super::serve::Peer;
+use super::shard_client::ask_shard;
 use super::store_client::StoreClient;
 use super::tokens::Failures;
 use super::webhooks::Webhooks;
 use super::{AdminParts, NodeView};
 use crate::chat::port::admin::{AdminAnswer, AdminCall, AuditEntry, PageRead};
+use crate::chat::port::hooks::{HookAnswer, HookCall, HookKept, HookState};
 use crate::chat::port::intake::WebhookKept;
 use crate::chat::port::upkeep::{EraseState, Upkeep, UpkeepDone};
 use crate::chat::port::{
     ConnectionSeen, ConnectionsPage, ConnectionsRead, HistoryPage, MessageChange, Op, OpKind,
-    Refusal, ServiceAnswer, ServiceAsk, ServiceAsked, StoreAnswer, StoreCall, StoreError,
+    Refusal, ServiceAnswer, ServiceAsk, StoreAnswer, StoreCall, StoreError,
 };
 use crate::limits;
 use crate::protocol::admin::{
     AdminConnection, AdminConnectionClosed, AdminConnections, AdminConnectionsList, AdminDraining,
-    AdminErasure, AdminErasureState, AdminReport, AdminReportAction, AdminReportResolve,
-    AdminReportResolved, AdminRequest, AdminRoomMessages, AdminUser, AdminUserDisconnected,
-    AdminWebhook, AdminWebhookReplayed, AdminWebhooks, ReportKey, SERVICE,
+    AdminErasure, AdminErasureState, AdminHook, AdminHookDone, AdminHookState, AdminHooks,
+    AdminHooksList, AdminReport, AdminReportAction, AdminReportResolve, AdminReportResolved,
+    AdminRequest, AdminRoomMessages, AdminUser, AdminUserDisconnected, AdminWebhook,
+    AdminWebhookReplayed, AdminWebhooks, ReportKey, SERVICE,
 };
 use crate::protocol::ending::{EndsWhich, SessionsEnd};
 use crate::protocol::http::{self, Bound, Given};
@@ -44,7 +47,6 @@ use serde::Serialize;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 /// Longest wait for the store: it answers before, unless it does not run.
@@ -293,6 +295,24 @@ impl Admin {
                     answer: answer.body,
                 }))
             }
+            AdminRequest::HooksList(list) => self.list_hooks(list).await,
+            AdminRequest::HookReplay(asked) => {
+                is_short(asked.reason.as_ref())?;
+                let name = asked.webhook_id.to_string();
+                let id = name
+                    .strip_prefix("msg_")
+                    .and_then(|id| Uuid::try_parse(id).ok());
+                let id = id.ok_or_else(|| no("webhook"))?;
+                self.note(caller.entry(act, Some(shortened(&name)), asked.reason.as_ref()))
+                    .await?;
+                self.change_hooks(HookCall::Replay(id)).await
+            }
+            AdminRequest::HooksEnable(asked) => {
+                is_short(asked.reason.as_ref())?;
+                self.note(caller.entry(act, None, asked.reason.as_ref()))
+                    .await?;
+                self.change_hooks(HookCall::Disable(false)).await
+            }
             AdminRequest::Drain(asked) => {
                 is_short(asked.reason.as_ref())?;
                 let target = Some(caller.node.clone());
@@ -373,6 +393,47 @@ impl Admin {
                 let detail = "the store does not answer";
                 Err(Problem::new(ErrorCode::Unavailable, detail))
             }
+        }
+    }
+
+    async fn list_hooks(&self, list: AdminHooksList) -> Result<Response, Problem> {
+        let state = match list.state.unwrap_or(AdminHookState::GivenUp) {
+            AdminHookState::Waiting => HookState::Waiting,
+            AdminHookState::Delivered => HookState::Delivered,
+            AdminHookState::GivenUp => HookState::GivenUp,
+        };
+        let limit = limit_of(list.limit, limits::ADMIN_PAGE)?;
+        // Nobody's: it asks how things stand, and takes nothing.
+        let look = HookCall::Lease {
+            holder: Uuid::nil(),
+            takes: false,
+        };
+        let HookAnswer::Lease(lease) = self.ask_hooks(look).await? else {
+            return Err(confused());
+        };
+        let HookAnswer::Hooks(kept) = self.ask_hooks(HookCall::Kept { state, limit }).await? else {
+            return Err(confused());
+        };
+        Ok(told(&AdminHooks {
+            disabled_at: lease.disabled_at,
+            oldest_waiting: lease.oldest,
+            webhooks: kept.into_iter().map(hook_seen).collect(),
+        }))
+    }
+
+    async fn change_hooks(&self, call: HookCall) -> Result<Response, Problem> {
+        match self.ask_hooks(call).await? {
+            HookAnswer::Done(changed) => Ok(told(&AdminHookDone { changed })),
+            _ => Err(confused()),
+        }
+    }
+
+    async fn ask_hooks(&self, call: HookCall) -> Result<HookAnswer, Problem> {
+        let call = StoreCall::Hooks(Box::new(call));
+        match self.store.call_within(STORE_MAX, call).await {
+            Ok(StoreAnswer::Hooks(answer)) => Ok(*answer),
+            Ok(_) => Err(confused()),
+            Err(error) => Err(store_away(&error)),
         }
     }
 
@@ -544,33 +605,12 @@ impl Admin {
         match self.store.call_within(STORE_MAX, call).await {
             Ok(StoreAnswer::Admin(answer)) => Ok(*answer),
             Ok(_) => Err(confused()),
-            Err(StoreError::Overloaded) => {
-                Err(Problem::new(ErrorCode::Overloaded, "the store is busy"))
-            }
-            Err(StoreError::Unavailable(_)) => Err(Problem::new(
-                ErrorCode::Unavailable,
-                "the store does not answer",
-            )),
+            Err(error) => Err(store_away(&error)),
         }
     }
 
     async fn ask_shard(&self, shard: u16, ask: ServiceAsk) -> Result<ServiceAnswer, Problem> {
-        let (sender, receiver) = oneshot::channel();
-        let asked = ServiceAsked {
-            ask,
-            done: Box::new(move |answer| {
-                // Nobody waits any more: the answer came too late.
-                let _late = sender.send(answer);
-            }),
-        };
-        if !(self.parts.serves)(shard, asked) {
-            let detail = "too many questions are waiting";
-            return Err(Problem::new(ErrorCode::Overloaded, detail));
-        }
-        match tokio::time::timeout(SHARD_MAX, receiver).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) | Err(_) => Err(Problem::new(ErrorCode::Unavailable, "no answer in time")),
-        }
+        Ok(ask_shard(&*self.parts.serves, SHARD_MAX, shard, ask).await?)
     }
 }
 
@@ -597,6 +637,32 @@ fn no(what: &str) -> Problem {
 
 fn refused(refusal: Refusal) -> Problem {
     Problem::new(refusal.code, refusal.message)
+}
+
+fn store_away(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Overloaded => Problem::new(ErrorCode::Overloaded, "the store is busy"),
+        StoreError::Unavailable(_) => {
+            Problem::new(ErrorCode::Unavailable, "the store does not answer")
+        }
+    }
+}
+
+fn hook_seen(kept: HookKept) -> AdminHook {
+    AdminHook {
+        webhook_id: format!("msg_{}", kept.id.simple()),
+        r#type: kept.kind,
+        room_id: kept.room,
+        created_at: kept.created_at,
+        state: match kept.state {
+            HookState::Waiting => AdminHookState::Waiting,
+            HookState::Delivered => AdminHookState::Delivered,
+            HookState::GivenUp => AdminHookState::GivenUp,
+        },
+        attempts: kept.attempts,
+        status: kept.status,
+        error: kept.error,
+    }
 }
 
 fn confused() -> Problem {

@@ -2,6 +2,7 @@
 
 use super::NodeView;
 use super::files::{Files, Sum};
+use super::hooks::HookCounts;
 use crate::chat::stats::{LATENCY_BOUNDS_US, Latency};
 use crate::protocol::ErrorCode;
 use axum::http::StatusCode;
@@ -41,7 +42,12 @@ impl HttpCounts {
 }
 
 /// The whole text.
-pub(super) fn text(node: &dyn NodeView, http: &HttpCounts, files: Option<&Files>) -> String {
+pub(super) fn text(
+    node: &dyn NodeView,
+    http: &HttpCounts,
+    hooks: &HookCounts,
+    files: Option<&Files>,
+) -> String {
     let mut page = Page(String::with_capacity(32 << 10));
     let build = format!(
         "node=\"{}\",version=\"{}\"",
@@ -81,6 +87,11 @@ pub(super) fn text(node: &dyn NodeView, http: &HttpCounts, files: Option<&Files>
     }
     drop(counts);
     transfers(&mut page, files);
+    for (name, help, kind, value) in hooks.rows() {
+        let name = format!("webhooks_out_{name}");
+        page.family(&name, help, kind);
+        page.sample(&name, "", value);
+    }
     process(&mut page);
     page.0
 }

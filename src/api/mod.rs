@@ -12,6 +12,8 @@ pub mod cors;
 pub mod demo;
 pub mod files;
 pub mod health;
+mod hook_counts;
+pub mod hooks;
 pub mod metrics;
 pub mod page;
 pub mod problem;
@@ -20,6 +22,7 @@ pub mod request_id;
 pub mod requests;
 pub mod routes;
 pub mod serve;
+pub mod shard_client;
 pub mod store_client;
 pub mod tokens;
 pub mod transfers;
@@ -33,6 +36,7 @@ use crate::chat::port::{Asked, Identify, ServiceAsked, Store};
 use crate::chat::stats::Stats;
 use crate::identity::DemoLogin;
 use crate::protocol::network::Network;
+use hooks::HookParts;
 use rejoin::Rejoin;
 use std::sync::Arc;
 use tokens::Tokens;
@@ -67,6 +71,8 @@ pub struct Parts {
     pub webhooks: WebhookParts,
     /// For files.
     pub files: FileParts,
+    /// Who is told by us; `None`: nobody.
+    pub hooks: Option<HookParts>,
 }
 
 /// What the control plane needs of the place where files are kept.

@@ -3,6 +3,7 @@
 use super::admin::{self, Admin};
 use super::files::{self, Files};
 use super::health::{self, Readiness};
+use super::hooks::HookCounts;
 use super::metrics::{self, HttpCounts};
 use super::page::{FILES, SAFE_HEADERS, policy, serve};
 use super::problem::{Problem, too_large};
@@ -33,7 +34,9 @@ pub(super) struct Shared {
     pub node: Arc<dyn NodeView>,
     pub http: HttpCounts,
     readiness: Readiness,
-    store: StoreClient,
+    pub store: StoreClient,
+    /// What the webhooks of ours count; nothing if there are none.
+    pub hooks: Arc<HookCounts>,
     demo: Option<Arc<dyn DemoLogin>>,
     sign_in: String,
     policy: HeaderValue,
@@ -63,6 +66,7 @@ impl Shared {
             node: parts.node,
             http: HttpCounts::default(),
             store,
+            hooks: parts.hooks.map(|own| own.counts).unwrap_or_default(),
             sign_in: serde_json::json!({
                 "main_app_url": parts.main_app_url,
                 "demo": parts.demo.is_some(),
@@ -200,7 +204,8 @@ async fn readyz(State(shared): App) -> Response {
 async fn metrics(State(shared): App) -> Response {
     let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
     let cache = (header::CACHE_CONTROL, "no-store");
-    let text = metrics::text(shared.node.as_ref(), &shared.http, shared.files.as_ref());
+    let files = shared.files.as_ref();
+    let text = metrics::text(shared.node.as_ref(), &shared.http, &shared.hooks, files);
     ([content_type, cache], text).into_response()
 }
 

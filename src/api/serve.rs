@@ -9,7 +9,7 @@ use super::rejoin::{self, Rejoin};
 use super::routes::{Shared, routes};
 use super::store_client::StoreClient;
 use super::transfers::Transfers;
-use super::upkeep;
+use super::{hooks, upkeep};
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -108,6 +108,7 @@ pub fn start(parts: Parts, work: Vec<Work>) -> io::Result<(ControlPlane, Door)> 
         .spawn(move || {
             let store = StoreClient::new(parts.store.clone());
             let upkeep = parts.upkeep.clone().map(|own| (own, store));
+            let hooks = parts.hooks.clone();
             let rejoin = parts.rejoin.clone();
             let shared = Arc::new(Shared::new(parts));
             let serving = Serving {
@@ -119,6 +120,9 @@ pub fn start(parts: Parts, work: Vec<Work>) -> io::Result<(ControlPlane, Door)> 
             }
             if let Some((parts, store)) = upkeep {
                 runtime.spawn(upkeep::run(parts, store));
+            }
+            if let Some(parts) = hooks {
+                runtime.spawn(hooks::run(parts, shared.store.clone(), shared.node.clone()));
             }
             if shared.webhooks.hears_of_accounts() {
                 runtime.spawn(shared.webhooks.clone().tell_profiles());

@@ -10,17 +10,16 @@
 
 use super::Serves;
 use super::requests::reply_data;
+use super::shard_client::ask_shard;
 use super::store_client::StoreClient;
 use super::uploads::Uploads;
 use crate::chat::port::upkeep::{Erasure, Upkeep, UpkeepDone};
-use crate::chat::port::{
-    Op, OpKind, ServiceAnswer, ServiceAsk, ServiceAsked, StoreAnswer, StoreCall,
-};
+use crate::chat::port::{Op, OpKind, ServiceAnswer, ServiceAsk, StoreAnswer, StoreCall};
 use crate::limits;
 use crate::protocol::{RoomId, UserId};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 /// How often it is looked for something to do, if nobody says that there is.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -109,24 +108,15 @@ impl Worker {
                 requested_at: erasure.requested_at,
             },
         };
-        let (sender, receiver) = oneshot::channel();
-        let asked = ServiceAsked {
-            ask: ServiceAsk::Write(op),
-            done: Box::new(move |answer| {
-                // Nobody waits any more: the answer came too late.
-                let _late = sender.send(answer);
-            }),
-        };
-        if !(self.parts.serves)(room.bucket() % self.parts.shards, asked) {
-            return Err("no shard takes it".to_owned());
-        }
-        match tokio::time::timeout(SHARD_MAX, receiver).await {
-            Ok(Ok(ServiceAnswer::Reply(reply))) => match reply_data(&reply) {
+        let shard = room.bucket() % self.parts.shards;
+        let asked = ask_shard(&*self.parts.serves, SHARD_MAX, shard, ServiceAsk::Write(op));
+        match asked.await {
+            Ok(ServiceAnswer::Reply(reply)) => match reply_data(&reply) {
                 Ok(data) => Ok(data["done"] == true),
                 Err(problem) => Err(format!("{problem:?}")),
             },
-            Ok(Ok(_)) => Err("an answer to another question".to_owned()),
-            Ok(Err(_)) | Err(_) => Err("no answer in time".to_owned()),
+            Ok(_) => Err("an answer to another question".to_owned()),
+            Err(unanswered) => Err(unanswered.text().to_owned()),
         }
     }
 

@@ -6,6 +6,7 @@
 //! done twice. Who may not be helped is answered so that they stop asking.
 
 use super::problem::{Problem, too_large};
+use super::shard_client::ask_shard;
 use super::store_client::StoreClient;
 use super::{Serves, requests};
 use crate::chat::port::intake::{
@@ -13,8 +14,7 @@ use crate::chat::port::intake::{
 };
 use crate::chat::port::upkeep::{Upkeep, UpkeepDone};
 use crate::chat::port::{
-    Op, OpKind, ServiceAnswer, ServiceAsk, ServiceAsked, SignIn, SignedIn, StoreAnswer, StoreCall,
-    StoreError,
+    Op, OpKind, ServiceAnswer, ServiceAsk, SignIn, SignedIn, StoreAnswer, StoreCall, StoreError,
 };
 use crate::identity::{WebhookHead, WebhookRefused, WebhookSecrets};
 use crate::limits;
@@ -32,7 +32,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 /// Longest wait for a shard.
 const ANSWER_MAX: Duration = Duration::from_millis(limits::ASK_MS_MAX + 1_000);
@@ -363,21 +363,7 @@ impl Webhooks {
     }
 
     async fn serve(&self, shard: u16, ask: ServiceAsk) -> Result<ServiceAnswer, Problem> {
-        let (sender, receiver) = oneshot::channel();
-        let asked = ServiceAsked {
-            ask,
-            done: Box::new(move |answer| {
-                // Nobody waits any more: the answer came too late.
-                let _late = sender.send(answer);
-            }),
-        };
-        if !(self.parts.serves)(shard, asked) {
-            return Err(Problem::new(ErrorCode::Overloaded, "too much is waiting"));
-        }
-        match tokio::time::timeout(ANSWER_MAX, receiver).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) | Err(_) => Err(Problem::new(ErrorCode::Unavailable, "no answer in time")),
-        }
+        Ok(ask_shard(&*self.parts.serves, ANSWER_MAX, shard, ask).await?)
     }
 
     /// Tells the connections of this node of profiles that the Main App told, on whichever node, for ever.

@@ -4,6 +4,7 @@
 //! by [`MeshMessage`], also on the same shard. Nothing is ever awaited, and a full queue is a case
 //! that each message answers for itself.
 
+use super::elsewhere::Elsewhere;
 use super::frame::{Frame, Stamps};
 use super::load::Load;
 use super::port::{HistoryRead, Op, StoreCall, Ticket};
@@ -315,6 +316,8 @@ pub struct Bus {
     pub store_away: bool,
     /// What is given up for now.
     pub load: Load,
+    /// Who has a connection to another node.
+    pub elsewhere: Elsewhere,
     random: u64,
 }
 
@@ -330,6 +333,7 @@ impl Bus {
             relay_up: false,
             store_away: false,
             load: Load::Calm,
+            elsewhere: Elsewhere::new(seed),
             random: seed,
         }
     }

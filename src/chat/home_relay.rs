@@ -160,6 +160,13 @@ impl Home {
             RelayMessage::PresenceAsked(users) => {
                 ctx.tell_presence_homes(users, PresenceMessage::Asked);
             }
+            RelayMessage::ConnectedAsked(users) => {
+                ctx.tell_presence_homes(users, PresenceMessage::ConnectedAsked);
+            }
+            RelayMessage::Connected(users) => {
+                let now_ms = ctx.now_ms();
+                ctx.bus.elsewhere.heard(&users, now_ms);
+            }
             RelayMessage::Typing(room, users) => {
                 self.heard_typing(room, relayed.origin, users, ctx);
             }

@@ -11,6 +11,7 @@ pub mod core;
 pub mod crowd;
 #[cfg(feature = "echo")]
 pub mod echo;
+pub mod elsewhere;
 pub mod fanout;
 pub mod files;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub mod port;
 pub mod presence;
 pub mod presence_relay;
 pub mod profiles;
+pub mod push;
 pub mod rate;
 pub mod receipts;
 pub mod refresh;

@@ -7,6 +7,7 @@
 pub mod admin;
 mod asks;
 pub mod files;
+pub mod hooks;
 pub mod intake;
 mod relay;
 pub mod upkeep;
@@ -25,6 +26,7 @@ use crate::protocol::view::{
 use crate::protocol::{ClientMsgId, Epoch, ErrorCode, RoomId, Seq, UnixMs, UserId};
 use admin::{AdminAnswer, AdminCall, AuditEntry};
 use files::{SentFiles, UploadAnswer, UploadCall};
+use hooks::{HookAnswer, HookCall};
 use intake::{IntakeAnswer, IntakeCall};
 use upkeep::{Upkeep, UpkeepDone};
 
@@ -89,6 +91,8 @@ pub enum StoreCall {
     Intake(Box<IntakeCall>),
     /// Of files.
     Uploads(Box<UploadCall>),
+    /// For other services.
+    Hooks(Box<HookCall>),
     /// Asked by one who saw that the history was replaced (a room's `last_seq` below one that it
     /// has released): if the store's epoch is still this one, it becomes a new random one. The
     /// reply's `epoch` says what it is now, also when another asked first.
@@ -145,6 +149,8 @@ pub enum StoreAnswer {
     Intake(Box<IntakeAnswer>),
     /// Of the same kind as the call.
     Uploads(Box<UploadAnswer>),
+    /// To [`StoreCall::Hooks`].
+    Hooks(Box<HookAnswer>),
     /// The epoch is another one than the one given.
     RenewEpoch,
 }

@@ -41,6 +41,8 @@ pub enum PresenceMessage {
     Changed(Vec<UserPresence>),
     /// To the presence home: another node asks for these users.
     Asked(Vec<UserId>),
+    /// To the presence home: another node asks which of these users have a connection.
+    ConnectedAsked(Vec<UserId>),
     /// To the presence home: another node says how it sees them.
     Told {
         /// The run of the node.
@@ -212,6 +214,11 @@ impl Presence {
             None => person.connections.push((shard, conn, choice)),
         }
         self.moved(user, limits::PRESENCE_COALESCE_MS, ctx);
+    }
+
+    /// Whether the user has a connection to this node.
+    pub fn is_connected(&self, user: UserId) -> bool {
+        (self.people.get(&user)).is_some_and(|person| !person.connections.is_empty())
     }
 
     /// A connection is gone.

@@ -61,6 +61,15 @@ impl Presence {
         }
     }
 
+    /// Another node asks which of these users have a connection: it is told of those who have, whatever they chose to
+    /// be seen as. It is no answer to a user.
+    pub fn tell_connected(&self, mut users: Vec<UserId>, ctx: &mut Context<'_>) {
+        users.retain(|user| self.is_connected(*user));
+        if !users.is_empty() {
+            publish(limits::USERS_BUCKET, &RelayMessage::Connected(users), ctx);
+        }
+    }
+
     /// The relay says something.
     pub fn relay_news(&mut self, news: &RelayNews, ctx: &Context<'_>) {
         match news {

@@ -17,7 +17,7 @@ use crate::limits;
 use crate::protocol::ending::{Began, SessionsEnd};
 use crate::protocol::relay::RelayMessage;
 use crate::protocol::request::ClientInfo;
-use crate::protocol::{CloseCode, ErrorCode, UnixMs};
+use crate::protocol::{CloseCode, ErrorCode, UnixMs, UserId};
 
 /// What a client calls itself, in short.
 pub(super) fn client_name(info: &ClientInfo) -> Box<str> {
@@ -69,6 +69,25 @@ impl Sessions {
                 self.profiles_told(&profiles, ctx);
                 ServiceAnswer::Told
             }
+            ServiceAsk::AskElsewhere(users) => {
+                match ctx.config.peers == Peers::Relay && ctx.bus.relay_up {
+                    true => {
+                        ctx.bus.elsewhere.asks(ctx.now_ms());
+                        let message = RelayMessage::ConnectedAsked(users);
+                        home_relay::tell(limits::USERS_BUCKET, &message, ctx);
+                        ServiceAnswer::Asked
+                    }
+                    false => ServiceAnswer::Told,
+                }
+            }
+            ServiceAsk::Connected(users) => {
+                let now_ms = ctx.now_ms();
+                let mut users = users;
+                users.retain(|user| {
+                    self.is_connected(*user) || ctx.bus.elsewhere.has(*user, now_ms)
+                });
+                ServiceAnswer::Connected(users)
+            }
             ServiceAsk::Write(op) => return self.write_for_service(id, op, ctx),
         };
         ctx.effects.push(Effect::Served(id, answer));
@@ -99,6 +118,15 @@ impl Sessions {
             page.connections.push(seen(place, session, ready, ctx));
         }
         page
+    }
+
+    /// Whether the user has a connection that is signed in.
+    fn is_connected(&self, user: UserId) -> bool {
+        let own = self.users.get(&user).map_or(&[][..], Vec::as_slice);
+        own.iter().any(|conn| {
+            let session = self.get(*conn);
+            session.is_some_and(|session| matches!(session.state, State::Ready(_)))
+        })
     }
 
     /// Ends the connection of this name.

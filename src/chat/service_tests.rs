@@ -96,7 +96,10 @@ impl Node {
                 Effect::Served(id, answer) => self.served.push((id, answer)),
                 Effect::Relay(RelayCall::Publish(bucket, bytes)) => {
                     let relayed = relay::decode(&bytes).expect("a message");
-                    if let RelayMessage::Ended(_) = relayed.message {
+                    if let RelayMessage::Ended(_)
+                    | RelayMessage::ConnectedAsked(_)
+                    | RelayMessage::Connected(_) = relayed.message
+                    {
                         assert_eq!(bucket, limits::USERS_BUCKET);
                         self.published.push(relayed.message);
                     }
@@ -315,6 +318,67 @@ fn a_connection_is_closed_by_its_whole_name_only() {
         "a second time"
     );
     assert_eq!(node.connections(1, None).len(), 2);
+}
+
+#[test]
+fn who_is_connected_is_told_of_this_node_and_asked_of_others() {
+    let mut node = Node::new();
+    node.connect(0, 0, 1);
+    node.connect(1, 0, 2);
+    node.holds = true;
+    node.connect(0, 1, 3);
+    let asked = || (1..=4).map(user).collect::<Vec<_>>();
+    let connected = |node: &mut Node, shard| {
+        let answer = node.serve(shard, ServiceAsk::Connected(asked()));
+        let ServiceAnswer::Connected(users) = answer else {
+            panic!("{answer:?}");
+        };
+        users
+    };
+    assert_eq!(
+        connected(&mut node, 0),
+        [user(1)],
+        "who signs in is not there yet"
+    );
+    assert_eq!(connected(&mut node, 1), [user(2)]);
+
+    // Another node asks: it hears of those of all shards, and nothing where there is nobody.
+    let home = limits::USERS_BUCKET % SHARDS;
+    let hear = |node: &mut Node, message: RelayMessage| {
+        let told = relay::encode(NODE_RUN + 1, EPOCH, &message);
+        node.step(home, Input::Relay(RelayNews::Message(told)));
+    };
+    hear(&mut node, RelayMessage::ConnectedAsked(asked()));
+    let told = std::mem::take(&mut node.published).into_iter();
+    let mut told: Vec<UserId> = told
+        .flat_map(|message| match message {
+            RelayMessage::Connected(users) => users,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, [user(1), user(2)]);
+    hear(&mut node, RelayMessage::ConnectedAsked(vec![user(4)]));
+    assert!(node.published.is_empty());
+
+    // This one asks. Without the relay nobody can be asked, and what nobody asked for is not believed.
+    let ask = || ServiceAsk::AskElsewhere(vec![user(4)]);
+    assert!(matches!(node.serve(home, ask()), ServiceAnswer::Told));
+    hear(&mut node, RelayMessage::Connected(vec![user(4)]));
+    assert!(!connected(&mut node, home).contains(&user(4)));
+    node.step(home, Input::Relay(RelayNews::Up));
+    assert!(matches!(node.serve(home, ask()), ServiceAnswer::Asked));
+    assert_eq!(
+        node.published,
+        [RelayMessage::ConnectedAsked(vec![user(4)])]
+    );
+    hear(&mut node, RelayMessage::Connected(vec![user(4)]));
+    assert!(connected(&mut node, home).contains(&user(4)));
+    node.now_ms += limits::CONNECTED_MS;
+    assert!(
+        !connected(&mut node, home).contains(&user(4)),
+        "it was a while ago"
+    );
 }
 
 #[test]

@@ -128,6 +128,9 @@ impl Sessions {
             PresenceMessage::Watch(conn, users) => self.presence.watch(from, conn, &users, ctx),
             PresenceMessage::Unwatch(users) => self.presence.unwatch(from, &users, ctx),
             PresenceMessage::Asked(users) => self.presence.asked(&users, ctx),
+            PresenceMessage::ConnectedAsked(users) => {
+                self.presence.tell_connected(users, ctx);
+            }
             PresenceMessage::Told {
                 origin,
                 ttl_s,

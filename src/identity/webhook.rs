@@ -1,4 +1,4 @@
-//! Who sends a webhook: Standard Webhooks 1.0, symmetric signatures.
+//! Who sends a webhook, and that we sent ours: Standard Webhooks 1.0, symmetric signatures.
 //!
 //! Invariants: nothing of a request is believed before its signature is right and its time near; signatures are
 //! compared in constant time; every secret is tried, so that which one it is takes no other time.
@@ -63,6 +63,16 @@ impl WebhookSecrets {
             Some(keys) if !keys.is_empty() => Ok(WebhookSecrets(keys)),
             _ => Err("a secret is `whsec_` and 24 to 64 bytes in base64"),
         }
+    }
+
+    /// Signs a webhook of ours, with every secret: the receiver takes whichever it knows.
+    pub fn sign(&self, id: &str, timestamp: &str, body: &[u8]) -> String {
+        let signature = |key| {
+            let tag = sign(key, id, timestamp, body);
+            format!("v1,{}", STANDARD.encode(tag.as_ref()))
+        };
+        let all: Vec<String> = self.0.iter().map(signature).collect();
+        all.join(" ")
     }
 
     /// Checks a webhook at this time: when it was signed.

@@ -3,6 +3,10 @@
 //! To add an endpoint: its type and one line in the table of [`AdminRequest`], and who answers it in
 //! `api::admin`. The routes and the OpenAPI document follow.
 
+pub use super::admin_hooks::{
+    AdminHook, AdminHookDone, AdminHookReplay, AdminHookState, AdminHooks, AdminHooksEnable,
+    AdminHooksList,
+};
 use super::error::ErrorCode;
 use super::http::{Endpoint, Method, endpoint};
 use super::ids::{RoomId, Seq, UserId};
@@ -110,6 +114,15 @@ admin_requests! {
     /// Does again what a webhook says, which changes nothing that stands already. Its new answer is kept.
     Post "/v1/admin/webhooks/{source}/{webhook_id}/replay" "admin.webhooks.replay"
         => WebhookReplay(AdminWebhookReplay) answer AdminWebhookReplayed,
+    /// Webhooks of ours that wait, were given up, or were delivered (of these, pushes are not kept), the newest
+    /// first; and whether the receiver answered 410, so that nothing is sent.
+    Get "/v1/admin/webhooks-out" "admin.webhooks_out.list" => HooksList(AdminHooksList) answer AdminHooks,
+    /// Sends a webhook of ours again that was given up or delivered, with the same id and body.
+    Post "/v1/admin/webhooks-out/{webhook_id}/replay" "admin.webhooks_out.replay"
+        => HookReplay(AdminHookReplay) answer AdminHookDone,
+    /// Sends webhooks again to a receiver that had answered 410. Messages written meanwhile are not pushed.
+    Post "/v1/admin/webhooks-out/enable" "admin.webhooks_out.enable"
+        => HooksEnable(AdminHooksEnable) answer AdminHookDone,
     /// Stops the node that answers, as SIGTERM does: it takes nobody new, asks everybody to leave, and ends.
     Post "/v1/admin/drain" "admin.drain" => Drain(AdminDrain) answer AdminDraining,
 }

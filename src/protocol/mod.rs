@@ -4,11 +4,13 @@
 //! type and one line in [`event`]'s table. Parsing, names, and the AsyncAPI document follow.
 
 pub mod admin;
+mod admin_hooks;
 pub mod asyncapi;
 pub mod block;
 pub mod ending;
 pub mod error;
 pub mod event;
+pub mod hooks;
 pub mod http;
 pub mod ids;
 pub mod media;

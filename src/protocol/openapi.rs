@@ -76,6 +76,7 @@ pub fn document() -> Value {
     }
     openapi_admin::add(&mut paths, &fields, &mut answers);
     openapi_webhooks::add(&mut paths, &mut answers);
+    let told = openapi_webhooks::told(&mut answers);
     let me = answers.subschema_for::<Me>().to_value();
     paths.insert(ME_PATH.to_owned(), json!({"get": me_operation(&me)}));
     answers.subschema_for::<Problem>();
@@ -88,7 +89,7 @@ pub fn document() -> Value {
     }
     // What no endpoint refers to is of the other protocol.
     let paths = Value::Object(paths);
-    let schemas = referred_to(&paths, &schemas);
+    let schemas = referred_to(&json!([paths, told]), &schemas);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -107,6 +108,7 @@ pub fn document() -> Value {
             {"name": "webhooks", "description": "What other services tell, signed."},
         ],
         "paths": paths,
+        "webhooks": told,
         "components": {
             "schemas": schemas,
             "responses": problem_responses(),

@@ -1,5 +1,6 @@
 //! The webhooks' part of the OpenAPI document.
 
+use super::hooks::{HookKind, MessageReported, PushCancelled, PushRequired, RoomCreated};
 use super::http::BODY_BYTES_MAX;
 use super::openapi::problem_refs;
 use super::webhook::{MAIN_APP_EVENTS, MAP_EVENTS, WebhookApplied, WebhookInvited, WebhookSource};
@@ -25,6 +26,62 @@ pub(super) fn scheme() -> Value {
                         secret of `CAFFIS_WEBHOOK_SECRETS_MAP` or `CAFFIS_WEBHOOK_SECRETS_MAIN_APP`; several, \
                         space-separated.",
     })
+}
+
+/// What we tell others: each with its body, by the type's name.
+pub(super) fn told(answers: &mut SchemaGenerator) -> Value {
+    let mut told = Map::new();
+    for kind in HookKind::ALL {
+        let (data, summary) = match kind {
+            HookKind::PushRequired => (
+                answers.subschema_for::<PushRequired<'_>>().to_value(),
+                "A user who has no connection is to hear of a message.",
+            ),
+            HookKind::PushCancelled => (
+                answers.subschema_for::<PushCancelled>().to_value(),
+                "What was pushed of a room is read by now, or is gone.",
+            ),
+            HookKind::RoomCreated => (
+                answers.subschema_for::<RoomCreated<'_>>().to_value(),
+                "There is a new room.",
+            ),
+            HookKind::MessageReported => (
+                answers.subschema_for::<MessageReported>().to_value(),
+                "A user reported a message.",
+            ),
+        };
+        let body = json!({
+            "type": "object",
+            "properties": {
+                "type": {"const": kind.name()},
+                "timestamp": {
+                    "type": "string", "format": "date-time",
+                    "description": "When it came about; the same with every attempt.",
+                },
+                "data": data,
+            },
+            "required": ["type", "timestamp", "data"],
+        });
+        let operation = json!({
+            "operationId": format!("told_{}", kind.name().replace('.', "_")),
+            "summary": summary,
+            "description": "Posted to `CAFFIS_WEBHOOK_OUT_URL`, signed as Standard Webhooks 1.0 say, again and \
+                            again until it is answered 2xx. See docs/integrating.md.",
+            "tags": ["webhooks"],
+            "security": [{SCHEME: []}],
+            "requestBody": {
+                "required": true,
+                "content": {"application/json": {"schema": body}},
+            },
+            "responses": {
+                "2XX": {"description": "It is taken."},
+                "410": {"description": "Nothing is sent any more, until an operator says so."},
+                "default": {"description": "It is sent again."},
+            },
+        });
+        told.insert(kind.name().to_owned(), json!({"post": operation}));
+    }
+    Value::Object(told)
 }
 
 /// Adds the operations.

@@ -9,7 +9,8 @@
 //! event's JSON. `Head`: seq (8). `Added`, `Typing`: users (16 each). `Receipts`, for each: user (16), read and
 //! delivered seq (8 each), whether what the room is to the user changed (1). Presence is of no room (zeros). `Presence`: how
 //! long it holds, s (2), then for each: user (16), state (1: 0 offline, 1 away, 2 online), last seen, ms (8:
-//! 0 unknown). `PresenceAsked`: users (16 each). `Block`, of no room: who (16), whom (16), 1 if blocked (1), 1 if
+//! 0 unknown). `PresenceAsked`, `ConnectedAsked`,
+//! `Connected`: users (16 each). `Block`, of no room: who (16), whom (16), 1 if blocked (1), 1 if
 //! severed (1), version (8). `Ended`, of no room: who (16), version (8), close code (2), which (1: 0 began before
 //! the version, 1 of a session, 2 issued until), then for 1 its name's hash (16), for 2 the time, ms (8).
 
@@ -48,6 +49,10 @@ pub enum RelayMessage {
     },
     /// The sender wants to know how these users are seen, and for a while how that changes.
     PresenceAsked(Vec<UserId>),
+    /// The sender wants to know which of these users have a connection.
+    ConnectedAsked(Vec<UserId>),
+    /// These users have a connection to the sender.
+    Connected(Vec<UserId>),
     /// A user blocked another, or no longer does.
     Block(BlockChange),
     /// Sessions of a user end.
@@ -87,6 +92,8 @@ const PRESENCE_ASKED: u8 = 6;
 const RECEIPTS: u8 = 7;
 const BLOCK: u8 = 8;
 const ENDED: u8 = 9;
+const CONNECTED_ASKED: u8 = 10;
+const CONNECTED: u8 = 11;
 
 /// Where a message is of no room.
 const NO_ROOM: RoomId = RoomId(Uuid::nil());
@@ -101,6 +108,8 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
         RelayMessage::Receipts(room, _) => (RECEIPTS, room),
         RelayMessage::Presence { .. } => (PRESENCE, &NO_ROOM),
         RelayMessage::PresenceAsked(_) => (PRESENCE_ASKED, &NO_ROOM),
+        RelayMessage::ConnectedAsked(_) => (CONNECTED_ASKED, &NO_ROOM),
+        RelayMessage::Connected(_) => (CONNECTED, &NO_ROOM),
         RelayMessage::Block(_) => (BLOCK, &NO_ROOM),
         RelayMessage::Ended(_) => (ENDED, &NO_ROOM),
     };
@@ -171,7 +180,9 @@ pub fn encode(origin: u64, epoch: Epoch, message: &RelayMessage) -> Box<[u8]> {
         }
         RelayMessage::Added(_, users)
         | RelayMessage::Typing(_, users)
-        | RelayMessage::PresenceAsked(users) => {
+        | RelayMessage::PresenceAsked(users)
+        | RelayMessage::ConnectedAsked(users)
+        | RelayMessage::Connected(users) => {
             for user in users {
                 bytes.extend_from_slice(user.0.as_bytes());
             }
@@ -245,12 +256,16 @@ pub fn decode(bytes: &[u8]) -> Option<Relayed> {
             }
             RelayMessage::Presence { ttl_s, users }
         }
-        PRESENCE_ASKED => {
+        PRESENCE_ASKED | CONNECTED_ASKED | CONNECTED => {
             let mut users = Vec::with_capacity(rest.len() / 16);
             while !rest.is_empty() {
                 users.push(user(&mut rest)?);
             }
-            RelayMessage::PresenceAsked(users)
+            match kind {
+                PRESENCE_ASKED => RelayMessage::PresenceAsked(users),
+                CONNECTED_ASKED => RelayMessage::ConnectedAsked(users),
+                _ => RelayMessage::Connected(users),
+            }
         }
         BLOCK => RelayMessage::Block(BlockChange {
             by: user(&mut rest)?,
@@ -328,6 +343,8 @@ mod tests {
             RelayMessage::Head(room(), 41),
             RelayMessage::Added(room(), vec![user, UserId(Uuid::from_u128(10))]),
             RelayMessage::Typing(room(), vec![user]),
+            RelayMessage::ConnectedAsked(vec![user]),
+            RelayMessage::Connected(vec![user, UserId(Uuid::from_u128(10))]),
             RelayMessage::Receipts(
                 room(),
                 [(41, 42, false), (0, 7, true)]

@@ -36,6 +36,7 @@ mod drain;
 mod erase;
 mod held_room;
 mod history;
+mod hooks;
 mod http;
 mod identity;
 mod members;

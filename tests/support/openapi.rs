@@ -76,6 +76,27 @@ pub fn validate(
     Ok(())
 }
 
+/// Checks the body of a webhook of ours.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn validate_told(body: &Value) -> Result<(), String> {
+    let kind = body["type"].as_str().ok_or("no type")?;
+    let schema =
+        &DOCUMENT["webhooks"][kind]["post"]["requestBody"]["content"]["application/json"]["schema"];
+    if schema.is_null() {
+        return Err(format!("the document has no webhook {kind}"));
+    }
+    let problems: Vec<_> = validator(schema)
+        .iter_errors(body)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(format!("{kind}: {}", problems.join("; "))),
+    }
+}
+
 /// Statuses that were seen of an operation.
 pub fn seen(method: &str, template: &str) -> Vec<u16> {
     let seen = SEEN.lock().expect("not poisoned");

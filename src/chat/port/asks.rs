@@ -64,6 +64,12 @@ pub enum ServiceAsk {
     End(SessionsEnd),
     /// Tells connections of profiles that the Main App told.
     Profiles(Arc<[ProfileTold]>),
+    /// Asks all other nodes which of these users, at most [`crate::limits::CONNECTED_USERS_MAX`], have a connection.
+    /// For the shard of [`crate::limits::USERS_BUCKET`]. What they say is in its answers to
+    /// [`ServiceAsk::Connected`] for a while.
+    AskElsewhere(Vec<UserId>),
+    /// Which of these users have a connection to this shard, or to another node that said so.
+    Connected(Vec<UserId>),
     /// A write in nobody's name, on the way of all writes: batch, commit, gate, fan-out.
     Write(Op),
 }
@@ -75,8 +81,13 @@ pub enum ServiceAnswer {
     Connections(ConnectionsPage),
     /// To [`ServiceAsk::Close`]: whether there was one.
     Closed(bool),
-    /// To [`ServiceAsk::End`] and [`ServiceAsk::Profiles`].
+    /// To [`ServiceAsk::End`] and [`ServiceAsk::Profiles`], and to [`ServiceAsk::AskElsewhere`] where nobody
+    /// can be asked.
     Told,
+    /// To [`ServiceAsk::AskElsewhere`]: it is asked.
+    Asked,
+    /// To [`ServiceAsk::Connected`].
+    Connected(Vec<UserId>),
     /// To [`ServiceAsk::Write`]: the reply that a connection would get, with id 0.
     Reply(String),
 }

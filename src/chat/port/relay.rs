@@ -1,4 +1,4 @@
-//! The vocabulary of the relay between nodes.
+//! The seam between shards and the relay between nodes.
 
 /// What a shard asks of the relay. Buckets are those of rooms, [`crate::limits::USERS_BUCKET`], and
 /// [`crate::limits::PRESENCE_BUCKETS`] from [`crate::limits::PRESENCE_BUCKET`] on.

@@ -53,7 +53,10 @@ const END: &str = "WITH gone AS (
      ), sessions AS (DELETE FROM revoked_sessions x USING gone g WHERE x.user_id = g.user_id
      ), told AS (DELETE FROM webhook_inbox w USING gone g
          WHERE position(convert_to(g.user_id::text, 'UTF8') IN w.body) > 0
-             OR position(convert_to(upper(g.user_id::text), 'UTF8') IN w.body) > 0)
+             OR position(convert_to(upper(g.user_id::text), 'UTF8') IN w.body) > 0
+     ), tells AS (DELETE FROM hook_outbox o USING gone g
+         -- What waits that is no push is still to be told.
+         WHERE (o.state <> 0 OR o.type = 'push.required') AND position(g.user_id::text IN o.data) > 0)
      SELECT EXISTS (SELECT FROM gone) OR NOT EXISTS (SELECT FROM erasures WHERE user_id = $1)";
 
 /// All of them.

@@ -43,8 +43,10 @@ const COMPARE_AGAIN: Duration = Duration::from_secs(600);
 pub(super) enum ToIndex {
     /// Something was committed to this room.
     Room(RoomId),
-    /// Rooms after this one are to be compared.
+    /// Rooms after this one are to be compared, and all again after a while.
     Compare(RoomId),
+    /// Rooms after this one are to be compared once: a node may have died with what it had noted.
+    CompareOnce(RoomId),
 }
 
 /// What the rooms have that is not indexed: those created, or changed, after what is. `$1`: rooms; `$2`: at
@@ -96,7 +98,12 @@ async fn round(io: &Rc<Io>, link: &mut Link) {
     {
         match next {
             ToIndex::Room(room) => rooms.push(room),
-            ToIndex::Compare(after) => compare = Some(after),
+            ToIndex::Compare(_) | ToIndex::CompareOnce(_) if compare.is_some() => {
+                io.to_index(next);
+                break;
+            }
+            ToIndex::Compare(after) => compare = Some((after, true)),
+            ToIndex::CompareOnce(after) => compare = Some((after, false)),
         }
     }
     let due = Instant::now() + ROUND_MAX;
@@ -104,7 +111,7 @@ async fn round(io: &Rc<Io>, link: &mut Link) {
         .run(due, async |session| {
             let more = index_all(session, &rooms).await?;
             let found = match compare {
-                Some(after) => Some(compared(session, after).await?),
+                Some((after, _)) => Some(compared(session, after).await?),
                 None => None,
             };
             Ok((more, found))
@@ -118,27 +125,39 @@ async fn round(io: &Rc<Io>, link: &mut Link) {
                 behind
                     .into_iter()
                     .for_each(|room| io.to_index(ToIndex::Room(room)));
-                let (pause, after) = match last {
-                    Some(last) => (COMPARE_EVERY, last),
-                    None => (COMPARE_AGAIN, RoomId(Uuid::nil())),
-                };
-                compare_later(io, pause, after);
+                let is_regular = compare.is_none_or(|(_, is_regular)| is_regular);
+                match last {
+                    Some(last) => compare_later(io, COMPARE_EVERY, to_compare(last, is_regular)),
+                    None if is_regular => {
+                        let first = RoomId(Uuid::nil());
+                        compare_later(io, COMPARE_AGAIN, ToIndex::Compare(first));
+                    }
+                    None => (),
+                }
             }
         }
         // Whatever it was is logged where it is noticed; it is done again.
         Err(_) => {
             let rooms = rooms.into_iter().map(ToIndex::Room);
-            let again = rooms.chain(compare.map(ToIndex::Compare));
+            let again =
+                rooms.chain(compare.map(|(after, is_regular)| to_compare(after, is_regular)));
             again.for_each(|again| io.to_index(again));
         }
     }
 }
 
-fn compare_later(io: &Rc<Io>, pause: Duration, after: RoomId) {
+fn to_compare(after: RoomId, is_regular: bool) -> ToIndex {
+    match is_regular {
+        true => ToIndex::Compare(after),
+        false => ToIndex::CompareOnce(after),
+    }
+}
+
+fn compare_later(io: &Rc<Io>, pause: Duration, next: ToIndex) {
     let io = Rc::clone(io);
     tokio::task::spawn_local(async move {
         tokio::time::sleep(pause).await;
-        io.to_index(ToIndex::Compare(after));
+        io.to_index(next);
     });
 }
 

@@ -22,8 +22,9 @@ use super::row::Failure;
 use super::search::SEARCHES;
 use super::session::Session;
 use super::threads::{Call, Pending, Shared};
+use crate::chat::port::hooks::HookAnswer;
 use crate::chat::port::{Op, SignIn, StoreAnswer, StoreCall, StoreError};
-use crate::protocol::{Epoch, UnixMs};
+use crate::protocol::{Epoch, RoomId, UnixMs};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
@@ -161,8 +162,9 @@ impl Io {
             Call::Read(pending, call) => {
                 let queue = match call {
                     StoreCall::Search(_) => &self.searches,
-                    StoreCall::Upkeep(_) => &self.upkeep,
                     // So may what looks at everything; what changes something is short.
+                    StoreCall::Hooks(ref call) if !call.writes() => &self.searches,
+                    StoreCall::Upkeep(_) | StoreCall::Hooks(_) => &self.upkeep,
                     StoreCall::Admin(ref call) if !call.writes() => &self.searches,
                     _ => &self.reads,
                 };
@@ -406,7 +408,16 @@ async fn read_one(link: &mut Link, queue: &Queue<ReadCall>) {
         })
         .await;
     match result {
-        Ok(Some(found)) => io.answer(read.pending, Ok(found)),
+        Ok(Some(found)) => {
+            if let StoreAnswer::Hooks(answer) = &found
+                && let HookAnswer::Lease(lease) = &**answer
+                && lease.is_taken_over
+            {
+                // Whoever had the work before has died, with what it had noted for the index, by which we follow.
+                io.to_index(ToIndex::CompareOnce(RoomId(uuid::Uuid::nil())));
+            }
+            io.answer(read.pending, Ok(found));
+        }
         Ok(None) => match read.call {
             StoreCall::SignIn(users) => io.changes.push(Change::Know(read.pending, users)),
             _ => io.answer(read.pending, Err(overdue())),

@@ -19,6 +19,7 @@ mod changes;
 mod commit;
 mod erase;
 mod history;
+mod hooks;
 mod index;
 mod intake;
 mod lanes;

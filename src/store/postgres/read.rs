@@ -104,6 +104,10 @@ pub(super) async fn answer(
             let answer = super::uploads::answer(session, now, call).await?;
             StoreAnswer::Uploads(Box::new(answer))
         }
+        StoreCall::Hooks(call) => {
+            let answer = super::hooks::answer(session, now, call).await?;
+            StoreAnswer::Hooks(Box::new(answer))
+        }
         StoreCall::Admin(call) => {
             let answer = super::admin::answer(session, now, call).await?;
             StoreAnswer::Admin(Box::new(answer))

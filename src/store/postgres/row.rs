@@ -132,6 +132,11 @@ pub(super) fn role(row: &Row, column: usize) -> Result<Role, Failure> {
     named(row, column, Role::from_name)
 }
 
+/// The kind of a message.
+pub(super) fn message_kind(row: &Row, column: usize) -> Result<MessageKind, Failure> {
+    named(row, column, MessageKind::from_name)
+}
+
 /// Whether a room is archived, as `chat_archived` says it.
 pub(super) fn archived(code: i32) -> Result<Archived, Failure> {
     match code {

@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0009_webhooks.sql"),
     include_str!("../../../migrations/postgres/0010_held.sql"),
     include_str!("../../../migrations/postgres/0011_uploads.sql"),
+    include_str!("../../../migrations/postgres/0012_hooks.sql"),
 ];
 
 /// The least version that a program must know to work on a database that has all of [`MIGRATIONS`]. Raised

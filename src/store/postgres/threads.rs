@@ -289,6 +289,7 @@ impl Store for PostgresStore {
             | StoreCall::Admin(_)
             | StoreCall::Intake(_)
             | StoreCall::Uploads(_)
+            | StoreCall::Hooks(_)
             | StoreCall::RenewEpoch(_) => {
                 pending.reads = 1;
                 (&self.shared.reads, 1, CALLS_MAX)

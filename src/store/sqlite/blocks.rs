@@ -169,3 +169,20 @@ pub(super) fn list(
     }
     Ok(Ok(page_of(users, read.limit)))
 }
+
+/// Who of these two blocks the other.
+pub(super) fn blocks_between(
+    connection: &Connection,
+    one: UserId,
+    other: UserId,
+    found: &mut Vec<(UserId, UserId)>,
+) -> Result<(), Failure> {
+    let mut statement = connection
+        .prepare_cached("SELECT 1 FROM user_relationships WHERE user_id = ?1 AND other_id = ?2")?;
+    for (who, whom) in [(one, other), (other, one)] {
+        if statement.exists([who.0.as_bytes(), whom.0.as_bytes()])? {
+            found.push((who, whom));
+        }
+    }
+    Ok(())
+}

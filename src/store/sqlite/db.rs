@@ -13,6 +13,7 @@ use super::write::Batch;
 use super::{erase, own, read, rooms, schema};
 use crate::chat::port::admin::{AdminAnswer, AdminCall};
 use crate::chat::port::files::{UploadAnswer, UploadCall};
+use crate::chat::port::hooks::{HookAnswer, HookCall};
 use crate::chat::port::intake::{IntakeAnswer, IntakeCall};
 use crate::chat::port::upkeep::{Upkeep, UpkeepDone};
 use crate::chat::port::{
@@ -143,6 +144,15 @@ impl Db {
                 let answer = self.uploads(now, own)?;
                 Ok(StoreAnswer::Uploads(Box::new(answer)))
             }
+            StoreCall::Hooks(own) if own.writes() => {
+                let answer = self.hooks(now, own)?;
+                Ok(StoreAnswer::Hooks(Box::new(answer)))
+            }
+            StoreCall::Hooks(own) if matches!(**own, HookCall::Rooms { .. }) => {
+                // Likewise what is behind the index.
+                while self.index()? {}
+                self.read(call)
+            }
             StoreCall::Search(_) => {
                 // Nobody else brings the index up to date here.
                 while self.index()? {}
@@ -160,7 +170,8 @@ impl Db {
             | StoreCall::Blocks(_)
             | StoreCall::Admin(_)
             | StoreCall::Intake(_)
-            | StoreCall::Uploads(_) => self.read(call),
+            | StoreCall::Uploads(_)
+            | StoreCall::Hooks(_) => self.read(call),
         }
     }
 
@@ -227,6 +238,14 @@ impl Db {
     /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
     pub fn uploads(&mut self, now: UnixMs, call: &UploadCall) -> Result<UploadAnswer, StoreError> {
         self.transact_own(|connection, _| super::uploads::write(connection, now, call))
+    }
+
+    /// Does what is to be told to other services.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
+    pub fn hooks(&mut self, now: UnixMs, call: &HookCall) -> Result<HookAnswer, StoreError> {
+        self.transact_own(|connection, _| super::hooks::write(connection, now, call))
     }
 
     /// A transaction beside those of the rooms' events.

@@ -152,6 +152,13 @@ pub(super) fn end(connection: &Connection, user: UserId) -> Result<bool, Failure
                 "DELETE FROM webhook_inbox WHERE instr(body, ?1) > 0 OR instr(body, ?2) > 0",
             )?
             .execute(params![id.as_bytes(), id.to_uppercase().as_bytes()])?;
+        // What waits that is no push is still to be told.
+        connection
+            .prepare_cached(
+                "DELETE FROM hook_outbox
+                 WHERE (state <> 0 OR type = 'push.required') AND instr(data, ?1) > 0",
+            )?
+            .execute([&id])?;
     }
     Ok(!left)
 }

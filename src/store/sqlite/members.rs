@@ -12,6 +12,7 @@ use crate::chat::access::{self, Action};
 use crate::chat::port::{OpDone, OpOutcome, OpReply};
 use crate::limits;
 use crate::protocol::event::{RoomEvent, RoomEventBody};
+use crate::protocol::hooks::{HookKind, RoomCreated};
 use crate::protocol::view::{
     Member, MemberJoined, MemberLeft, MemberRoleChanged, Role, Room, RoomKind, RoomUpdated,
     SystemEvent,
@@ -116,6 +117,21 @@ impl Batch<'_> {
             room: Box::new(view.clone()),
         };
         let event = self.system(room, actor, &Opened::new(actor, &view), body)?;
+        let told = RoomCreated {
+            room_id: room,
+            kind,
+            title,
+            created_by: actor,
+            member_count: view.member_count,
+            member_ids: view.members.iter().map(|member| member.user_id).collect(),
+        };
+        super::hooks::tell(
+            self.connection,
+            self.now,
+            room,
+            HookKind::RoomCreated,
+            &told,
+        )?;
         Ok(Ok(OpDone {
             reply: OpReply::Room {
                 room: view,

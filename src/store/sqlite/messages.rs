@@ -11,6 +11,8 @@ use crate::chat::access::{self, Action};
 use crate::chat::port::admin::ActOutcome;
 use crate::chat::port::{MessageChange, OpOutcome, Refusal};
 use crate::limits;
+use crate::protocol::admin::ReportKey;
+use crate::protocol::hooks::{HookKind, MessageReported};
 use crate::protocol::reply::MessageChanged;
 use crate::protocol::view::{Message, MessageKind};
 use crate::protocol::{RoomId, Seq, UserId};
@@ -382,7 +384,21 @@ impl Batch<'_> {
                 message.revision,
                 int(self.now.0),
             ])?;
-        Ok(())
+        let report = ReportKey {
+            room,
+            message_seq: message.seq,
+            reporter: user,
+        };
+        let told = MessageReported {
+            report_id: report.to_id(),
+            room_id: room,
+            message_seq: message.seq,
+            revision: message.revision,
+            reporter_id: user,
+            sender_id: message.sender_id,
+        };
+        let kind = HookKind::MessageReported;
+        super::hooks::tell(self.connection, self.now, room, kind, &told)
     }
 }
 

@@ -18,6 +18,7 @@ mod blocks;
 mod db;
 mod erase;
 mod history;
+mod hooks;
 mod intake;
 mod marks;
 mod members;

@@ -56,6 +56,11 @@ pub(super) fn answer(
         StoreCall::Uploads(call) => {
             StoreAnswer::Uploads(Box::new(super::uploads::read(connection, call)?))
         }
+        StoreCall::Hooks(call) if call.writes() => return Ok(None),
+        StoreCall::Hooks(call) => {
+            marks.refresh(connection)?;
+            StoreAnswer::Hooks(Box::new(super::hooks::read(connection, marks, call)?))
+        }
         StoreCall::Intake(call) => {
             StoreAnswer::Intake(Box::new(super::intake::read(connection, call)?))
         }

@@ -90,6 +90,11 @@ pub(super) fn room_kind(row: &Row<'_>, column: usize) -> Result<RoomKind, Failur
     named(row, column, RoomKind::from_name)
 }
 
+/// The kind of a message.
+pub(super) fn message_kind(row: &Row<'_>, column: usize) -> Result<MessageKind, Failure> {
+    named(row, column, MessageKind::from_name)
+}
+
 /// The role of a member.
 pub(super) fn role(row: &Row<'_>, column: usize) -> Result<Role, Failure> {
     named(row, column, Role::from_name)

@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0006_erase.sql"),
     include_str!("../../../migrations/sqlite/0007_webhooks.sql"),
     include_str!("../../../migrations/sqlite/0008_uploads.sql"),
+    include_str!("../../../migrations/sqlite/0009_hooks.sql"),
 ];
 
 /// `application_id` of our databases: "CafC".

@@ -216,7 +216,8 @@ fn index_room(connection: &Connection, room: RoomId, max: usize) -> Result<(usiz
         .prepare_cached("SELECT indexed_seq FROM indexed_rooms WHERE room_id = ?1")?
         .query_row([room.0.as_bytes()], |row| row.get(0))
         .optional()?;
-    let mut indexed: Seq = indexed.map_or(0, i64::cast_unsigned);
+    let before: Seq = indexed.map_or(0, i64::cast_unsigned);
+    let mut indexed = before;
     let (last_seq, _) = newest(connection, room)?;
     let mut statement = connection.prepare_cached(CHANGED)?;
     let mut rows = statement.query(params![room.0.as_bytes(), int(indexed)])?;
@@ -241,6 +242,9 @@ fn index_room(connection: &Connection, room: RoomId, max: usize) -> Result<(usiz
             room.0.as_bytes(),
             int(if is_done { last_seq } else { indexed })
         ])?;
+    // Whom to tell of it is decided behind the commits too.
+    let seen = if is_done { last_seq } else { indexed };
+    super::hooks::note_room(connection, room, before, seen)?;
     Ok((taken, is_done))
 }
 

@@ -21,6 +21,7 @@ use super::options::{
 use super::{read, schema};
 use crate::chat::port::admin::AdminCall;
 use crate::chat::port::files::UploadCall;
+use crate::chat::port::hooks::HookCall;
 use crate::chat::port::intake::IntakeCall;
 use crate::chat::port::upkeep::Upkeep;
 use crate::chat::port::{
@@ -216,6 +217,12 @@ impl Store for SqliteStore {
                     write.into_pending().answer(Err(error));
                 }
             }
+            StoreCall::Hooks(call) if call.writes() => {
+                let sent = give(&self.writes, Write::Hooks(pending, call));
+                if let Err((write, error)) = sent {
+                    write.into_pending().answer(Err(error));
+                }
+            }
             StoreCall::SignIn(_)
             | StoreCall::OpenRooms(_)
             | StoreCall::Heads { .. }
@@ -230,6 +237,7 @@ impl Store for SqliteStore {
             | StoreCall::Admin(_)
             | StoreCall::Intake(_)
             | StoreCall::Uploads(_)
+            | StoreCall::Hooks(_)
             | StoreCall::Search(_) => {
                 if let Err((read, error)) = give(&self.reads, Read { pending, call }) {
                     read.pending.answer(Err(error));
@@ -338,6 +346,8 @@ enum Write {
     Intake(Pending, Box<IntakeCall>),
     /// Likewise.
     Uploads(Pending, Box<UploadCall>),
+    /// Likewise.
+    Hooks(Pending, Box<HookCall>),
     /// Done alone, in its turn.
     RenewEpoch(Pending, Epoch),
 }
@@ -348,7 +358,11 @@ impl Write {
             Write::Commit(_, ops) => ops.len(),
             Write::SignIn(_, users) => users.len(),
             Write::Receipts(_, receipts) => receipts.len(),
-            Write::SetOwn(..) | Write::Admin(..) | Write::Intake(..) | Write::Uploads(..) => 1,
+            Write::SetOwn(..)
+            | Write::Admin(..)
+            | Write::Intake(..)
+            | Write::Uploads(..)
+            | Write::Hooks(..) => 1,
             Write::Upkeep(..) => UPKEEP_OPS,
             Write::RenewEpoch(..) => GROUP_OPS_MAX,
         }
@@ -364,6 +378,7 @@ impl Write {
             | Write::Admin(pending, _)
             | Write::Intake(pending, _)
             | Write::Uploads(pending, _)
+            | Write::Hooks(pending, _)
             | Write::RenewEpoch(pending, _) => pending,
         }
     }
@@ -458,7 +473,8 @@ impl Writer {
                 | Write::Upkeep(..)
                 | Write::Admin(..)
                 | Write::Intake(..)
-                | Write::Uploads(..) => {}
+                | Write::Uploads(..)
+                | Write::Hooks(..) => {}
             }
         }
         self.queued_ops.fetch_sub(ops.len(), Ordering::Relaxed);
@@ -516,6 +532,10 @@ impl Writer {
                 Write::Uploads(pending, call) => {
                     let done = self.db.uploads((self.clock)(), &call);
                     pending.answer(done.map(|answer| StoreAnswer::Uploads(Box::new(answer))));
+                }
+                Write::Hooks(pending, call) => {
+                    let done = self.db.hooks((self.clock)(), &call);
+                    pending.answer(done.map(|answer| StoreAnswer::Hooks(Box::new(answer))));
                 }
                 Write::RenewEpoch(pending, _) => {
                     let renewed = renewed.take().unwrap_or(Err(StoreError::Overloaded));

@@ -5,6 +5,7 @@ pub mod follower;
 pub mod main_app;
 pub mod metrics;
 pub mod pair;
+pub mod receiver;
 pub mod rest;
 pub mod server;
 pub mod socket;
