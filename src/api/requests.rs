@@ -352,6 +352,12 @@ fn response(bound: &Bound, answer: &Answer) -> Response {
         }) => Problem::from(error).into_response(),
         Ok(Reply {
             data: Some(data), ..
+        }) if bound.endpoint.reply().is_empty() => {
+            let _nothing = data;
+            (StatusCode::ACCEPTED, [(header::CACHE_CONTROL, NO_STORE)]).into_response()
+        }
+        Ok(Reply {
+            data: Some(data), ..
         }) => {
             let is_new = bound.endpoint.made_if.is_some_and(|(field, value)| {
                 data.get(field).and_then(|own| own.as_bool()) == Some(value)

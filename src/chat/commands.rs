@@ -99,12 +99,12 @@ impl Sessions {
             Ok(Command::RoomMembersList(list)) => self.read(conn, id, Read::Members(list), ctx),
             Ok(Command::RoomMute(mute)) => self.mute(conn, id, mute, ctx),
             Ok(Command::RoomArchive(archive)) => self.archive(conn, id, archive, ctx),
-            Ok(Command::ReceiptDelivered(marks)) => {
-                self.hint(id, |all| all.receipts(conn, user, marks, false, ctx))
-            }
-            Ok(Command::ReceiptRead(marks)) => {
-                self.hint(id, |all| all.receipts(conn, user, marks, true, ctx))
-            }
+            Ok(Command::ReceiptDelivered(marks)) => self
+                .hint(id, |all| all.receipts(conn, user, marks, false, ctx))
+                .map(|()| self.taken(conn, ctx)),
+            Ok(Command::ReceiptRead(marks)) => self
+                .hint(id, |all| all.receipts(conn, user, marks, true, ctx))
+                .map(|()| self.taken(conn, ctx)),
             Ok(Command::HistoryGet(get)) => match page_of(&get) {
                 Ok(_) => self.read(conn, id, Read::History(get), ctx),
                 Err(refused) => Err(refused),

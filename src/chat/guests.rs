@@ -146,8 +146,6 @@ fn needs_connection(command: &Command) -> bool {
             | Command::TypingStop(_)
             | Command::PresenceSet(_)
             | Command::PresenceSubscribe(_)
-            | Command::ReceiptDelivered(_)
-            | Command::ReceiptRead(_)
     )
 }
 
@@ -390,6 +388,14 @@ impl Sessions {
         ctx.effects
             .push(Effect::Answer(ask, Answer { reply, left }));
         true
+    }
+
+    /// Tells a guest that its hint was taken; a connection hears nothing.
+    pub(super) fn taken(&mut self, conn: ConnId, ctx: &mut Context<'_>) {
+        if is_guest(conn) {
+            let nothing: [(); 0] = [];
+            self.answer(conn, &reply::ack(REQUEST, &nothing), ctx);
+        }
     }
 
     /// Time has passed: who waited too long is told so.

@@ -44,8 +44,11 @@ impl Sessions {
                 .or_default()
                 .push((room, seq));
         }
+        let mut result = Ok(());
         for (home, rooms) in by_home {
-            if ctx.takes_writes(home) {
+            if !ctx.takes_writes(home) {
+                result = Err((ErrorCode::Overloaded, "the home of a room is busy"));
+            } else {
                 let given = GivenReceipts {
                     user,
                     by: (ctx.shard, conn),
@@ -55,7 +58,7 @@ impl Sessions {
                 ctx.tell(home, MeshMessage::Receipts(Box::new(given)));
             }
         }
-        Ok(())
+        result
     }
 
     /// `room.mute`.

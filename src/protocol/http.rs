@@ -79,6 +79,14 @@ pub(super) const fn endpoint(
 }
 
 impl Endpoint {
+    /// The name of what the request is answered with; empty if it has no reply: then it is 202, without content.
+    pub fn reply(&self) -> &'static str {
+        Command::NAMES
+            .iter()
+            .find(|(name, _)| *name == self.request)
+            .map_or("", |(_, reply)| *reply)
+    }
+
     const fn makes(mut self, field: &'static str, value: bool) -> Endpoint {
         self.made_if = Some((field, value));
         self
@@ -141,6 +149,12 @@ pub const ENDPOINTS: &[Endpoint] = &[
         "attachment.urls",
     ),
     endpoint(Method::Get, "/v1/search", "search"),
+    endpoint(
+        Method::Post,
+        "/v1/users/me/receipts/delivered",
+        "receipt.delivered",
+    ),
+    endpoint(Method::Post, "/v1/users/me/receipts/read", "receipt.read"),
     endpoint(Method::Get, "/v1/users/me/blocks", "user.blocks"),
     endpoint(Method::Put, BLOCK, "user.block"),
     endpoint(Method::Delete, BLOCK, "user.unblock"),

@@ -139,11 +139,10 @@ fn operation(
     answers: &mut SchemaGenerator,
 ) -> Value {
     let fields = &fields[endpoint.request];
-    let reply = Command::NAMES
-        .iter()
-        .find(|(name, _)| *name == endpoint.request)
-        .map_or("", |(_, reply)| *reply);
-    let mut reply = reply_schema(reply, answers).to_value();
+    let mut reply = match endpoint.reply() {
+        "" => Value::Null,
+        name => reply_schema(name, answers).to_value(),
+    };
     simplify(&mut reply);
     let answer = |text: &str| {
         json!({
@@ -153,7 +152,13 @@ fn operation(
         })
     };
     let mut responses = problem_refs();
-    if endpoint.made_if.is_some() {
+    if reply.is_null() {
+        let taken = "Taken, and soon so. What is lost on the way is said again with the next one.";
+        responses.insert(
+            "202".to_owned(),
+            json!({"description": taken, "headers": rate_header_refs()}),
+        );
+    } else if endpoint.made_if.is_some() {
         responses.insert("201".to_owned(), answer("Made."));
         responses.insert("200".to_owned(), answer("It was there already."));
     } else {

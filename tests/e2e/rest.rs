@@ -331,7 +331,7 @@ fn what_is_one_s_own(server: &Server) {
     let (ada, bob, eve) = (User::new("Ada"), User::new("Bob"), User::new("Eve"));
     let rest = Rest::new(server.address, &ada);
     let mut ada_client = server.connect(&ada);
-    let bob_client = server.connect(&bob);
+    let mut bob_client = server.connect(&bob);
     let _eve_client = server.connect(&eve);
     let room = ada_client.group(&[&bob, &eve]);
     let path = format!("/v1/rooms/{room}");
@@ -366,6 +366,31 @@ fn what_is_one_s_own(server: &Server) {
         (found["hits"][0]["message"]["seq"] == seq).then_some(())
     });
     rest.get("/v1/search").is_problem(400, "bad_request");
+
+    // Read here, told to the others of the room and to one's own connections.
+    let bob_s = Rest::new(server.address, &bob);
+    let read = |rooms: Value| {
+        let body = json!({"rooms": rooms});
+        bob_s.send("POST", "/v1/users/me/receipts/read", &body)
+    };
+    read(json!({room.to_string(): seq})).is(202);
+    let told = ada_client.event_of("receipt.updated");
+    assert_eq!(told["data"]["user_id"], json!(bob.id), "{told}");
+    assert_eq!(told["data"]["read_seq"], seq, "{told}");
+    let told = bob_client.event_of("unread.updated");
+    assert_eq!(
+        (&told["data"]["read_seq"], &told["data"]["unread"]),
+        (&json!(seq), &json!(0))
+    );
+    assert_eq!(bob_s.get(&path).is(200)["read_seq"], seq);
+    let delivered = json!({"rooms": {room.to_string(): 1}});
+    let path_of_it = "/v1/users/me/receipts/delivered";
+    bob_s.send("POST", path_of_it, &delivered).is(202);
+    let too_many: serde_json::Map<String, Value> = (0..501)
+        .map(|_| (Uuid::new_v4().to_string(), json!(1)))
+        .collect();
+    read(too_many.into()).is_problem(413, "too_large");
+    read(json!({"no room": 1})).is_problem(400, "bad_request");
 
     let block = format!("/v1/users/me/blocks/{}", bob.id);
     assert_eq!(

@@ -180,9 +180,10 @@ fn merge(connection: &Connection, erased: &Erased) -> Result<Erased, Failure> {
 
 /// Brings all of the log into the file and cuts it to nothing, unless somebody reads from it just now.
 fn empty_log(connection: &Connection) -> Result<Erased, Failure> {
-    let busy: bool =
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    Ok(if busy { Erased::Logged } else { Erased::None })
+    connection.busy_timeout(Duration::ZERO)?;
+    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+    connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))?;
+    Ok(if busy? { Erased::Logged } else { Erased::None })
 }
 
 /// Looks through the next rooms, after a start.
