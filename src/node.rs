@@ -279,6 +279,7 @@ fn upkeep_parts(config: &Config, view: &Arc<View>) -> UpkeepParts {
             None => false,
         }),
         wake: Arc::new(Notify::new()),
+        retention_days: config.retention_days,
     }
 }
 
@@ -295,6 +296,7 @@ fn admin_parts(config: &Config, upkeep: &UpkeepParts, drain: &Arc<Notify>) -> Op
         shards: config.shards,
         serves: upkeep.serves.clone(),
         erasures: upkeep.wake.clone(),
+        retention_days: config.retention_days,
         drain: Arc::new(move || {
             drain.notify_one();
             drain_ms

@@ -25,8 +25,9 @@ use crate::limits;
 use crate::protocol::admin::{
     AdminConnection, AdminConnectionClosed, AdminConnections, AdminConnectionsList, AdminDraining,
     AdminErasure, AdminErasureState, AdminReport, AdminReportAction, AdminReportResolve,
-    AdminReportResolved, AdminRequest, AdminRoomMessages, AdminUser, AdminUserDisconnected,
-    AdminWebhook, AdminWebhookReplayed, AdminWebhooks, ReportKey, SERVICE,
+    AdminReportResolved, AdminRequest, AdminRoomMessages, AdminRoomRetention,
+    AdminRoomRetentionSet, AdminUser, AdminUserDisconnected, AdminWebhook, AdminWebhookReplayed,
+    AdminWebhooks, ReportKey, SERVICE,
 };
 use crate::protocol::ending::{EndsWhich, SessionsEnd};
 use crate::protocol::http::{self, Bound, Given};
@@ -247,6 +248,7 @@ impl Admin {
                     _ => Err(confused()),
                 }
             }
+            AdminRequest::RoomRetention(asked) => self.set_retention(caller, act, asked).await,
             AdminRequest::RoomMessages(asked) => self.messages(caller, act, asked).await,
             AdminRequest::ConnectionsList(list) => self.list_connections(list).await,
             AdminRequest::ConnectionDisconnect(asked) => {
@@ -374,6 +376,49 @@ impl Admin {
                 Err(Problem::new(ErrorCode::Unavailable, detail))
             }
         }
+    }
+
+    /// Says for how long a room keeps its messages; the rest is done by [`super::upkeep`].
+    async fn set_retention(
+        &self,
+        caller: &Caller,
+        act: &'static str,
+        asked: AdminRoomRetentionSet,
+    ) -> Result<Response, Problem> {
+        let AdminRoomRetentionSet {
+            room_id,
+            days,
+            reason,
+        } = asked;
+        is_short(reason.as_ref())?;
+        let max = limits::RETENTION_DAYS_MAX;
+        if days.is_some_and(|days| days > max) {
+            let detail = format!("`days` is at most {max}");
+            return Err(Problem::new(ErrorCode::BadRequest, detail));
+        }
+        let mut entry = caller.entry(act, Some(room_id.to_string()), reason.as_ref());
+        let kept = days.map_or("as all rooms".to_owned(), |days| format!("{days} days"));
+        entry.detail = Some(match entry.detail {
+            Some(reason) => format!("{kept}: {reason}"),
+            None => kept,
+        });
+        let call = AdminCall::SetRetention {
+            room: room_id,
+            days,
+            entry,
+        };
+        let changed = match self.ask_store(call).await? {
+            AdminAnswer::RetentionSet(Some(changed)) => changed,
+            AdminAnswer::RetentionSet(None) => return Err(no("room")),
+            _ => return Err(confused()),
+        };
+        self.parts.erasures.notify_one();
+        Ok(told(&AdminRoomRetention {
+            room_id,
+            days,
+            default_days: self.parts.retention_days,
+            changed,
+        }))
     }
 
     async fn messages(

@@ -18,6 +18,7 @@ pub mod gate;
 mod guest_tests;
 pub mod guests;
 pub mod home;
+mod home_floor;
 pub mod home_reads;
 pub mod home_receipts;
 pub mod home_relay;

@@ -7,9 +7,11 @@
 pub mod admin;
 mod asks;
 pub mod intake;
+mod relay;
 pub mod upkeep;
 
 pub use asks::*;
+pub use relay::*;
 
 use crate::protocol::block::{BlockChange, BlocksListed};
 use crate::protocol::ending::SessionsEnd;
@@ -106,6 +108,8 @@ pub enum StoreAnswer {
         users: Vec<(UserId, u64)>,
         /// Those of the rooms that are direct rooms of two of whom one blocks the other.
         severed: Vec<RoomId>,
+        /// [`EventsPage::floor`] per room, where it is not 0.
+        floors: Vec<(RoomId, Seq)>,
     },
     /// The stretch.
     Events(EventsPage),
@@ -430,6 +434,8 @@ pub struct OpenedRoom {
     pub members: Vec<(UserId, Role)>,
     /// A direct room of two of whom one blocks the other.
     pub severed: bool,
+    /// As [`EventsPage::floor`].
+    pub floor: Seq,
 }
 
 /// A stretch of events to read: those with `after < seq`, from the oldest, or from the newest.
@@ -449,7 +455,7 @@ pub struct EventsRead {
     pub newest: bool,
 }
 
-/// A stretch of events, ascending, without a gap.
+/// A stretch of events, ascending, without a gap, beginning above the floor.
 #[derive(Clone, Debug)]
 pub struct EventsPage {
     /// The events.
@@ -735,52 +741,6 @@ pub trait Store: Send + Sync {
 pub trait ReplySink: Send + Sync {
     /// Takes one answer.
     fn reply(&self, reply: StoreReply);
-}
-
-/// What a shard asks of the relay. Buckets are those of rooms, [`crate::limits::USERS_BUCKET`], and
-/// [`crate::limits::PRESENCE_BUCKETS`] from [`crate::limits::PRESENCE_BUCKET`] on.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum RelayCall {
-    /// Tells all nodes that follow this bucket. May be lost.
-    Publish(u16, Box<[u8]>),
-    /// Wants what is published to this bucket, until [`RelayCall::Unfollow`]; also again after
-    /// every loss of the connection.
-    Follow(u16),
-    /// Does not want it any more.
-    Unfollow(u16),
-}
-
-/// What the relay tells a shard.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum RelayNews {
-    /// It works. Said before anything else, and after every [`RelayNews::Down`].
-    Up,
-    /// It does not work, or not for every bucket: nothing that is followed may be relied upon. Messages
-    /// may still come.
-    Down,
-    /// Whatever is published to this bucket from now on comes, as long as the relay is up.
-    Following(u16),
-    /// Messages were lost on the way to this shard.
-    Lost,
-    /// A message that was published to a bucket of this shard; possibly by this node.
-    Message(Box<[u8]>),
-}
-
-/// The relay between nodes as the shards see it: a hint, never the truth. What it loses is found
-/// in the store.
-pub trait Relay: Send + Sync {
-    /// Where each shard's news go; a bucket's go to shard `bucket % shards`. Called once, before
-    /// anything else.
-    fn attach(&self, shards: Vec<std::sync::Arc<dyn RelaySink>>);
-
-    /// Takes a call. Never blocks; a message that does not fit into the queue is dropped.
-    fn submit(&self, call: RelayCall);
-}
-
-/// Where news of the relay go: into a shard's queue, or into a test. Never blocks.
-pub trait RelaySink: Send + Sync {
-    /// Takes one.
-    fn news(&self, news: RelayNews);
 }
 
 /// Where a verdict on a token goes that had to wait. Called exactly once, from any thread; must not block.

@@ -88,6 +88,10 @@ admin_requests! {
     Get "/v1/admin/rooms" "admin.rooms.list" => RoomsList(AdminList) answer AdminRooms,
     /// One room: members and counts.
     Get "/v1/admin/rooms/{room_id}" "admin.rooms.get" => RoomGet(AdminRoomNamed) answer AdminRoom,
+    /// Says for how many days a room keeps its messages: 0 for ever, null as all rooms do. What is older is dropped
+    /// within an hour or so, for good.
+    Put "/v1/admin/rooms/{room_id}/retention" "admin.rooms.retention"
+        => RoomRetention(AdminRoomRetentionSet) answer AdminRoomRetention,
     /// Messages of a room in their current state, to judge what was reported. Noted in the audit trail.
     Get "/v1/admin/rooms/{room_id}/messages" "admin.rooms.messages"
         => RoomMessages(AdminRoomMessages) answer super::reply::History,
@@ -463,6 +467,31 @@ pub struct AdminRoomSummary {
     pub last_at: UnixMs,
 }
 
+/// For how many days a room is to keep its messages.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct AdminRoomRetentionSet {
+    /// The room.
+    pub room_id: RoomId,
+    /// Days, up to [`crate::limits::RETENTION_DAYS_MAX`]; 0: for ever; null: as all rooms do.
+    pub days: Option<u32>,
+    /// Why, for the audit trail. At most [`crate::limits::ADMIN_NOTE_CHARS_MAX`] characters.
+    #[serde(default)]
+    pub reason: Option<Text>,
+}
+
+/// For how long a room keeps its messages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct AdminRoomRetention {
+    /// The room.
+    pub room_id: RoomId,
+    /// Its own age in days; 0: for ever; null: that of all rooms.
+    pub days: Option<u32>,
+    /// The age of all rooms, in days, as this node is told; 0: for ever.
+    pub default_days: u32,
+    /// Whether it was otherwise.
+    pub changed: bool,
+}
+
 /// A room.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct AdminRoom {
@@ -477,6 +506,10 @@ pub struct AdminRoom {
     pub pins: u32,
     /// Reports of its messages that are open.
     pub reports_open: u32,
+    /// For how many days it keeps its messages; 0: for ever; null: as all rooms do.
+    pub retention_days: Option<u32>,
+    /// Events up to this one were dropped, as they were older; 0: none.
+    pub floor_seq: Seq,
 }
 
 /// A member of a room.

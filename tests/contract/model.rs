@@ -859,6 +859,7 @@ impl Model {
             has_more,
             last_seq,
             next_after_seq,
+            floor_seq: None,
         })
     }
 }

@@ -87,6 +87,15 @@ pub enum AdminCall {
         /// By whom; `detail` is the note.
         entry: AuditEntry,
     },
+    /// Says for how many days a room keeps its messages; `None`: as all rooms do.
+    SetRetention {
+        /// Which room.
+        room: RoomId,
+        /// Days; 0: for ever.
+        days: Option<u32>,
+        /// By whom.
+        entry: AuditEntry,
+    },
     /// A page of users: of those whose id is the query, or whose name has it in it.
     Users(PageRead),
     /// What there is of a user.
@@ -118,7 +127,10 @@ impl AdminCall {
     /// Whether it changes anything.
     pub fn writes(&self) -> bool {
         match self {
-            AdminCall::Note(_) | AdminCall::EndSessions { .. } | AdminCall::Dismiss { .. } => true,
+            AdminCall::Note(_)
+            | AdminCall::EndSessions { .. }
+            | AdminCall::Dismiss { .. }
+            | AdminCall::SetRetention { .. } => true,
             AdminCall::Users(_)
             | AdminCall::User(_)
             | AdminCall::Rooms(_)
@@ -141,6 +153,8 @@ pub enum AdminAnswer {
     /// To [`AdminCall::Dismiss`]: the report as it is now, and whether it was open; `None`: there is no
     /// such report, and nothing was noted.
     Dismissed(Option<(AdminReport, bool)>),
+    /// To [`AdminCall::SetRetention`]: whether it was otherwise; `None`: there is no such room, and nothing was noted.
+    RetentionSet(Option<bool>),
     /// To [`AdminCall::Users`].
     Users(Result<AdminUsers, Refusal>),
     /// To [`AdminCall::User`].

@@ -25,6 +25,7 @@ mod lanes;
 mod options;
 mod own;
 mod read;
+mod retain;
 mod rooms;
 mod row;
 mod schema;

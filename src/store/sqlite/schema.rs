@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0005_admin.sql"),
     include_str!("../../../migrations/sqlite/0006_erase.sql"),
     include_str!("../../../migrations/sqlite/0007_webhooks.sql"),
+    include_str!("../../../migrations/sqlite/0010_retention.sql"),
 ];
 
 /// `application_id` of our databases: "CafC".

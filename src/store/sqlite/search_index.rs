@@ -116,7 +116,7 @@ fn index_room(connection: &Connection, room: RoomId, max: usize) -> Result<(usiz
     let mut indexed: Seq = indexed.map_or(0, i64::cast_unsigned);
     let (last_seq, _) = newest(connection, room)?;
     let mut statement = connection.prepare_cached(CHANGED)?;
-    let mut rows = statement.query(params![room.0.as_bytes(), int(indexed)])?;
+    let mut rows = statement.query(params![room.0.as_bytes(), int(indexed), 0])?;
     let (mut taken, mut is_done) = (0, false);
     while taken < max {
         let Some(row) = rows.next()? else {
