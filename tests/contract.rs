@@ -36,6 +36,8 @@ mod random;
 mod reads;
 #[path = "contract/receipts.rs"]
 mod receipts;
+#[path = "contract/retention.rs"]
+mod retention;
 #[path = "contract/rooms.rs"]
 mod rooms;
 #[path = "contract/search.rs"]
