@@ -18,6 +18,8 @@ mod changes;
 mod concurrent;
 #[path = "contract/erase.rs"]
 mod erase;
+#[path = "contract/export.rs"]
+mod export;
 #[path = "contract/harness.rs"]
 mod harness;
 #[path = "contract/intake.rs"]

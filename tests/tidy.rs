@@ -98,6 +98,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "tokio",
         &["api", "node", "relay", "store", "outbound", "identity"],
     ),
+    ("zip", &["api"]),
     ("redis", &["relay"]),
     ("futures_util", &["relay"]),
     ("jsonwebtoken", &["identity"]),

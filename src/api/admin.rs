@@ -5,11 +5,12 @@
 //!
 //! To add an endpoint: see [`crate::protocol::admin`], and an arm in [`Admin::done`].
 
+use super::export::Exports;
 use super::problem::Problem;
 use super::request_id::RequestId;
 use super::requests::{self, INVALID, bearer, body_of, json, path_values, query_values};
 use super::requests::{unauthenticated, wants_json};
-use super::serve::Peer;
+use super::serve::{Lasting, Peer};
 use super::store_client::StoreClient;
 use super::tokens::Failures;
 use super::webhooks::Webhooks;
@@ -52,6 +53,8 @@ use uuid::Uuid;
 const STORE_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for a shard.
 const SHARD_MAX: Duration = Duration::from_millis(limits::ASK_MS_MAX + 1_000);
+/// The request that is answered with no JSON.
+const EXPORT: &str = "admin.users.export";
 /// How a connection ends that those who run the service close: it may come back, after a while.
 const DISCONNECTED: CloseCode = CloseCode::Draining;
 
@@ -62,6 +65,7 @@ pub struct Admin {
     node: Arc<dyn NodeView>,
     store: StoreClient,
     webhooks: Webhooks,
+    exports: Exports,
 }
 
 /// Who asks.
@@ -100,6 +104,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<super::routes::Sha
         let bound = Arc::new(bound);
         let handler = move |State(shared): State<Arc<super::routes::Shared>>,
                             peer: Option<Extension<Peer>>,
+                            lasting: Option<Extension<Lasting>>,
                             Extension(id): Extension<RequestId>,
                             path: Result<RawPathParams, RawPathParamsRejection>,
                             uri: Uri,
@@ -111,9 +116,15 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<super::routes::Sha
                     return Err(Problem::new(ErrorCode::NotFound, "nothing is here"));
                 };
                 let caller = admin.caller(peer.map(|peer| peer.0.0), &id, &headers)?;
-                wants_json(&headers)?;
+                if bound.endpoint.request != EXPORT {
+                    wants_json(&headers)?;
+                }
                 let body = body_of(&bound, body, &headers)?;
                 let request = request(&bound, &path, &uri, &body)?;
+                if let AdminRequest::UserExport(named) = &request {
+                    let lasting = lasting.map(|lasting| lasting.0).unwrap_or_default();
+                    return admin.export(&caller, named.user_id, lasting).await;
+                }
                 admin.done(&caller, bound.endpoint.request, request).await
             }
         };
@@ -153,6 +164,7 @@ impl Admin {
     ) -> Admin {
         Admin {
             webhooks,
+            exports: Exports::new(store.clone()),
             failures: Failures::new(parts.failures_per_min),
             parts,
             node,
@@ -234,6 +246,7 @@ impl Admin {
                     state => Ok(erasure(named.user_id, state)),
                 }
             }
+            AdminRequest::UserExport(_) => Err(confused()),
             AdminRequest::RoomsList(list) => {
                 let page = page(list.query, list.cursor, list.limit)?;
                 match self.ask_store(AdminCall::Rooms(page)).await? {
@@ -376,6 +389,28 @@ impl Admin {
                 Err(Problem::new(ErrorCode::Unavailable, detail))
             }
         }
+    }
+
+    /// Gives what there is of a user.
+    async fn export(
+        &self,
+        caller: &Caller,
+        id: UserId,
+        lasting: Lasting,
+    ) -> Result<Response, Problem> {
+        let turn = self.exports.turn()?;
+        let kept = match self.ask_store(AdminCall::User(id)).await? {
+            AdminAnswer::User(Some(kept)) => *kept,
+            AdminAnswer::User(None) => return Err(no("user")),
+            _ => return Err(confused()),
+        };
+        self.note(caller.entry(EXPORT, Some(id.to_string()), None))
+            .await?;
+        let (connections, _) = self
+            .connections(Some(id), (0, 0), limits::ADMIN_SHOWN_MAX)
+            .await?;
+        let node = self.node.name();
+        Ok(self.exports.begin(turn, &kept, node, &connections, lasting))
     }
 
     /// Says for how long a room keeps its messages; the rest is done by [`super::upkeep`].

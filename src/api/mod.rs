@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod cors;
 pub mod demo;
+mod export;
 pub mod health;
 pub mod metrics;
 pub mod page;

@@ -1,7 +1,8 @@
 //! Takes the connections that the shards hand over, and serves them on one thread.
 //!
 //! Invariants: at most [`CONNECTIONS_MAX`] at once, and one more is given back to the shard; none
-//! lasts longer than [`CONNECTION_MAX`], whatever its peer does or leaves undone.
+//! lasts longer than [`CONNECTION_MAX`], whatever its peer does or leaves undone, but for one that is given an
+//! archive and takes it ([`Lasting`]).
 
 use super::Parts;
 use super::rejoin::{self, Rejoin};
@@ -17,6 +18,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, TcpStream};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -30,6 +32,8 @@ pub const CONNECTIONS_MAX: usize = 256;
 pub const HEAD_MAX: Duration = Duration::from_secs(10);
 /// Longest life of a connection. Then the answer under way is ended, and the peer connects again.
 pub const CONNECTION_MAX: Duration = Duration::from_secs(60);
+/// Longest life of one that is given an archive.
+const LASTING_MAX: Duration = Duration::from_secs(60 * 60);
 /// Longest time to end the answer under way.
 const ENDING_MAX: Duration = Duration::from_secs(2);
 /// Bytes buffered of one request's head and one answer.
@@ -167,6 +171,26 @@ async fn accept(
     while tasks.join_next().await.is_some() {}
 }
 
+/// Whether a connection is being given an answer that takes longer than a connection lasts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lasting(Arc<AtomicBool>);
+
+impl Lasting {
+    /// Such an answer begins, or has ended.
+    pub fn set(&self, lasts: bool) {
+        self.0.store(lasts, Ordering::Relaxed);
+    }
+
+    /// Until the connection is to end.
+    async fn time_is_up(&self) {
+        let begun = tokio::time::Instant::now();
+        tokio::time::sleep(CONNECTION_MAX).await;
+        while self.0.load(Ordering::Relaxed) && begun.elapsed() < LASTING_MAX {
+            tokio::time::sleep(ENDING_MAX).await;
+        }
+    }
+}
+
 /// What each connection is served with.
 #[derive(Clone)]
 struct Serving {
@@ -190,11 +214,14 @@ async fn serve(handed: Handed, serving: Serving, mut stopping: watch::Receiver<b
     };
     let stream = TokioIo::new(Prefixed::new(read, stream));
     let (upgrades, mut upgrade) = mpsc::channel(1);
+    let lasting = Lasting::default();
+    let lasts = lasting.clone();
     let router = TowerToHyperService::new(serving.router);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
+        request.extensions_mut().insert(lasts.clone());
         // No answer is made to an upgrade here: the shard's is the one.
         let leaves = rejoin::head(&request).is_some_and(|head| upgrades.try_send(head).is_ok());
         let answer = (!leaves).then(|| router.call(request));
@@ -218,7 +245,7 @@ async fn serve(handed: Handed, serving: Serving, mut stopping: watch::Receiver<b
             leave(connection.into_parts(), head, serving.rejoin.as_ref());
             return;
         }
-        () = tokio::time::sleep(CONNECTION_MAX) => None,
+        () = lasting.time_is_up() => None,
         _ = stopping.wait_for(|stop| *stop) => None,
     };
     let ended = match ended {

@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod asks;
+pub mod export;
 pub mod intake;
 mod relay;
 pub mod upkeep;

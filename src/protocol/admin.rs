@@ -84,6 +84,12 @@ admin_requests! {
     /// How far an erasure is.
     Get "/v1/admin/users/{user_id}/erase" "admin.users.erasure"
         => UserErasure(AdminUserNamed) answer AdminErasure,
+    /// Everything that is held of a user, as one zip archive, written while it is read: profile, sessions, rooms,
+    /// messages, reactions, mentions, blocks and reports as JSON, and a README that says what they are. Nothing of others
+    /// is in it. Noted in the audit trail. One at a time on a node; another is `overloaded`. One that cannot be
+    /// ended is broken off, so that it is no archive.
+    Get "/v1/admin/users/{user_id}/export" "admin.users.export"
+        => UserExport(AdminUserNamed) answer AdminArchive,
     /// Rooms by id, those whose id, or a part of whose title, is asked for; paged as users are.
     Get "/v1/admin/rooms" "admin.rooms.list" => RoomsList(AdminList) answer AdminRooms,
     /// One room: members and counts.
@@ -220,6 +226,32 @@ pub struct AdminUserErase {
     /// Why, for the audit trail. At most [`crate::limits::ADMIN_NOTE_CHARS_MAX`] characters.
     #[serde(default)]
     pub reason: Option<Text>,
+}
+
+/// A zip archive: no JSON.
+#[derive(Debug)]
+pub struct AdminArchive;
+
+impl AdminArchive {
+    /// What it is, as a media type.
+    pub const MEDIA_TYPE: &str = "application/zip";
+}
+
+impl JsonSchema for AdminArchive {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "AdminArchive".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "contentMediaType": AdminArchive::MEDIA_TYPE,
+        })
+    }
 }
 
 /// How far an erasure is.

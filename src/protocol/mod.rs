@@ -9,6 +9,7 @@ pub mod block;
 pub mod ending;
 pub mod error;
 pub mod event;
+pub mod export;
 pub mod http;
 pub mod ids;
 pub mod network;

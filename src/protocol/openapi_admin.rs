@@ -1,6 +1,6 @@
 //! The Admin API's part of the OpenAPI document.
 
-use super::admin::{AdminRequest, ENDPOINTS};
+use super::admin::{AdminArchive, AdminRequest, ENDPOINTS};
 use super::asyncapi::simplify;
 use super::http::{Endpoint, Fields};
 use super::openapi::{operation_id, parameters, problem_refs, request_body};
@@ -43,11 +43,15 @@ pub(super) fn add(
 
 fn operation(endpoint: &Endpoint, fields: &Fields, reply: &Value) -> Value {
     let mut responses = problem_refs();
+    let media_type = match reply["contentMediaType"].as_str() {
+        Some(AdminArchive::MEDIA_TYPE) => AdminArchive::MEDIA_TYPE,
+        _ => "application/json",
+    };
     responses.insert(
         "200".to_owned(),
         json!({
             "description": "Done.",
-            "content": {"application/json": {"schema": reply}},
+            "content": {media_type: {"schema": reply}},
         }),
     );
     let description = AdminRequest::description(endpoint.request);

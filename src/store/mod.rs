@@ -15,5 +15,6 @@ mod blocks;
 mod changes;
 mod common;
 mod erase;
+mod export;
 pub mod postgres;
 pub mod sqlite;

@@ -3,6 +3,7 @@
 //! An act that changes something is noted in the audit trail in its own transaction, once: a call that is
 //! repeated finds its entry and changes nothing more. The trail only grows.
 
+use super::export::{ExportPage, ExportRead};
 use super::{HistoryPage, Refusal};
 use crate::protocol::admin::{
     AdminAudit, AdminReport, AdminReportFilter, AdminReports, AdminRoom, AdminRooms, AdminUserKept,
@@ -121,6 +122,8 @@ pub enum AdminCall {
     Report(ReportKey),
     /// A page of the audit trail.
     Audit(PageRead),
+    /// A page of what there is of a user, for themselves. Of one who is not known it is empty.
+    Export(ExportRead),
 }
 
 impl AdminCall {
@@ -138,7 +141,8 @@ impl AdminCall {
             | AdminCall::Messages { .. }
             | AdminCall::Reports(..)
             | AdminCall::Report(_)
-            | AdminCall::Audit(_) => false,
+            | AdminCall::Audit(_)
+            | AdminCall::Export(_) => false,
         }
     }
 }
@@ -171,4 +175,6 @@ pub enum AdminAnswer {
     Report(Option<AdminReport>),
     /// To [`AdminCall::Audit`].
     Audit(Result<AdminAudit, Refusal>),
+    /// To [`AdminCall::Export`].
+    Export(ExportPage),
 }

@@ -90,6 +90,7 @@ pub(super) async fn answer(
         }
         AdminCall::Report(key) => AdminAnswer::Report(report(session, *key).await?),
         AdminCall::Audit(page) => AdminAnswer::Audit(audit(session, page).await?),
+        AdminCall::Export(read) => AdminAnswer::Export(super::export::read(session, read).await?),
     })
 }
 

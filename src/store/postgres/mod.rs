@@ -18,6 +18,7 @@ mod blocks;
 mod changes;
 mod commit;
 mod erase;
+mod export;
 mod history;
 mod index;
 mod intake;

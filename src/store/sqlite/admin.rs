@@ -50,7 +50,8 @@ pub(super) fn read(connection: &Connection, call: &AdminCall) -> Result<AdminAns
         AdminCall::Note(_)
         | AdminCall::EndSessions { .. }
         | AdminCall::Dismiss { .. }
-        | AdminCall::SetRetention { .. } => {
+        | AdminCall::SetRetention { .. }
+        | AdminCall::Export(_) => {
             return Err(Failure::Data("not a read".to_owned()));
         }
     })

@@ -17,6 +17,7 @@ mod backup;
 mod blocks;
 mod db;
 mod erase;
+mod export;
 mod history;
 mod intake;
 mod marks;

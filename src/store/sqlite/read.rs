@@ -4,6 +4,7 @@ use super::marks::Marks;
 use super::row::{
     Failure, created_columns, event, int, message_columns, role, room_id, room_kind, uint, user_id,
 };
+use crate::chat::port::admin::{AdminAnswer, AdminCall};
 use crate::chat::port::{
     EventsPage, EventsRead, OpenedRoom, Refusal, RoomForUser, StoreAnswer, StoreCall,
 };
@@ -55,9 +56,13 @@ pub(super) fn answer(
         StoreCall::Intake(call) => {
             StoreAnswer::Intake(Box::new(super::intake::read(connection, call)?))
         }
-        StoreCall::Admin(call) => {
-            StoreAnswer::Admin(Box::new(super::admin::read(connection, call)?))
-        }
+        StoreCall::Admin(call) => StoreAnswer::Admin(Box::new(match &**call {
+            AdminCall::Export(read) => {
+                marks.refresh(connection)?;
+                AdminAnswer::Export(super::export::read(connection, marks, read)?)
+            }
+            call => super::admin::read(connection, call)?,
+        })),
         StoreCall::Commit(_)
         | StoreCall::TryCommit(_)
         | StoreCall::WriteReceipts(_)
