@@ -65,11 +65,11 @@ impl Home {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bus::{Bus, Local};
+    use super::super::bus::{Bus, Local, Stretch};
     use super::super::gate::Passed;
-    use super::super::port::{EventsPage, OpenedRoom};
+    use super::super::port::{EventsPage, OpenedRoom, StoreAnswer};
     use super::super::stats::Stats;
-    use super::super::{CoreConfig, Now};
+    use super::super::{ConnId, CoreConfig, Now};
     use super::*;
     use crate::protocol::event::{EncodedEvent, RoomEvent, RoomEventBody};
     use crate::protocol::view::{Message, MessageKind, Role, RoomKind};
@@ -179,6 +179,46 @@ mod tests {
                 };
                 home.filled(ROOM, Some(page), ctx);
                 assert_eq!(home.rooms[index].window.holds(2), is_filled);
+            }
+        });
+    }
+
+    #[test]
+    fn a_replay_of_what_was_dropped_is_told_so_by_whoever_learns_of_it_first() {
+        let conn = ConnId {
+            index: 3,
+            generation: 0,
+        };
+        let is_expired = |ctx: &mut Context<'_>| {
+            let told = ctx.bus.local.pop_front();
+            matches!(
+                told,
+                Some(Local::Message(MeshMessage::Pulled {
+                    frames: Stretch::Expired,
+                    ..
+                }))
+            )
+        };
+        with_home(10, 5, |home, index, ctx| {
+            home.rooms[index].listen(0);
+            home.pull(0, conn, ROOM, 4, ctx);
+            assert!(is_expired(ctx));
+            // From the floor on it is there, unless the store says otherwise by then.
+            for (floor, expired) in [(5, false), (6, true)] {
+                home.pull(0, conn, ROOM, 5, ctx);
+                let ticket = home
+                    .calls
+                    .keys()
+                    .copied()
+                    .max()
+                    .expect("the store is asked");
+                let page = EventsPage {
+                    events: (floor + 1..=10).map(created).collect(),
+                    last_seq: 10,
+                    floor,
+                };
+                home.answered(ticket, Ok(StoreAnswer::Events(page)), ctx);
+                assert_eq!(is_expired(ctx), expired);
             }
         });
     }

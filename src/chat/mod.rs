@@ -12,6 +12,8 @@ pub mod crowd;
 #[cfg(feature = "echo")]
 pub mod echo;
 pub mod fanout;
+#[cfg(test)]
+mod floor_tests;
 pub mod frame;
 pub mod gate;
 #[cfg(test)]
