@@ -3,6 +3,7 @@
 #
 #   fuzz/run.sh 100000               all of them: the short form, a minute or two
 #   fuzz/run.sh 10000000 token       one of them, long
+#   fuzz/run.sh 0                    only builds them
 #   ASAN=1 fuzz/run.sh 10000000      with AddressSanitizer, for the code of others that is not safe Rust; needs cargo-fuzz
 #
 # What was found is kept in fuzz/corpus and goes on from there; an input that fails is in fuzz/artifacts, and
@@ -26,6 +27,7 @@ if [ -z "${ASAN:-}" ]; then
     cargo build --release --target "$triple" --bins
 fi
 
+[ "$runs" -gt 0 ] || exit 0
 for target in "${targets[@]}"; do
   echo "--- $target: $runs executions"
   mkdir -p "corpus/$target" "artifacts/$target"

@@ -14,6 +14,7 @@ use uuid::Uuid;
 const USERS: u64 = 6;
 const SEEDS: u64 = 16;
 const BATCHES: u64 = 60;
+const RUNS_AT_ONCE: usize = 4;
 
 #[test]
 fn random_writes_and_reads_are_those_of_the_model() {
@@ -24,12 +25,20 @@ fn random_writes_and_reads_are_those_of_the_model() {
         }
         Err(_) => 0..SEEDS,
     };
-    for seed in seeds {
-        for backend in Backend::all() {
-            let _repeat = Repeat(seed);
-            run(seed, backend);
+    // A run waits for a disk most of the time, so several go on at once.
+    let seeds: Vec<u64> = seeds.collect();
+    std::thread::scope(|scope| {
+        for some in seeds.chunks(seeds.len().div_ceil(RUNS_AT_ONCE)) {
+            scope.spawn(move || {
+                for seed in some {
+                    for backend in Backend::all() {
+                        let _repeat = Repeat(*seed);
+                        run(*seed, backend);
+                    }
+                }
+            });
         }
-    }
+    });
 }
 
 fn run(seed: u64, mut backend: Backend) {

@@ -9,6 +9,7 @@ not live to the end. The tool lives in an environment of its own, made on first 
 """
 
 import argparse
+import collections
 import json
 import os
 import pathlib
@@ -113,11 +114,11 @@ def furnish(url):
 
 
 def server_errors(url):
-    """How many answers of 500 and above were given, by the server's own count."""
+    """How many answers of 500 and above each route gave, by the server's own count."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
         text = answer.read().decode()
-    found = re.findall(r'^caffis_http_responses_total\{.*status="5xx"\} (\d+)$', text, re.MULTILINE)
-    return sum(map(int, found))
+    found = re.findall(r'^caffis_http_responses_total\{(.*status="5xx".*)\} (\d+)$', text, re.MULTILINE)
+    return collections.Counter({labels: int(count) for labels, count in found})
 
 
 def main():
@@ -133,6 +134,8 @@ def main():
         with open(log_path, "w") as log:
             server, url = start_server(os.path.abspath(options.binary), f"{folder}/data", log)
         try:
+            # Until it was ready, /readyz rightly said 503 to who asked.
+            before = server_errors(url)
             token, rooms, others, reports = furnish(url)
             environment = dict(
                 os.environ,
@@ -153,7 +156,7 @@ def main():
             command += ["--max-examples", str(options.examples), "--seed", options.seed]
             command += ["--no-color", "--generation-database", "none", *further]
             good = subprocess.run(command, env=environment, cwd=folder).returncode == 0
-            errors = server_errors(url)
+            errors = server_errors(url) - before
             alive = server.poll() is None
         finally:
             if server.poll() is None:
@@ -165,8 +168,10 @@ def main():
         bad_lines = [line for line in log_path.read_text().splitlines() if " ERROR " in line or " panicked " in line]
         for line in bad_lines[:10]:
             print(line)
-    print(f"http: {errors} answers of 500 and above, {len(bad_lines)} errors logged, alive: {alive}")
-    sys.exit(0 if good and alive and errors == 0 and not bad_lines else 1)
+        for labels, count in errors.items():
+            print(f"http: {count} answers of 500 and above: {labels}")
+    print(f"http: {errors.total()} answers of 500 and above, {len(bad_lines)} errors logged, alive: {alive}")
+    sys.exit(0 if good and alive and not errors and not bad_lines else 1)
 
 
 if __name__ == "__main__":
