@@ -14,8 +14,8 @@ use crate::chat::port::export::{
     EXPORT_PAGE, ExportFound, ExportKind, ExportPage, ExportPart, ExportRead,
 };
 use crate::chat::port::{StoreAnswer, StoreCall};
-use crate::protocol::admin::{AdminArchive, AdminConnection, AdminUserKept};
-use crate::protocol::export::README;
+use crate::protocol::admin::{AdminConnection, AdminUserKept};
+use crate::protocol::export::{AdminArchive, README};
 use crate::protocol::{ErrorCode, RoomId, Seq, UserId};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, StatusCode, header};

@@ -207,7 +207,7 @@ pub enum OpKind {
     /// `duplicate: true`; another body: `idempotency_conflict`), room and membership
     /// (`forbidden`; `forbidden` also where there is no such room, and in a direct room of two of whom
     /// one blocks the other), `reply_to_seq` names a message
-    /// of this room (`not_found`), the sender may mention all (`forbidden`), who is mentioned is a
+    /// of this room (`not_found`; `gone`: it was dropped), the sender may mention all (`forbidden`), who is mentioned is a
     /// member (`not_found`), and not severed from the sender by a block (`forbidden`).
     Send {
         /// The sender's name for it.

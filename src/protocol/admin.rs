@@ -4,6 +4,7 @@
 //! `api::admin`. The routes and the OpenAPI document follow.
 
 use super::error::ErrorCode;
+use super::export::AdminArchive;
 use super::http::{Endpoint, Method, endpoint};
 use super::ids::{RoomId, Seq, UserId};
 use super::request::{self, Refused};
@@ -226,32 +227,6 @@ pub struct AdminUserErase {
     /// Why, for the audit trail. At most [`crate::limits::ADMIN_NOTE_CHARS_MAX`] characters.
     #[serde(default)]
     pub reason: Option<Text>,
-}
-
-/// A zip archive: no JSON.
-#[derive(Debug)]
-pub struct AdminArchive;
-
-impl AdminArchive {
-    /// What it is, as a media type.
-    pub const MEDIA_TYPE: &str = "application/zip";
-}
-
-impl JsonSchema for AdminArchive {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "AdminArchive".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "contentMediaType": AdminArchive::MEDIA_TYPE,
-        })
-    }
 }
 
 /// How far an erasure is.

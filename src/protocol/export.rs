@@ -5,10 +5,37 @@
 use super::ids::{ClientMsgId, RoomId, Seq, UserId};
 use super::time::UnixMs;
 use super::view::{Mention, MessageKind, Role, RoomKind};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The description that lies in the archive.
 pub const README: &str = include_str!("export.md");
+
+/// A zip archive: no JSON.
+#[derive(Debug)]
+pub struct AdminArchive;
+
+impl AdminArchive {
+    /// What it is, as a media type.
+    pub const MEDIA_TYPE: &str = "application/zip";
+}
+
+impl JsonSchema for AdminArchive {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "AdminArchive".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "contentMediaType": AdminArchive::MEDIA_TYPE,
+        })
+    }
+}
 
 /// `rooms.json`: a room that the user is or was a member of, and how far they are there.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]

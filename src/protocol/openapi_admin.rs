@@ -1,7 +1,8 @@
 //! The Admin API's part of the OpenAPI document.
 
-use super::admin::{AdminArchive, AdminRequest, ENDPOINTS};
+use super::admin::{AdminRequest, ENDPOINTS};
 use super::asyncapi::simplify;
+use super::export::AdminArchive;
 use super::http::{Endpoint, Fields};
 use super::openapi::{operation_id, parameters, problem_refs, request_body};
 use schemars::SchemaGenerator;

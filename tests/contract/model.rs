@@ -239,6 +239,9 @@ impl Model {
         if !room.members.contains_key(&op.actor) || is_severed {
             return Err(ErrorCode::Forbidden);
         }
+        if reply_to_seq.is_some_and(|seq| seq > 0 && seq <= room.floor) {
+            return Err(ErrorCode::Gone);
+        }
         if reply_to_seq.is_some_and(|seq| !room.messages.contains_key(&seq)) {
             return Err(ErrorCode::NotFound);
         }

@@ -194,11 +194,27 @@ fn who_names_a_dropped_message_is_told_that_it_is_gone() {
         assert!(!message_changed(&backend.done(delete(room, 2, old))).0);
         assert!(!message_changed(&backend.done(unreact(room, 1, old, "👍"))).0);
         assert_eq!(backend.last_seq(room), before);
-        // It is answered as any message that was deleted.
-        assert_eq!(
-            sent(&backend.done(reply_to(room, 1, 9, old))),
-            (before + 1, false)
-        );
+        // One that answers it, alone, among others, and with a mention.
+        assert_eq!(backend.refused(reply_to(room, 1, 9, old)), ErrorCode::Gone);
+        let mut naming = mentioning(room, 1, 10, "you", [2]);
+        if let OpKind::Send { reply_to_seq, .. } = &mut naming.kind {
+            *reply_to_seq = Some(old);
+        }
+        let outcomes = backend.commit(vec![
+            send(room, 1, 11, "before"),
+            reply_to(room, 1, 9, old),
+            reply_to(room, 1, 12, before),
+            naming,
+            reply_to(room, 1, 13, before + 1),
+            reply_to(room, 1, 14, 99_999),
+        ]);
+        let codes: Vec<Option<ErrorCode>> = outcomes
+            .iter()
+            .map(|outcome| outcome.as_ref().err().map(|refusal| refusal.code))
+            .collect();
+        let (gone, unknown) = (Some(ErrorCode::Gone), Some(ErrorCode::NotFound));
+        assert_eq!(codes, [None, gone, None, gone, None, unknown]);
+        assert_eq!(backend.last_seq(room), before + 3);
     }
 }
 
@@ -206,7 +222,13 @@ fn who_names_a_dropped_message_is_told_that_it_is_gone() {
 fn a_send_that_is_retried_after_it_was_dropped_is_a_duplicate() {
     for backend in Backend::all() {
         let (room, old, named, _) = lived_in(&backend);
+        // An answer that was sent before, too.
+        let answer = sent(&backend.done(reply_to(room, 1, 4, old))).0;
         assert!(retain(&backend, room, 15));
+        assert_eq!(
+            sent(&backend.done(reply_to(room, 1, 4, old))),
+            (answer, true)
+        );
         assert_eq!(
             sent(&backend.done(send(room, 2, 1, "kaffeesatz"))),
             (old, true)
@@ -281,6 +303,7 @@ fn rooms_are_told_when_they_have_something_to_drop_and_one_at_a_time_drops() {
         at_day(&backend, 10);
         assert_eq!(next(&backend, false, 0), Some(Vec::new()), "for ever");
         // Somebody drops: nobody else does, until it was silent for so long.
+        assert_eq!(next(&backend, false, 9), Some(vec![of(1)]));
         assert_eq!(next(&backend, false, 9), None);
         assert_eq!(next(&backend, true, 9), Some(vec![of(1)]));
         backend.set_clock_ms(START_MS + 10 * DAY_MS + RETAIN_LEASE_MS);
@@ -289,7 +312,7 @@ fn rooms_are_told_when_they_have_something_to_drop_and_one_at_a_time_drops() {
         backend.set_clock_ms(START_MS + 10 * DAY_MS + 2 * RETAIN_LEASE_MS - 1);
         assert!(retain(&backend, of(1), 9));
         backend.set_clock_ms(START_MS + 10 * DAY_MS + 2 * RETAIN_LEASE_MS);
-        assert_eq!(next(&backend, false, 9), None);
+        assert_eq!(next(&backend, false, 8), None);
         assert_eq!(next(&backend, true, 9), Some(Vec::new()), "it is done");
         assert_eq!(next(&backend, true, 8), Some(vec![of(2)]));
 

@@ -177,6 +177,9 @@ fn is_gone_for_everybody(it: &Dropped<'_>) {
             }
             assert_eq!(replayed.refusal(name, &data), "gone", "{name}");
         }
+        let mut answer = message(room, Uuid::now_v7(), "what was that?");
+        answer["reply_to_seq"] = json!(old);
+        assert_eq!(replayed.refusal("message.send", &answer), "gone");
         let again = replayed.ack("message.send", &message(room, *first_id, "schluesselblume"));
         assert_eq!(
             (&again["seq"], &again["duplicate"]),

@@ -70,7 +70,8 @@ pub enum UpkeepDone {
     EraseNext(Option<Erasure>),
     /// To [`Upkeep::EraseEnd`]: whether that was all; `false` if there are rooms.
     EraseEnd(bool),
-    /// To [`Upkeep::RetainNext`]: those that have had something for the longest; `None`: another node drops.
+    /// To [`Upkeep::RetainNext`]: those that have had something for the longest; `None`: there are some, and another
+    /// node drops.
     RetainNext(Option<Vec<RoomId>>),
     /// To [`Upkeep::Retain`]: whether that was all, which it also is where there is no such room.
     Retained(bool),

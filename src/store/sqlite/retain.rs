@@ -42,14 +42,6 @@ pub(super) fn next(
     held: bool,
     days: u32,
 ) -> Result<Option<Vec<RoomId>>, Failure> {
-    let taken = connection
-        .prepare_cached(
-            "UPDATE retention_lease SET lease_until = ?1 WHERE ?2 OR lease_until <= ?3",
-        )?
-        .execute(params![int(now.0 + RETAIN_LEASE_MS), held, int(now.0)])?;
-    if taken == 0 {
-        return Ok(None);
-    }
     let before = now.0.saturating_sub(RETAIN_SLACK_MS);
     let mut rooms = Vec::new();
     for (sql, before) in [
@@ -71,6 +63,17 @@ pub(super) fn next(
         let mut rows = statement.query(params![int(before), int(RETAIN_ROOMS as u64)])?;
         while let Some(row) = rows.next()? {
             rooms.push(room_id(row, 0)?);
+        }
+    }
+    // Where there is nothing to drop nothing is written.
+    if !rooms.is_empty() {
+        let taken = connection
+            .prepare_cached(
+                "UPDATE retention_lease SET lease_until = ?1 WHERE ?2 OR lease_until <= ?3",
+            )?
+            .execute(params![int(now.0 + RETAIN_LEASE_MS), held, int(now.0)])?;
+        if taken == 0 {
+            return Ok(None);
         }
     }
     Ok(Some(rooms))
