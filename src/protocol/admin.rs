@@ -479,7 +479,7 @@ pub struct AdminRoomSummary {
 pub struct AdminRoomRetentionSet {
     /// The room.
     pub room_id: RoomId,
-    /// Days, up to [`crate::limits::RETENTION_DAYS_MAX`]; 0: for ever; null: as all rooms do.
+    /// Days, up to 36,500; 0: for ever; null: as all rooms do.
     pub days: Option<u32>,
     /// Why, for the audit trail. At most [`crate::limits::ADMIN_NOTE_CHARS_MAX`] characters.
     #[serde(default)]
