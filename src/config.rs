@@ -78,6 +78,8 @@ pub struct Config {
     pub admin_tokens: Vec<Secret>,
     /// Wrong service tokens of one address in a minute.
     pub admin_failures_per_min: u32,
+    /// For how many days rooms keep messages that have no age of their own; 0: for ever.
+    pub retention_days: u32,
     /// Whose pages may connect.
     pub origins: Origins,
     /// The origin of the Main App, where the page gets its tokens.
@@ -348,6 +350,11 @@ impl Config {
                 "admin_failures_per_min",
                 limits::ADMIN_FAILURES_PER_MIN,
                 parse_number(1, 1_000_000),
+            ),
+            retention_days: raw.take(
+                "retention_days",
+                0,
+                parse_number(0, limits::RETENTION_DAYS_MAX.into()),
             ),
             origins: raw.take("allowed_origins", default_origins, parse_origins),
             main_app_url: raw.take("main_app_url", None, parse_origin),

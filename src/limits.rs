@@ -193,6 +193,8 @@ pub const ADMIN_REPORTS_SCANNED_MAX: usize = 5_000;
 pub const ADMIN_COUNTED_MAX: usize = 10_000;
 /// Characters of a reason or note given to the Admin API.
 pub const ADMIN_NOTE_CHARS_MAX: usize = 1_000;
+/// Days for which a room may be told to keep its messages: a hundred years.
+pub const RETENTION_DAYS_MAX: u32 = 36_500;
 /// Shortest service token, characters.
 pub const ADMIN_TOKEN_CHARS_MIN: usize = 32;
 /// Wrong service tokens of one address within a minute, if not set otherwise. Above it: `rate_limited`, whatever

@@ -301,6 +301,7 @@ fn upkeep_parts(config: &Config, view: &Arc<View>, uploads: Uploads) -> UpkeepPa
         }),
         wake: Arc::new(Notify::new()),
         uploads,
+        retention_days: config.retention_days,
     }
 }
 
@@ -317,6 +318,7 @@ fn admin_parts(config: &Config, upkeep: &UpkeepParts, drain: &Arc<Notify>) -> Op
         shards: config.shards,
         serves: upkeep.serves.clone(),
         erasures: upkeep.wake.clone(),
+        retention_days: config.retention_days,
         drain: Arc::new(move || {
             drain.notify_one();
             drain_ms

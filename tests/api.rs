@@ -80,6 +80,7 @@ impl Store for FakeStore {
             (Mood::Overloaded, _) => Err(StoreError::Overloaded),
             (Mood::Answers, StoreCall::Heads { .. }) => Ok(StoreAnswer::Heads {
                 severed: Vec::new(),
+                floors: Vec::new(),
                 rooms: Vec::new(),
                 users: Vec::new(),
             }),

@@ -246,6 +246,7 @@ fn replies() -> Vec<(&'static str, String)> {
         has_more: true,
         last_seq: 5,
         next_after_seq: Some(5),
+        floor_seq: Some(1),
     };
     vec![
         ("auth", reply::ready(1, &ready())),

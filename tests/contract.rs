@@ -18,6 +18,8 @@ mod changes;
 mod concurrent;
 #[path = "contract/erase.rs"]
 mod erase;
+#[path = "contract/export.rs"]
+mod export;
 #[path = "contract/harness.rs"]
 mod harness;
 #[path = "contract/hooks.rs"]
@@ -38,6 +40,8 @@ mod random;
 mod reads;
 #[path = "contract/receipts.rs"]
 mod receipts;
+#[path = "contract/retention.rs"]
+mod retention;
 #[path = "contract/rooms.rs"]
 mod rooms;
 #[path = "contract/search.rs"]

@@ -106,6 +106,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "api", "node", "relay", "store", "outbound", "identity", "blob",
         ],
     ),
+    ("zip", &["api"]),
     ("redis", &["relay"]),
     ("futures_util", &["relay", "api"]),
     ("jsonwebtoken", &["identity"]),

@@ -5,6 +5,9 @@
 //!
 //! To add an endpoint: see [`crate::protocol::admin`], and an arm in [`Admin::done`].
 
+mod sent;
+
+use super::export::Exports;
 use super::problem::Problem;
 use super::request_id::RequestId;
 use super::requests::{self, INVALID, bearer, body_of, json, path_values, query_values};
@@ -13,10 +16,11 @@ use super::serve::Peer;
 use super::shard_client::ask_shard;
 use super::store_client::StoreClient;
 use super::tokens::Failures;
+use super::transfers::Transfers;
 use super::webhooks::Webhooks;
 use super::{AdminParts, NodeView};
 use crate::chat::port::admin::{AdminAnswer, AdminCall, AuditEntry, PageRead};
-use crate::chat::port::hooks::{HookAnswer, HookCall, HookKept, HookState};
+use crate::chat::port::hooks::HookCall;
 use crate::chat::port::intake::WebhookKept;
 use crate::chat::port::upkeep::{EraseState, Upkeep, UpkeepDone};
 use crate::chat::port::{
@@ -26,10 +30,10 @@ use crate::chat::port::{
 use crate::limits;
 use crate::protocol::admin::{
     AdminConnection, AdminConnectionClosed, AdminConnections, AdminConnectionsList, AdminDraining,
-    AdminErasure, AdminErasureState, AdminHook, AdminHookDone, AdminHookState, AdminHooks,
-    AdminHooksList, AdminReport, AdminReportAction, AdminReportResolve, AdminReportResolved,
-    AdminRequest, AdminRoomMessages, AdminUser, AdminUserDisconnected, AdminWebhook,
-    AdminWebhookReplayed, AdminWebhooks, ReportKey, SERVICE,
+    AdminErasure, AdminErasureState, AdminReport, AdminReportAction, AdminReportResolve,
+    AdminReportResolved, AdminRequest, AdminRoomMessages, AdminRoomRetention,
+    AdminRoomRetentionSet, AdminUser, AdminUserDisconnected, AdminWebhook, AdminWebhookReplayed,
+    AdminWebhooks, ReportKey, SERVICE,
 };
 use crate::protocol::ending::{EndsWhich, SessionsEnd};
 use crate::protocol::http::{self, Bound, Given};
@@ -53,6 +57,8 @@ use uuid::Uuid;
 const STORE_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for a shard.
 const SHARD_MAX: Duration = Duration::from_millis(limits::ASK_MS_MAX + 1_000);
+/// The request that is answered with no JSON.
+const EXPORT: &str = "admin.users.export";
 /// How a connection ends that those who run the service close: it may come back, after a while.
 const DISCONNECTED: CloseCode = CloseCode::Draining;
 
@@ -63,6 +69,7 @@ pub struct Admin {
     node: Arc<dyn NodeView>,
     store: StoreClient,
     webhooks: Webhooks,
+    exports: Exports,
 }
 
 /// Who asks.
@@ -101,6 +108,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<super::routes::Sha
         let bound = Arc::new(bound);
         let handler = move |State(shared): State<Arc<super::routes::Shared>>,
                             peer: Option<Extension<Peer>>,
+                            transfers: Option<Extension<Transfers>>,
                             Extension(id): Extension<RequestId>,
                             path: Result<RawPathParams, RawPathParamsRejection>,
                             uri: Uri,
@@ -112,9 +120,15 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<super::routes::Sha
                     return Err(Problem::new(ErrorCode::NotFound, "nothing is here"));
                 };
                 let caller = admin.caller(peer.map(|peer| peer.0.0), &id, &headers)?;
-                wants_json(&headers)?;
+                if bound.endpoint.request != EXPORT {
+                    wants_json(&headers)?;
+                }
                 let body = body_of(&bound, body, &headers)?;
                 let request = request(&bound, &path, &uri, &body)?;
+                if let AdminRequest::UserExport(named) = &request {
+                    let transfers = transfers.map(|it| it.0).unwrap_or_default();
+                    return admin.export(&caller, named.user_id, &transfers).await;
+                }
                 admin.done(&caller, bound.endpoint.request, request).await
             }
         };
@@ -154,6 +168,7 @@ impl Admin {
     ) -> Admin {
         Admin {
             webhooks,
+            exports: Exports::new(store.clone()),
             failures: Failures::new(parts.failures_per_min),
             parts,
             node,
@@ -235,6 +250,7 @@ impl Admin {
                     state => Ok(erasure(named.user_id, state)),
                 }
             }
+            AdminRequest::UserExport(_) => Err(confused()),
             AdminRequest::RoomsList(list) => {
                 let page = page(list.query, list.cursor, list.limit)?;
                 match self.ask_store(AdminCall::Rooms(page)).await? {
@@ -249,6 +265,7 @@ impl Admin {
                     _ => Err(confused()),
                 }
             }
+            AdminRequest::RoomRetention(asked) => self.set_retention(caller, act, asked).await,
             AdminRequest::RoomMessages(asked) => self.messages(caller, act, asked).await,
             AdminRequest::ConnectionsList(list) => self.list_connections(list).await,
             AdminRequest::ConnectionDisconnect(asked) => {
@@ -396,45 +413,71 @@ impl Admin {
         }
     }
 
-    async fn list_hooks(&self, list: AdminHooksList) -> Result<Response, Problem> {
-        let state = match list.state.unwrap_or(AdminHookState::GivenUp) {
-            AdminHookState::Waiting => HookState::Waiting,
-            AdminHookState::Delivered => HookState::Delivered,
-            AdminHookState::GivenUp => HookState::GivenUp,
+    /// Gives what there is of a user.
+    async fn export(
+        &self,
+        caller: &Caller,
+        id: UserId,
+        transfers: &Transfers,
+    ) -> Result<Response, Problem> {
+        let turn = self.exports.turn()?;
+        let kept = match self.ask_store(AdminCall::User(id)).await? {
+            AdminAnswer::User(Some(kept)) => *kept,
+            AdminAnswer::User(None) => return Err(no("user")),
+            _ => return Err(confused()),
         };
-        let limit = limit_of(list.limit, limits::ADMIN_PAGE)?;
-        // Nobody's: it asks how things stand, and takes nothing.
-        let look = HookCall::Lease {
-            holder: Uuid::nil(),
-            takes: false,
+        self.note(caller.entry(EXPORT, Some(id.to_string()), None))
+            .await?;
+        let (connections, _) = self
+            .connections(Some(id), (0, 0), limits::ADMIN_SHOWN_MAX)
+            .await?;
+        let node = self.node.name();
+        Ok(self
+            .exports
+            .begin(turn, &kept, node, &connections, transfers))
+    }
+
+    /// Says for how long a room keeps its messages; the rest is done by [`super::upkeep`].
+    async fn set_retention(
+        &self,
+        caller: &Caller,
+        act: &'static str,
+        asked: AdminRoomRetentionSet,
+    ) -> Result<Response, Problem> {
+        let AdminRoomRetentionSet {
+            room_id,
+            days,
+            reason,
+        } = asked;
+        is_short(reason.as_ref())?;
+        let max = limits::RETENTION_DAYS_MAX;
+        if days.is_some_and(|days| days > max) {
+            let detail = format!("`days` is at most {max}");
+            return Err(Problem::new(ErrorCode::BadRequest, detail));
+        }
+        let mut entry = caller.entry(act, Some(room_id.to_string()), reason.as_ref());
+        let kept = days.map_or("as all rooms".to_owned(), |days| format!("{days} days"));
+        entry.detail = Some(match entry.detail {
+            Some(reason) => format!("{kept}: {reason}"),
+            None => kept,
+        });
+        let call = AdminCall::SetRetention {
+            room: room_id,
+            days,
+            entry,
         };
-        let HookAnswer::Lease(lease) = self.ask_hooks(look).await? else {
-            return Err(confused());
+        let changed = match self.ask_store(call).await? {
+            AdminAnswer::RetentionSet(Some(changed)) => changed,
+            AdminAnswer::RetentionSet(None) => return Err(no("room")),
+            _ => return Err(confused()),
         };
-        let HookAnswer::Hooks(kept) = self.ask_hooks(HookCall::Kept { state, limit }).await? else {
-            return Err(confused());
-        };
-        Ok(told(&AdminHooks {
-            disabled_at: lease.disabled_at,
-            oldest_waiting: lease.oldest,
-            webhooks: kept.into_iter().map(hook_seen).collect(),
+        self.parts.erasures.notify_one();
+        Ok(told(&AdminRoomRetention {
+            room_id,
+            days,
+            default_days: self.parts.retention_days,
+            changed,
         }))
-    }
-
-    async fn change_hooks(&self, call: HookCall) -> Result<Response, Problem> {
-        match self.ask_hooks(call).await? {
-            HookAnswer::Done(changed) => Ok(told(&AdminHookDone { changed })),
-            _ => Err(confused()),
-        }
-    }
-
-    async fn ask_hooks(&self, call: HookCall) -> Result<HookAnswer, Problem> {
-        let call = StoreCall::Hooks(Box::new(call));
-        match self.store.call_within(STORE_MAX, call).await {
-            Ok(StoreAnswer::Hooks(answer)) => Ok(*answer),
-            Ok(_) => Err(confused()),
-            Err(error) => Err(store_away(&error)),
-        }
     }
 
     async fn messages(
@@ -645,23 +688,6 @@ fn store_away(error: &StoreError) -> Problem {
         StoreError::Unavailable(_) => {
             Problem::new(ErrorCode::Unavailable, "the store does not answer")
         }
-    }
-}
-
-fn hook_seen(kept: HookKept) -> AdminHook {
-    AdminHook {
-        webhook_id: format!("msg_{}", kept.id.simple()),
-        r#type: kept.kind,
-        room_id: kept.room,
-        created_at: kept.created_at,
-        state: match kept.state {
-            HookState::Waiting => AdminHookState::Waiting,
-            HookState::Delivered => AdminHookState::Delivered,
-            HookState::GivenUp => AdminHookState::GivenUp,
-        },
-        attempts: kept.attempts,
-        status: kept.status,
-        error: kept.error,
     }
 }
 

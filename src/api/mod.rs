@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod cors;
 pub mod demo;
+mod export;
 pub mod files;
 pub mod health;
 mod hook_counts;
@@ -101,6 +102,8 @@ pub struct AdminParts {
     pub serves: Arc<Serves>,
     /// Told that an erasure is to be done.
     pub erasures: Arc<Notify>,
+    /// For how many days rooms keep messages that have no age of their own; 0: for ever.
+    pub retention_days: u32,
     /// Begins to drain; over how many ms. Must not block.
     pub drain: Arc<Drains>,
 }

@@ -1,8 +1,8 @@
 //! Takes the connections that the shards hand over, and serves them on one thread.
 //!
 //! Invariants: at most [`CONNECTIONS_MAX`] at once, and one more is given back to the shard; none
-//! lasts longer than [`CONNECTION_MAX`], whatever its peer does or leaves undone, unless a file moves on it, which
-//! has bounds of its own.
+//! lasts longer than [`CONNECTION_MAX`], whatever its peer does or leaves undone, unless a file or an archive moves on
+//! it, which has bounds of its own.
 
 use super::Parts;
 use super::rejoin::{self, Rejoin};

@@ -7,6 +7,8 @@
 //! The order of an erasure: the account ([`Upkeep::EraseBegin`], by the request), then each room, on the way of
 //! all writes, then the user's files, which no message names any more by then, then [`Upkeep::EraseEnd`]. As long as
 //! the end is not there it is asked for again.
+//!
+//! Old messages are dropped here too ([`Upkeep::Retain`]), by one node at a time, in stretches with pauses.
 
 use super::Serves;
 use super::requests::reply_data;
@@ -25,6 +27,8 @@ use tokio::sync::Notify;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Between two steps: they leave room for what users write.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
+/// Between two stretches of old messages that are dropped: some 8,000 messages a second.
+const DROP_PAUSE: Duration = Duration::from_millis(50);
 /// Longest wait for the store.
 const STORE_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for a shard.
@@ -41,6 +45,8 @@ pub struct UpkeepParts {
     pub wake: Arc<Notify>,
     /// Files of messages.
     pub uploads: Uploads,
+    /// For how many days rooms keep messages that have no age of their own; 0: for ever.
+    pub retention_days: u32,
 }
 
 /// For ever: does what there is to do, and waits.
@@ -52,6 +58,9 @@ pub(super) async fn run(parts: UpkeepParts, store: StoreClient) {
             Ok(false) => (),
             // Whoever has it next goes on where this one stopped.
             Err(text) => tracing::warn!(error = text, "an erasure goes on later"),
+        }
+        if let Err(text) = worker.retain().await {
+            tracing::warn!(error = text, "old messages are dropped later");
         }
         tokio::select! {
             () = worker.parts.wake.notified() => (),
@@ -95,6 +104,47 @@ impl Worker {
                 while !self.erase_in(&erasure, *room).await? {
                     tokio::time::sleep(STEP_PAUSE).await;
                 }
+            }
+        }
+    }
+
+    /// Drops what is older than rooms keep it, if nobody else does. Erasures that come meanwhile are done in between.
+    async fn retain(&self) -> Result<(), String> {
+        let days = self.parts.retention_days;
+        let mut held = false;
+        loop {
+            let rooms = match self.step(Upkeep::RetainNext { held, days }).await? {
+                UpkeepDone::RetainNext(Some(rooms)) => rooms,
+                UpkeepDone::RetainNext(None) => return Ok(()),
+                other => return Err(format!("an answer to another step: {other:?}")),
+            };
+            held = true;
+            let (mut done, mut failed) = (0, None);
+            for room in rooms {
+                // One that cannot be dropped does not hold up the others.
+                match self.retain_in(room, days).await {
+                    Ok(()) => done += 1,
+                    Err(text) => failed = Some(text),
+                }
+                tokio::time::sleep(DROP_PAUSE).await;
+            }
+            match failed {
+                Some(text) if done == 0 => return Err(text),
+                Some(text) => tracing::warn!(error = text, "old messages are dropped later"),
+                None if done == 0 => return Ok(()),
+                None => (),
+            }
+            while self.erase_next().await? {}
+        }
+    }
+
+    /// Drops what is older in a room.
+    async fn retain_in(&self, room: RoomId, days: u32) -> Result<(), String> {
+        loop {
+            match self.step(Upkeep::Retain { room, days }).await? {
+                UpkeepDone::Retained(true) => return Ok(()),
+                UpkeepDone::Retained(false) => tokio::time::sleep(DROP_PAUSE).await,
+                other => return Err(format!("an answer to another step: {other:?}")),
             }
         }
     }

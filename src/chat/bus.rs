@@ -66,15 +66,18 @@ pub enum MeshMessage {
         after: Seq,
     },
     /// From the home: the stretch, ascending, ending at or before what this shard was delivered;
-    /// empty when there is nothing more. `None`: try again later.
+    /// empty when there is nothing more.
     Pulled {
         /// Who replays.
         conn: ConnId,
         /// Which room.
         room: RoomId,
         /// The events.
-        frames: Option<Vec<(Seq, Packed)>>,
+        frames: Stretch,
     },
+    /// From the home: what this shard is owed of the room is no longer kept. The home counts it as not listening any
+    /// more; who listens has to come again.
+    Expired(RoomId),
     /// To the home: a page, while the store is away. One per connection at a time.
     Page(PageWanted),
     /// From the home: the reply as JSON, if the window holds the page.
@@ -131,6 +134,17 @@ pub enum MeshMessage {
     /// To all shards, by the first that learns it: the history was replaced, this is the new one.
     /// Before anything else that is said of it.
     Epoch(Epoch),
+}
+
+/// The next stretch of a replay.
+#[derive(Debug)]
+pub enum Stretch {
+    /// These events.
+    Frames(Vec<(Seq, Packed)>),
+    /// To be asked for again later.
+    Later,
+    /// It is no longer kept.
+    Expired,
 }
 
 /// What places of a user tell each other through the user's home of what they took. A place is a connection;

@@ -256,6 +256,7 @@ fn route(
         }
         MeshMessage::Pull { conn, room, after } => home.pull(from, conn, room, after, ctx),
         MeshMessage::Pulled { conn, room, frames } => sessions.pulled(conn, room, frames, ctx),
+        MeshMessage::Expired(room) => sessions.expired(room, ctx),
         MeshMessage::Page(wanted) => home.page(from, wanted, ctx),
         MeshMessage::Paged(wanted, json) => sessions.paged(wanted, json, ctx),
         MeshMessage::Typing {

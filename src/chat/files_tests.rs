@@ -91,6 +91,7 @@ impl Node {
                 StoreAnswer::Commit(ops.iter().map(|op| Ok(self.sent(op))).collect())
             }
             StoreCall::Heads { users, .. } => StoreAnswer::Heads {
+                floors: Vec::new(),
                 rooms: Vec::new(),
                 users: users.into_iter().map(|user| (user, 1)).collect(),
                 severed: Vec::new(),

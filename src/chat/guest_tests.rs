@@ -124,6 +124,7 @@ impl Node {
             })),
             StoreCall::Heads { users, .. } => StoreAnswer::Heads {
                 severed: Vec::new(),
+                floors: Vec::new(),
                 rooms: Vec::new(),
                 users: users.into_iter().map(|user| (user, 1)).collect(),
             },

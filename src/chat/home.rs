@@ -6,7 +6,7 @@
 //! one it is owed; who is subscribed changes when the gate releases the event that says so.
 //!
 //! Continued in [`super::home_reads`], what it asks of the store, [`super::home_windows`], what it keeps of
-//! that, [`super::home_relay`], what it tells other nodes and hears from them, [`super::home_typing`] and
+//! that, [`super::home_floor`], what is no longer kept, [`super::home_relay`], what it tells other nodes and hears from them, [`super::home_typing`] and
 //! [`super::home_receipts`].
 //!
 //! Next: [`super::fanout`] on each shard that listens.
@@ -121,6 +121,7 @@ pub(super) enum Call {
         shard: ShardIx,
         conn: ConnId,
         room: RoomId,
+        after: Seq,
     },
     CatchUp {
         shard: ShardIx,
@@ -363,7 +364,7 @@ impl Home {
     }
 
     /// The place of a room, which is opened if it is not held yet.
-    fn room_at(&mut self, room: RoomId, ctx: &mut Context<'_>) -> usize {
+    pub(super) fn room_at(&mut self, room: RoomId, ctx: &mut Context<'_>) -> usize {
         if let Some(index) = self.index.get(&room) {
             return *index;
         }
@@ -642,7 +643,7 @@ impl HomeRoom {
         Answer::Say(Subscribed::From { position, replay })
     }
 
-    fn listen(&mut self, shard: ShardIx) {
+    pub(super) fn listen(&mut self, shard: ShardIx) {
         if self
             .listeners
             .iter()
@@ -770,6 +771,7 @@ mod tests {
             kind: RoomKind::Group,
             members: vec![(user(1), Role::Owner)],
             severed: false,
+            floor: 0,
         };
         home.opened(room, Some(opened), &mut ctx);
         for event in [joined(), erased] {

@@ -7,7 +7,7 @@
 //! whoever still wants it.
 
 use super::ShardIx;
-use super::bus::{Context, MeshMessage, Packed};
+use super::bus::{Context, MeshMessage, Packed, Stretch};
 use super::gate::Passed;
 use super::home::{Call, Home, encode};
 use super::port::{EventsPage, EventsRead, OpenedRoom, StoreAnswer, StoreCall, StoreError, Ticket};
@@ -44,10 +44,19 @@ impl Home {
                 self.opening = false;
                 self.to_open.extend(rooms);
             }
-            (Call::Heads(asked), Ok(StoreAnswer::Heads { rooms, severed, .. })) => {
+            (
+                Call::Heads(asked),
+                Ok(StoreAnswer::Heads {
+                    rooms,
+                    severed,
+                    floors,
+                    ..
+                }),
+            ) => {
                 self.heads_under_way = false;
                 self.severed_are(&asked, &severed, ctx);
                 self.notice_a_lost_history(asked, &rooms, ctx);
+                self.floors_are(&floors, ctx);
                 for (room, last_seq) in rooms {
                     self.heard_of(room, last_seq, ctx);
                 }
@@ -74,26 +83,36 @@ impl Home {
                 };
                 self.filled(room, page, ctx);
             }
-            (Call::Pull { shard, conn, room }, result) => {
+            (
+                Call::Pull {
+                    shard,
+                    conn,
+                    room,
+                    after,
+                },
+                result,
+            ) => {
                 self.fetches -= 1;
                 let frames = match result {
-                    Ok(StoreAnswer::Events(page)) => Some(
+                    Ok(StoreAnswer::Events(page)) if page.floor > after => Stretch::Expired,
+                    Ok(StoreAnswer::Events(page)) => Stretch::Frames(
                         page.events
                             .iter()
                             .map(|event| (event.seq, Packed::of(&encode(event))))
                             .collect(),
                     ),
-                    _ => None,
+                    _ => Stretch::Later,
                 };
                 ctx.tell(shard, MeshMessage::Pulled { conn, room, frames });
             }
             (Call::CatchUp { shard, room }, result) => {
                 self.fetches -= 1;
-                let events = match result {
-                    Ok(StoreAnswer::Events(page)) => page.events,
-                    _ => Vec::new(),
+                let (events, floor) = match result {
+                    Ok(StoreAnswer::Events(page)) => (page.events, page.floor),
+                    _ => (Vec::new(), 0),
                 };
                 self.caught_up(room, shard, &events, ctx);
+                self.floors_are(&[(room, floor)], ctx);
             }
         }
     }
@@ -129,8 +148,10 @@ impl Home {
             kind: _,
             members,
             severed,
+            floor,
         }) = opened
         {
+            room.floor = floor;
             room.members = members.into_iter().map(|(user, _)| user).collect();
             room.members.sort_unstable();
             room.severed = severed;
@@ -203,8 +224,14 @@ impl Home {
         };
         let room = &mut self.rooms[index];
         room.fetching = false;
-        room.floor = page.floor;
         room.head = room.head.max(page.last_seq);
+        if page.floor < room.floor {
+            // It was read before some of it was dropped.
+            return self.fetch(index, ctx);
+        }
+        self.raise_floor(index, page.floor);
+        self.expire(index, ctx);
+        let room = &mut self.rooms[index];
         let progress = !page.events.is_empty();
         for event in page.events {
             room.gate.offer(EncodedEvent::of(&event), Passed::default());

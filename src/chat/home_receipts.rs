@@ -255,6 +255,7 @@ mod tests {
                 };
                 home.subscribe(&subscribe, ctx);
                 let opened = OpenedRoom {
+                    floor: 0,
                     last_seq: 9,
                     kind: RoomKind::Group,
                     severed: false,

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a replay never goes beyond what its shard was delivered; all windows together are bounded.
 
-use super::bus::{Context, MeshMessage, Packed, PageWanted};
+use super::bus::{Context, MeshMessage, Packed, PageWanted, Stretch};
 use super::home::{Call, Home, encode};
 use super::port::{EventsPage, EventsRead, StoreCall};
 use super::{ConnId, ShardIx, window_page};
@@ -29,7 +29,7 @@ impl Home {
             .get(&room_id)
             .and_then(|index| self.rooms.get_mut(*index))
         else {
-            return ctx.tell(shard, pulled(None));
+            return ctx.tell(shard, pulled(Stretch::Later));
         };
         // Never beyond what the shard was delivered, or the connection would hear it twice.
         let Some(listener) = room
@@ -37,11 +37,14 @@ impl Home {
             .iter()
             .find(|listener| listener.shard == shard)
         else {
-            return ctx.tell(shard, pulled(None));
+            return ctx.tell(shard, pulled(Stretch::Later));
         };
         let to = listener.cursor - 1;
         if after >= to {
-            return ctx.tell(shard, pulled(Some(Vec::new())));
+            return ctx.tell(shard, pulled(Stretch::Frames(Vec::new())));
+        }
+        if after < room.floor {
+            return ctx.tell(shard, pulled(Stretch::Expired));
         }
         if room.window.covers(after) {
             room.touched = true;
@@ -55,10 +58,10 @@ impl Home {
                 })
                 .map(|(seq, frame)| (seq, Packed::of(frame)))
                 .collect();
-            return ctx.tell(shard, pulled(Some(frames)));
+            return ctx.tell(shard, pulled(Stretch::Frames(frames)));
         }
         if self.fetches >= limits::FETCHES_MAX {
-            return ctx.tell(shard, pulled(None));
+            return ctx.tell(shard, pulled(Stretch::Later));
         }
         self.fetches += 1;
         let ticket = ctx.call(StoreCall::Events(EventsRead {
@@ -75,6 +78,7 @@ impl Home {
                 shard,
                 conn,
                 room: room_id,
+                after,
             },
         );
     }
@@ -86,7 +90,12 @@ impl Home {
         let json = room.and_then(|room| {
             room.members.binary_search(&read.user).ok()?;
             room.touched = true;
-            window_page::page(&room.window, room.gate.released(), *request, read)
+            let window = window_page::Whole {
+                window: &room.window,
+                released: room.gate.released(),
+                floor: room.floor,
+            };
+            window_page::page(&window, *request, read)
         });
         ctx.tell(shard, MeshMessage::Paged(wanted, json));
     }
@@ -120,7 +129,12 @@ impl Home {
         let Some(page) = page.filter(|page| page.last_seq >= room.erased) else {
             return;
         };
-        room.floor = page.floor;
+        if page.floor < room.floor {
+            // It was read before some of it was dropped.
+            return self.answer_waiting(index, ctx);
+        }
+        self.raise_floor(index, page.floor);
+        let room = &mut self.rooms[index];
         room.touched = true;
         let bytes_before = room.window.bytes();
         let last = page.events.last().map_or(0, |event| event.seq);

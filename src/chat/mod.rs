@@ -16,12 +16,15 @@ pub mod fanout;
 pub mod files;
 #[cfg(test)]
 mod files_tests;
+#[cfg(test)]
+mod floor_tests;
 pub mod frame;
 pub mod gate;
 #[cfg(test)]
 mod guest_tests;
 pub mod guests;
 pub mod home;
+mod home_floor;
 pub mod home_reads;
 pub mod home_receipts;
 pub mod home_relay;

@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod asks;
+pub mod export;
 pub mod files;
 pub mod hooks;
 pub mod intake;
@@ -116,6 +117,8 @@ pub enum StoreAnswer {
         users: Vec<(UserId, u64)>,
         /// Those of the rooms that are direct rooms of two of whom one blocks the other.
         severed: Vec<RoomId>,
+        /// [`EventsPage::floor`] per room, where it is not 0.
+        floors: Vec<(RoomId, Seq)>,
     },
     /// The stretch.
     Events(EventsPage),
@@ -216,7 +219,7 @@ pub enum OpKind {
     /// `duplicate: true`; another body: `idempotency_conflict`), room and membership
     /// (`forbidden`; `forbidden` also where there is no such room, and in a direct room of two of whom
     /// one blocks the other), `reply_to_seq` names a message
-    /// of this room (`not_found`), the sender may mention all (`forbidden`), who is mentioned is a
+    /// of this room (`not_found`; `gone`: it was dropped), the sender may mention all (`forbidden`), who is mentioned is a
     /// member (`not_found`), and not severed from the sender by a block (`forbidden`), and each file may be used
     /// ([`files::UploadState::refusal`]). Its files are then used, in the same transaction.
     Send {
@@ -447,6 +450,8 @@ pub struct OpenedRoom {
     pub members: Vec<(UserId, Role)>,
     /// A direct room of two of whom one blocks the other.
     pub severed: bool,
+    /// As [`EventsPage::floor`].
+    pub floor: Seq,
 }
 
 /// A stretch of events to read: those with `after < seq`, from the oldest, or from the newest.
@@ -466,7 +471,7 @@ pub struct EventsRead {
     pub newest: bool,
 }
 
-/// A stretch of events, ascending, without a gap.
+/// A stretch of events, ascending, without a gap, beginning above the floor.
 #[derive(Clone, Debug)]
 pub struct EventsPage {
     /// The events.

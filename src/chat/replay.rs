@@ -6,10 +6,10 @@
 //! was delivered: in that step the connection goes live.
 
 use super::ConnId;
-use super::bus::{Context, MeshMessage, Packed};
+use super::bus::{Context, MeshMessage, Stretch};
 use super::session::{Session, State};
 use super::sessions::Sessions;
-use crate::protocol::{RoomId, Seq};
+use crate::protocol::{CloseCode, RoomId};
 
 impl Sessions {
     /// Asks for the next stretch, if there is anything to replay and room for it.
@@ -69,20 +69,19 @@ impl Sessions {
     }
 
     /// The stretch that was asked for.
-    pub fn pulled(
-        &mut self,
-        conn: ConnId,
-        room: RoomId,
-        frames: Option<Vec<(Seq, Packed)>>,
-        ctx: &mut Context<'_>,
-    ) {
+    pub fn pulled(&mut self, conn: ConnId, room: RoomId, frames: Stretch, ctx: &mut Context<'_>) {
         let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
             return;
         };
         ready.pulling = false;
-        let Some(frames) = frames else {
-            self.held_replays.push(conn);
-            return;
+        let frames = match frames {
+            Stretch::Frames(frames) => frames,
+            Stretch::Later => {
+                self.held_replays.push(conn);
+                return;
+            }
+            // It was told that it would get them: when it comes again it is told that it does not.
+            Stretch::Expired => return self.close(conn, CloseCode::SlowConsumer, ctx),
         };
         // The user may have left the room meanwhile.
         let replays = ready

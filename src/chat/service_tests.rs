@@ -144,6 +144,7 @@ impl Node {
                     rooms: Vec::new(),
                     users: users.collect(),
                     severed: Vec::new(),
+                    floors: Vec::new(),
                 };
                 (false, heads)
             }

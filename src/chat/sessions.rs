@@ -512,6 +512,23 @@ impl Sessions {
         }
     }
 
+    /// What is owed to this shard of a room is no longer kept: who listens has to come again, and is told then what
+    /// to reload.
+    pub fn expired(&mut self, room: RoomId, ctx: &mut Context<'_>) {
+        let Some(place) = self.index.get(&room).copied() else {
+            return;
+        };
+        let Some(local) = self.rooms.get_mut(place as usize) else {
+            return;
+        };
+        local.position = None;
+        let listening: Vec<u32> = local.subscribers.iter().map(|one| one.index()).collect();
+        for index in listening {
+            let conn = self.conn_at(index);
+            self.close(conn, CloseCode::SlowConsumer, ctx);
+        }
+    }
+
     /// The connection at a place, whatever its generation.
     fn conn_at(&self, index: u32) -> ConnId {
         let session = self.table.get(index as usize).and_then(Option::as_deref);

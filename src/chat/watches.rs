@@ -547,6 +547,7 @@ mod tests {
                             StoreCall::WhoShares { others, .. } => StoreAnswer::WhoShares(others),
                             StoreCall::Heads { users, .. } => StoreAnswer::Heads {
                                 severed: Vec::new(),
+                                floors: Vec::new(),
                                 rooms: Vec::new(),
                                 users: users.into_iter().map(|user| (user, 1)).collect(),
                             },

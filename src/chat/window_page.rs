@@ -7,6 +7,7 @@
 //! Invariants: a page that would need anything older is not given; its messages are in the order that
 //! the store would give them in. Event 1 opened the room, and who did is not in it: a page ends before.
 
+use super::frame::Frame;
 use super::port::{HistoryPage, HistoryRead};
 use super::window::Window;
 use crate::protocol::view::{Message, MessageKind, SystemEvent};
@@ -23,6 +24,11 @@ struct Page {
     last_seq: Seq,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_after_seq: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor_seq: Option<Seq>,
+    /// Not all that the window has before it is in it.
+    #[serde(skip)]
+    is_cut: bool,
 }
 
 /// An event as it was encoded.
@@ -43,24 +49,60 @@ struct Held {
     bytes: usize,
 }
 
+/// A window, and where it ends and the room begins.
+pub(super) struct Whole<'a> {
+    pub window: &'a Window,
+    /// The last event.
+    pub released: Seq,
+    /// Events up to this one are no longer kept.
+    pub floor: Seq,
+}
+
+/// Whether a window tells anything of a message that is no longer kept: its event, or what it says since an edit.
+pub(super) fn tells_of_dropped(window: &Window, floor: Seq) -> bool {
+    let Some(first) = window.first() else {
+        return false;
+    };
+    let edits_dropped = |frame: &Frame| {
+        let json = websocket::payload(frame.bytes());
+        sonic_rs::from_slice::<Told>(json).is_ok_and(|told| {
+            let message_seq = told.data.get("message_seq").and_then(|seq| seq.as_u64());
+            told.r#type == "message.updated" && message_seq.is_some_and(|seq| seq <= floor)
+        })
+    };
+    first <= floor
+        || window
+            .after(first - 1)
+            .any(|(_, frame)| edits_dropped(frame))
+}
+
 /// The ack with this page, as JSON; `None` if the window does not hold what it takes.
-pub(super) fn page(
-    window: &Window,
-    released: Seq,
-    request: RequestId,
-    read: &HistoryRead,
-) -> Option<String> {
+pub(super) fn page(whole: &Whole<'_>, request: RequestId, read: &HistoryRead) -> Option<String> {
+    let Whole {
+        window,
+        released,
+        floor,
+    } = *whole;
+    if window.first().is_some_and(|first| first <= floor) {
+        return None;
+    }
     let first = window.first().filter(|_| window.holds(released))?.max(2);
     let (held, outside) = fold(window, first, read.user)?;
-    let page = match read.page {
+    let mut page = match read.page {
         HistoryPage::Newest => older(held, released, Seq::MAX, read),
         HistoryPage::Before(seq) => older(held, released, seq, read),
         HistoryPage::After(seq) if seq + 1 < first || seq < outside => None,
         HistoryPage::After(seq) => Some(newer(held, released, seq, read)),
         // Which side of it is cut depends on both.
         HistoryPage::Around(_) => None,
-    };
-    page.map(|page| reply::ack(request, &page))
+    }?;
+    if floor > 0 {
+        // Whether anything is left between the floor and the window is not known.
+        let is_cut = page.next_after_seq.is_some() || page.is_cut;
+        page.floor_seq = Some(floor);
+        is_cut.then_some(())?;
+    }
+    Some(reply::ack(request, &page))
 }
 
 /// The messages before `before`, the newest of them. There is always something before a window's first:
@@ -72,7 +114,7 @@ fn older(
     read: &HistoryRead,
 ) -> Option<Page> {
     let mut candidates = held.into_iter().rev().filter(|(seq, _)| *seq < before);
-    let mut messages = take(&mut candidates, read).0;
+    let (mut messages, is_cut) = take(&mut candidates, read);
     messages.reverse();
     // An empty page would say that there is nothing, which is not known.
     (!messages.is_empty()).then(|| Page {
@@ -80,6 +122,8 @@ fn older(
         has_more: true,
         last_seq,
         next_after_seq: None,
+        floor_seq: None,
+        is_cut,
     })
 }
 
@@ -98,6 +142,8 @@ fn newer(held: BTreeMap<Seq, Held>, last_seq: Seq, after: Seq, read: &HistoryRea
         has_more,
         last_seq,
         next_after_seq: Some(next_after_seq),
+        floor_seq: None,
+        is_cut: has_more,
     }
 }
 

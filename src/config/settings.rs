@@ -292,6 +292,14 @@ pub const SETTINGS: &[Setting] = &[
                it gives.",
     },
     Setting {
+        name: "retention_days",
+        kind: Kind::Integer,
+        default: "0: for ever",
+        example: "365",
+        help: "For how many days a room keeps its messages, unless it has an age of its own, which the Admin \
+               API sets. Older ones are dropped within an hour or so, for good. The same on all nodes.",
+    },
+    Setting {
         name: "allowed_origins",
         kind: Kind::List,
         default: "in development, this server's own and those of loopback hosts",

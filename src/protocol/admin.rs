@@ -8,6 +8,7 @@ pub use super::admin_hooks::{
     AdminHooksList,
 };
 use super::error::ErrorCode;
+use super::export::AdminArchive;
 use super::http::{Endpoint, Method, endpoint};
 use super::ids::{RoomId, Seq, UserId};
 use super::request::{self, Refused};
@@ -88,10 +89,20 @@ admin_requests! {
     /// How far an erasure is.
     Get "/v1/admin/users/{user_id}/erase" "admin.users.erasure"
         => UserErasure(AdminUserNamed) answer AdminErasure,
+    /// Everything that is held of a user, as one zip archive, written while it is read: profile, sessions, rooms,
+    /// messages, reactions, mentions, blocks and reports as JSON, and a README that says what they are. Nothing of others
+    /// is in it. Noted in the audit trail. One at a time on a node; another is `overloaded`. One that cannot be
+    /// ended is broken off, so that it is no archive.
+    Get "/v1/admin/users/{user_id}/export" "admin.users.export"
+        => UserExport(AdminUserNamed) answer AdminArchive,
     /// Rooms by id, those whose id, or a part of whose title, is asked for; paged as users are.
     Get "/v1/admin/rooms" "admin.rooms.list" => RoomsList(AdminList) answer AdminRooms,
     /// One room: members and counts.
     Get "/v1/admin/rooms/{room_id}" "admin.rooms.get" => RoomGet(AdminRoomNamed) answer AdminRoom,
+    /// Says for how many days a room keeps its messages: 0 for ever, null as all rooms do. What is older is dropped
+    /// within an hour or so, for good.
+    Put "/v1/admin/rooms/{room_id}/retention" "admin.rooms.retention"
+        => RoomRetention(AdminRoomRetentionSet) answer AdminRoomRetention,
     /// Messages of a room in their current state, to judge what was reported. Noted in the audit trail.
     Get "/v1/admin/rooms/{room_id}/messages" "admin.rooms.messages"
         => RoomMessages(AdminRoomMessages) answer super::reply::History,
@@ -476,6 +487,31 @@ pub struct AdminRoomSummary {
     pub last_at: UnixMs,
 }
 
+/// For how many days a room is to keep its messages.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct AdminRoomRetentionSet {
+    /// The room.
+    pub room_id: RoomId,
+    /// Days, up to 36,500; 0: for ever; null: as all rooms do.
+    pub days: Option<u32>,
+    /// Why, for the audit trail. At most [`crate::limits::ADMIN_NOTE_CHARS_MAX`] characters.
+    #[serde(default)]
+    pub reason: Option<Text>,
+}
+
+/// For how long a room keeps its messages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct AdminRoomRetention {
+    /// The room.
+    pub room_id: RoomId,
+    /// Its own age in days; 0: for ever; null: that of all rooms.
+    pub days: Option<u32>,
+    /// The age of all rooms, in days, as this node is told; 0: for ever.
+    pub default_days: u32,
+    /// Whether it was otherwise.
+    pub changed: bool,
+}
+
 /// A room.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct AdminRoom {
@@ -490,6 +526,10 @@ pub struct AdminRoom {
     pub pins: u32,
     /// Reports of its messages that are open.
     pub reports_open: u32,
+    /// For how many days it keeps its messages; 0: for ever; null: as all rooms do.
+    pub retention_days: Option<u32>,
+    /// Events up to this one were dropped, as they were older; 0: none.
+    pub floor_seq: Seq,
 }
 
 /// A member of a room.

@@ -10,6 +10,7 @@ pub mod block;
 pub mod ending;
 pub mod error;
 pub mod event;
+pub mod export;
 pub mod hooks;
 pub mod http;
 pub mod ids;

@@ -2,6 +2,7 @@
 
 use super::admin::{AdminRequest, ENDPOINTS};
 use super::asyncapi::simplify;
+use super::export::AdminArchive;
 use super::http::{Endpoint, Fields};
 use super::openapi::{operation_id, parameters, problem_refs, request_body};
 use schemars::SchemaGenerator;
@@ -43,11 +44,15 @@ pub(super) fn add(
 
 fn operation(endpoint: &Endpoint, fields: &Fields, reply: &Value) -> Value {
     let mut responses = problem_refs();
+    let media_type = match reply["contentMediaType"].as_str() {
+        Some(AdminArchive::MEDIA_TYPE) => AdminArchive::MEDIA_TYPE,
+        _ => "application/json",
+    };
     responses.insert(
         "200".to_owned(),
         json!({
             "description": "Done.",
-            "content": {"application/json": {"schema": reply}},
+            "content": {media_type: {"schema": reply}},
         }),
     );
     let description = AdminRequest::description(endpoint.request);

@@ -289,4 +289,7 @@ pub struct History {
     /// With `after_seq`: where to go on; `last_seq` on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_after_seq: Option<Seq>,
+    /// Messages with `seq` ≤ this are no longer kept: who holds any of them discards them. Not there: all are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor_seq: Option<Seq>,
 }

@@ -15,6 +15,7 @@ mod blocks;
 mod changes;
 mod common;
 mod erase;
+mod export;
 mod files;
 pub mod postgres;
 pub mod sqlite;

@@ -1,6 +1,7 @@
 //! The rules once more, as simply as they can be said: lists in memory, no index, no page.
 
 use crate::harness::*;
+use caffis_chat::chat::port::upkeep::{DAY_MS, RETAIN_STRETCH};
 use caffis_chat::chat::port::*;
 use caffis_chat::limits;
 use caffis_chat::protocol::block::BlockChange;
@@ -46,6 +47,8 @@ pub struct ModelRoom {
     /// By the event that pinned it.
     pins: BTreeMap<Seq, Pin>,
     reports: BTreeSet<(Seq, UserId)>,
+    /// Events up to this one are dropped.
+    pub floor: Seq,
 }
 
 #[derive(Clone, Copy)]
@@ -171,6 +174,7 @@ impl Model {
             bodies: BTreeMap::new(),
             reactions: BTreeSet::new(),
             pins: BTreeMap::new(),
+            floor: 0,
             reports: BTreeSet::new(),
         };
         for user in others.iter().chain([&op.actor]) {
@@ -235,6 +239,9 @@ impl Model {
         }
         if !room.members.contains_key(&op.actor) || is_severed {
             return Err(ErrorCode::Forbidden);
+        }
+        if reply_to_seq.is_some_and(|seq| seq > 0 && seq <= room.floor) {
+            return Err(ErrorCode::Gone);
         }
         if reply_to_seq.is_some_and(|seq| !room.messages.contains_key(&seq)) {
             return Err(ErrorCode::NotFound);
@@ -757,12 +764,43 @@ impl Model {
         messages.pop()
     }
 
+    /// Drops what is older than so many days, as far as one step goes.
+    pub fn retain(&mut self, now: UnixMs, room: RoomId, days: u32) {
+        let Some(room) = self.rooms.get_mut(&room) else {
+            return;
+        };
+        let before = now.0.saturating_sub(u64::from(days) * DAY_MS);
+        let stretch = room.events.iter().skip(room.floor as usize);
+        let dropped = stretch.take(RETAIN_STRETCH as usize);
+        let dropped = dropped.take_while(|event| event.ts.0 < before).count();
+        if dropped == 0 {
+            return;
+        }
+        let (floor, last_seq) = (room.floor + dropped as Seq, room.events.len() as Seq);
+        room.floor = floor;
+        room.messages.retain(|seq, message| {
+            let stays = *seq == 1 || *seq == last_seq || *seq > floor;
+            stays || message.kind != MessageKind::System
+        });
+        for (_, message) in room.messages.range_mut(..=floor) {
+            if message.kind == MessageKind::Text {
+                message.text = None;
+                message.mentions.clear();
+                message.reactions.clear();
+                message.deleted_at.get_or_insert(now);
+            }
+        }
+        room.reactions.retain(|(of, ..)| *of > floor);
+        room.pins.retain(|_, pin| pin.message_seq > floor);
+    }
+
     pub fn events(&self, read: &EventsRead) -> Vec<RoomEvent> {
         let Some(room) = self.rooms.get(&read.room) else {
             return Vec::new();
         };
         let stretch = room.events.iter();
-        let stretch = stretch.filter(|event| read.after < event.seq && event.seq <= read.to);
+        let after = read.after.max(room.floor);
+        let stretch = stretch.filter(|event| after < event.seq && event.seq <= read.to);
         // Told again, a message is in its current state.
         let now = |event: &RoomEvent| {
             let mut event = event.clone();
@@ -794,7 +832,8 @@ impl Model {
     /// All messages of a room, by `seq`, as this user is shown them.
     fn messages(&self, room: RoomId, user: UserId) -> Vec<Message> {
         let room = &self.rooms[&room];
-        let mut messages: Vec<Message> = room.messages.values().cloned().collect();
+        let above = room.messages.range(room.floor + 1..);
+        let mut messages: Vec<Message> = above.map(|(_, message)| message.clone()).collect();
         for message in &mut messages {
             for (emoji, reaction) in &mut message.reactions {
                 let own = (message.seq, user, emoji.clone());
@@ -860,6 +899,7 @@ impl Model {
             has_more,
             last_seq,
             next_after_seq,
+            floor_seq: Some(self.rooms[&read.room].floor).filter(|floor| *floor > 0),
         })
     }
 }

@@ -3,6 +3,7 @@
 use crate::harness::*;
 use crate::model::{self, Model};
 use caffis_chat::chat::port::admin::AuditEntry;
+use caffis_chat::chat::port::upkeep::{DAY_MS, Upkeep, UpkeepDone};
 use caffis_chat::chat::port::*;
 use caffis_chat::limits;
 use caffis_chat::protocol::view::Role;
@@ -64,6 +65,18 @@ fn run(seed: u64, mut backend: Backend) {
         if random.chance(4) {
             backend.reopen();
         }
+        if random.chance(15) {
+            // Some of what is there is older than a day then, and some is not.
+            now.0 += DAY_MS / 3;
+            backend.set_clock_ms(now.0);
+            let room = any_room(&mut random, &model);
+            let step = StoreCall::Upkeep(Upkeep::Retain { room, days: 1 });
+            assert!(matches!(
+                backend.call(step),
+                StoreAnswer::Upkeep(UpkeepDone::Retained(true))
+            ));
+            model.retain(now, room, 1);
+        }
         for _ in 0..6 {
             compare_pages(&backend, &model, &mut random);
         }
@@ -85,12 +98,14 @@ fn run(seed: u64, mut backend: Backend) {
         };
         let found = backend.events(all).events;
         assert_eq!(found, model.events(&all));
-        assert_eq!(found.len(), expected.events.len());
+        assert_eq!(found.len(), expected.events.len() - expected.floor as usize);
         let mut members = backend.open_room(*room).expect("a room").members;
         members.sort_unstable();
         assert_eq!(members, model.roles(*room));
     }
     assert!(model.rooms.len() > 3, "a run in which too little happened");
+    let dropped = model.rooms.values().filter(|room| room.floor > 0).count();
+    assert!(dropped > 0, "a run in which nothing was dropped");
 }
 
 fn any_user(random: &mut Random) -> u128 {
@@ -249,11 +264,17 @@ fn compare_pages(backend: &Backend, model: &Model, random: &mut Random) {
         (Ok(found), Ok(expected)) => {
             assert_eq!(found.messages, expected.messages, "{read:?}");
             assert_eq!(
-                (found.has_more, found.last_seq, found.next_after_seq),
+                (
+                    found.has_more,
+                    found.last_seq,
+                    found.next_after_seq,
+                    found.floor_seq
+                ),
                 (
                     expected.has_more,
                     expected.last_seq,
-                    expected.next_after_seq
+                    expected.next_after_seq,
+                    expected.floor_seq
                 ),
                 "{read:?}"
             );

@@ -1,6 +1,7 @@
 //! Files: who may bring one, which message has it, once and for good, and what is removed.
 
 use crate::harness::*;
+use crate::retention::{at_day, retain};
 use caffis_chat::chat::port::files::*;
 use caffis_chat::chat::port::upkeep::{Upkeep, UpkeepDone};
 use caffis_chat::chat::port::*;
@@ -494,5 +495,30 @@ fn of_many_messages_at_once_one_gets_the_upload() {
             assert_eq!(used.len(), 1, "one message has it");
             assert_eq!(backend.last_seq(room), used[0]);
         }
+    }
+}
+
+#[test]
+fn the_files_of_messages_that_are_dropped_by_age_are_removed() {
+    for backend in Backend::all() {
+        backend.users(2);
+        let room = group_id(1, 1);
+        at_day(&backend, 0);
+        backend.done(create_group(1, 1, [2]));
+        brought(&backend, room, 1, 1);
+        brought(&backend, room, 1, 2);
+        let old = sent(&backend.done(with_files(room, 1, 1, "", &[1]))).0;
+        at_day(&backend, 30);
+        brought(&backend, room, 1, 3);
+        backend.done(with_files(room, 1, 2, "", &[3]));
+        removed(&backend, &[2]);
+        assert!(retain(&backend, room, 15));
+        assert!(to_remove(&backend, None).contains(&upload(1)));
+        assert!(!to_remove(&backend, None).contains(&upload(3)));
+        assert_eq!(shown(&backend, room, 2, &[3]), Ok(vec![upload(3)]));
+        assert!(shown(&backend, room, 2, &[1]).is_err());
+        // A retry of what was dropped is still the first one.
+        let again = backend.done(with_files(room, 1, 1, "", &[1]));
+        assert_eq!(sent(&again), (old, true));
     }
 }

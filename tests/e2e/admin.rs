@@ -52,6 +52,14 @@ impl Service {
             .ask_bare("POST", &target, &lines, &body.to_string())
     }
 
+    #[track_caller]
+    pub fn put(&self, path: &str, body: &Value) -> Told {
+        let target = format!("/v1/admin/{path}");
+        let lines = [&*self.authorization, "content-type: application/json"];
+        self.rest
+            .ask_bare("PUT", &target, &lines, &body.to_string())
+    }
+
     /// What was done, newest first: the operation and the outcome.
     fn audit(&self) -> Vec<(String, String)> {
         let audit = self.get("audit").is(200);

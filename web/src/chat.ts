@@ -2,7 +2,7 @@
 // history.ts, outbox.ts and people.ts.
 //
 // Next: view.ts.
-import { advance, catchUp, durable, goOn, hold, jump, newest, older, own, page, people } from "./history";
+import { advance, afresh, catchUp, durable, goOn, hold, jump, newest, older, own, page, people } from "./history";
 import { can, type Chat } from "./model";
 import { changed, flush, flushOps, isChange, sent } from "./outbox";
 import { blocked, blocks, present } from "./people";
@@ -37,7 +37,9 @@ export function ready(chat: Chat, data: Data): Request[] {
     if (room.reason === "ahead_of_server" || room.reason === "not_a_member" || room.reason === "epoch_changed") chat.rooms.delete(room.room_id);
     if (room.reason === "not_a_member") continue;
     const held = hold(chat, room);
-    if (room.recovered === false) requests.push(...goOn(chat, held, room.last_seq));
+    // What is held may be older than the room keeps it.
+    if (room.reason === "position_expired") requests.push(...afresh(chat, held, room.last_seq));
+    else if (room.recovered === false) requests.push(...goOn(chat, held, room.last_seq));
     else held.catching = undefined;
   }
   if (chat.archivedAsked) requests.push({ type: "rooms.list", data: { archived: true } });

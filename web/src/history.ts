@@ -157,19 +157,24 @@ export function goOn(chat: Chat, held: Held, last_seq: number): Request[] {
   return history(held, { after_seq: cursor });
 }
 
-function afresh(chat: Chat, held: Held, last_seq: number): Request[] {
+/** Begins at the newest page: what is held may be gone, or is too far behind. */
+export function afresh(chat: Chat, held: Held, last_seq: number): Request[] {
   Object.assign(held, { messages: new Map(), quoted: new Map(), from: last_seq + 1, position: last_seq, hasOlder: true, loading: false, catching: undefined, island: undefined });
   return older(chat, true);
 }
 
 /** A page of `history.get`. */
 export function page(chat: Chat, asked: Page, data: Data): Request[] {
-  const { messages = [], has_more = false, last_seq } = data;
+  const { messages = [], has_more = false, last_seq, floor_seq = 0 } = data;
   const held = chat.rooms.get(asked.room_id);
   if (!held) return [];
+  if (floor_seq > 0) dropped(held, floor_seq);
   if (asked.after_seq !== undefined) return last_seq === undefined ? [] : caught(chat, held, asked.after_seq, data, last_seq);
   if (asked.limit === 1) {
     for (const message of messages) if (message.seq === asked.around_seq) held.quoted.set(message.seq, renewed(undefined, message, true));
+    // Quoted as one that was deleted is.
+    const { around_seq: seq = 0 } = asked;
+    if (seq > 0 && seq <= floor_seq) held.quoted.set(seq, tombstone({ seq, changed_seq: seq, kind: "text", created_at: "", mine: [], mine_seq: 0 }, new Date(0).toISOString(), seq));
     return [];
   }
   held.loading = false;
@@ -212,6 +217,16 @@ export function page(chat: Chat, asked: Page, data: Data): Request[] {
   const reached = held.position;
   held.position = last_seq;
   return catchUp(chat, held, reached);
+}
+
+/** Messages up to this one are no longer kept, so they are not shown either. */
+function dropped(held: Held, floor: number): void {
+  for (const seq of held.messages.keys()) if (seq <= floor) held.messages.delete(seq);
+  for (const [seq, quoted] of held.quoted) if (quoted && seq <= floor) held.quoted.set(seq, tombstone(quoted, quoted.deleted_at ?? new Date(0).toISOString(), quoted.changed_seq));
+  held.pins = held.pins?.filter((pin) => pin.message_seq > floor);
+  if ((held.last_message?.seq ?? floor + 1) <= floor) held.last_message = null;
+  if (held.island && held.island.to <= floor) held.island = undefined;
+  for (const stretch of [held, held.island]) if (stretch && stretch.from <= floor + 1) Object.assign(stretch, { from: floor + 1, hasOlder: false });
 }
 
 function caught(chat: Chat, held: Held, after: number, { messages = [], has_more = false, next_after_seq }: Data, last_seq: number): Request[] {

@@ -34,6 +34,8 @@ export interface Data extends Own {
   user_id?: string; name?: string; actor_id?: string; role?: Role; title?: string | null; room_id?: string; room?: Room;
   epoch?: string; rooms?: Room[]; next_cursor?: string | null; seq?: number; members?: Member[]; changed?: boolean;
   message?: Message; message_seq?: number; messages?: Message[]; has_more?: boolean; last_seq?: number; next_after_seq?: number;
+  /** Messages up to this one are no longer kept. */
+  floor_seq?: number;
   emoji?: string; added?: boolean; count?: number; deleted_at?: string; delivered_seq?: number; user_ids?: string[];
   users?: Presence[]; until?: string; blocked?: boolean; hits?: Hit[]; next_before?: string | null; paused?: string[];
   /** Of `user.erased`. */

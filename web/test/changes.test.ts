@@ -73,6 +73,28 @@ test("after too much the newest page is worth more than all that was missed", ()
   assert.deepEqual([position(chat), lines(chat).length], [9_000, 0]);
 });
 
+test("an expired position begins at the newest page, also near the end", () => {
+  const chat = talking();
+  chats.event(chat, created(11));
+  const requests = chats.ready(chat, { epoch: "e1", rooms: [room({ last_seq: 20, recovered: false, reason: "position_expired" })] });
+  assert.deepEqual(of(requests, "history.get"), [history({ before_seq: 21 })]);
+  assert.deepEqual([position(chat), lines(chat).length], [20, 0]);
+  answer(chat, history({ before_seq: 21 }), { messages: [message(19), message(20)], has_more: false, last_seq: 20, floor_seq: 18 });
+  assert.deepEqual(lines(chat).map((line) => line.text), ["m19", "m20"]);
+});
+
+test("what is no longer kept is shown no longer, and quoted as what was deleted", () => {
+  const chat = talking();
+  for (const seq of [11, 12, 13]) chats.event(chat, created(seq, seq === 13 ? { reply_to_seq: 5 } : {}));
+  const [quote] = chats.quote(chat.rooms.get("r")!, 5);
+  assert.deepEqual(quote, history({ around_seq: 5, limit: 1 }));
+  answer(chat, quote!, { messages: [message(13)], has_more: true, last_seq: 13, floor_seq: 12 });
+  assert.deepEqual(lines(chat).map((line) => line.text), ["m13"]);
+  assert.equal(line(chat, 13)?.quote?.text, "This message was deleted");
+  // There is nothing before it.
+  assert.deepEqual(chats.older(chat), []);
+});
+
 test("rooms that ready did not describe are caught up when the list tells of them", () => {
   const chat = talking();
   chats.ready(chat, { epoch: "e1", rooms: [] });

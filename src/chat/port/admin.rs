@@ -3,6 +3,7 @@
 //! An act that changes something is noted in the audit trail in its own transaction, once: a call that is
 //! repeated finds its entry and changes nothing more. The trail only grows.
 
+use super::export::{ExportPage, ExportRead};
 use super::{HistoryPage, Refusal};
 use crate::protocol::admin::{
     AdminAudit, AdminReport, AdminReportFilter, AdminReports, AdminRoom, AdminRooms, AdminUserKept,
@@ -87,6 +88,15 @@ pub enum AdminCall {
         /// By whom; `detail` is the note.
         entry: AuditEntry,
     },
+    /// Says for how many days a room keeps its messages; `None`: as all rooms do.
+    SetRetention {
+        /// Which room.
+        room: RoomId,
+        /// Days; 0: for ever.
+        days: Option<u32>,
+        /// By whom.
+        entry: AuditEntry,
+    },
     /// A page of users: of those whose id is the query, or whose name has it in it.
     Users(PageRead),
     /// What there is of a user.
@@ -112,13 +122,18 @@ pub enum AdminCall {
     Report(ReportKey),
     /// A page of the audit trail.
     Audit(PageRead),
+    /// A page of what there is of a user, for themselves. Of one who is not known it is empty.
+    Export(ExportRead),
 }
 
 impl AdminCall {
     /// Whether it changes anything.
     pub fn writes(&self) -> bool {
         match self {
-            AdminCall::Note(_) | AdminCall::EndSessions { .. } | AdminCall::Dismiss { .. } => true,
+            AdminCall::Note(_)
+            | AdminCall::EndSessions { .. }
+            | AdminCall::Dismiss { .. }
+            | AdminCall::SetRetention { .. } => true,
             AdminCall::Users(_)
             | AdminCall::User(_)
             | AdminCall::Rooms(_)
@@ -126,7 +141,8 @@ impl AdminCall {
             | AdminCall::Messages { .. }
             | AdminCall::Reports(..)
             | AdminCall::Report(_)
-            | AdminCall::Audit(_) => false,
+            | AdminCall::Audit(_)
+            | AdminCall::Export(_) => false,
         }
     }
 }
@@ -141,6 +157,8 @@ pub enum AdminAnswer {
     /// To [`AdminCall::Dismiss`]: the report as it is now, and whether it was open; `None`: there is no
     /// such report, and nothing was noted.
     Dismissed(Option<(AdminReport, bool)>),
+    /// To [`AdminCall::SetRetention`]: whether it was otherwise; `None`: there is no such room, and nothing was noted.
+    RetentionSet(Option<bool>),
     /// To [`AdminCall::Users`].
     Users(Result<AdminUsers, Refusal>),
     /// To [`AdminCall::User`].
@@ -157,4 +175,6 @@ pub enum AdminAnswer {
     Report(Option<AdminReport>),
     /// To [`AdminCall::Audit`].
     Audit(Result<AdminAudit, Refusal>),
+    /// To [`AdminCall::Export`].
+    Export(ExportPage),
 }

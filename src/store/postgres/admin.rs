@@ -60,6 +60,12 @@ pub(super) async fn answer(
                 None => None,
             })
         }
+        AdminCall::SetRetention { room, days, entry } => {
+            let (act, days) = (act_of(entry)?, days.map(u32::cast_signed));
+            let sql = "SELECT admin_retention($1, $2, $3, $4::text::jsonb)";
+            let rows = session.query(sql, &[&now, &room.0, &days, &act]).await?;
+            AdminAnswer::RetentionSet(get(one(&rows)?, 0)?)
+        }
         AdminCall::Users(page) => AdminAnswer::Users(users(session, page).await?),
         AdminCall::User(id) => AdminAnswer::User(user(session, *id).await?.map(Box::new)),
         AdminCall::Rooms(page) => AdminAnswer::Rooms(rooms(session, page).await?),
@@ -84,6 +90,7 @@ pub(super) async fn answer(
         }
         AdminCall::Report(key) => AdminAnswer::Report(report(session, *key).await?),
         AdminCall::Audit(page) => AdminAnswer::Audit(audit(session, page).await?),
+        AdminCall::Export(read) => AdminAnswer::Export(super::export::read(session, read).await?),
     })
 }
 
@@ -306,10 +313,12 @@ const MEMBERS: &str = "SELECT p.user_id, u.name, p.role, p.joined_at FROM room_p
      WHERE p.room_id = $1 AND p.left_seq IS NULL ORDER BY p.joined_seq, p.user_id LIMIT $2";
 const COUNTS: &str = "SELECT
      (SELECT count(*) FROM (SELECT FROM messages m
-         WHERE m.room_id = $1 AND m.kind <> 'system' LIMIT $2) c),
+         WHERE m.room_id = $1 AND m.kind <> 'system' AND m.seq > r.floor_seq LIMIT $2) c),
      (SELECT count(*) FROM room_pins x WHERE x.room_id = $1),
      (SELECT count(*) FROM (SELECT FROM message_reports x
-         WHERE x.room_id = $1 AND x.resolution IS NULL LIMIT $2) c)";
+         WHERE x.room_id = $1 AND x.resolution IS NULL LIMIT $2) c),
+     r.retention_days, r.floor_seq
+     FROM chat_rooms r WHERE r.room_id = $1";
 
 async fn room(session: &Session, id: RoomId) -> Result<Option<AdminRoom>, Failure> {
     let Some(room) = all(session, ROOM, &[&id.0], room_summary).await?.pop() else {
@@ -334,6 +343,8 @@ async fn room(session: &Session, id: RoomId) -> Result<Option<AdminRoom>, Failur
         messages: count(0)?,
         pins: count(1)?,
         reports_open: count(2)?,
+        retention_days: get::<Option<i32>>(row, 3)?.map(i32::cast_unsigned),
+        floor_seq: uint(row, 4)?,
     }))
 }
 

@@ -42,6 +42,8 @@ pub(super) const TRY_COMMIT: &str = "SELECT ix, outcome, seq, ts, event
 
 /// The outcome of a write whose room others hold.
 const HELD: i32 = 29;
+/// The outcome of a message that answers one that was dropped.
+const ANSWERS_DROPPED: i32 = 30;
 /// Times that the others are tried when more rooms are held each time; then they wait as well.
 const HELD_TRIES_MAX: usize = 3;
 
@@ -453,6 +455,7 @@ fn decode(op: &Op, row: &Row, outcome: &mut Option<OpOutcome>) -> Result<(), Fai
         // only.
         15 => refuse(ErrorCode::Forbidden, "not allowed in this room"),
         HELD => Ok(held_by_others()),
+        ANSWERS_DROPPED => Err(crate::store::changes::gone()),
         16.. => changes::decode(op, row, code)?,
         _ => return Err(Failure::Data(format!("outcome {code} is unknown"))),
     });

@@ -1,6 +1,7 @@
 //! Erases users: what `chat_erase_begin` and `chat_erase` are asked, and what stands around them. Each call is
 //! one statement, and may be repeated.
 
+use super::retain;
 use super::row::{Failure, get, room_id, uint, user_id};
 use super::session::Session;
 use crate::chat::port::upkeep::{
@@ -60,7 +61,7 @@ const END: &str = "WITH gone AS (
      SELECT EXISTS (SELECT FROM gone) OR NOT EXISTS (SELECT FROM erasures WHERE user_id = $1)";
 
 /// All of them.
-pub(super) const STEPS: &[&str] = &[BEGIN, STATE, NEXT, END];
+pub(super) const STEPS: &[&str] = &[BEGIN, STATE, NEXT, END, retain::NEXT, retain::STEP];
 
 /// Whether nobody is this user again.
 pub(super) async fn is_erased(session: &Session, user: UserId) -> Result<bool, Failure> {
@@ -106,6 +107,8 @@ pub(super) async fn step(
             let row = rows.first().ok_or_else(|| nothing("end"))?;
             UpkeepDone::EraseEnd(get(row, 0)?)
         }
+        Upkeep::RetainNext { held, days } => retain::next(session, now, *held, *days).await?,
+        Upkeep::Retain { room, days } => retain::step(session, now, *room, *days).await?,
     })
 }
 

@@ -21,14 +21,15 @@ macro_rules! page_of {
     };
     ($may:expr, $messages:expr) => {
         concat!(
-            "SELECT h.is_member, h.last_seq, m.side, ",
+            "SELECT h.is_member, h.last_seq, h.floor_seq, m.side, ",
             own_reactions!("$2"),
             ", ",
             message_columns!(),
             " FROM (SELECT ",
             $may,
             " AS is_member,
-                     coalesce((SELECT last_seq FROM chat_rooms WHERE room_id = $1), 0) AS last_seq) h
+                     coalesce(max(r.last_seq), 0) AS last_seq, coalesce(max(r.floor_seq), 0) AS floor_seq
+                 FROM chat_rooms r WHERE r.room_id = $1) h
              LEFT JOIN LATERAL (",
             $messages,
             ") m ON h.is_member ORDER BY m.side, m.place"
@@ -64,7 +65,7 @@ macro_rules! older {
             concat!(
                 "SELECT * FROM messages WHERE room_id = $1 AND seq ",
                 $bound,
-                " $3 ORDER BY seq DESC LIMIT $4"
+                " $3 AND seq > h.floor_seq ORDER BY seq DESC LIMIT $4"
             )
         )
     };
@@ -89,7 +90,8 @@ macro_rules! around {
             cut!(
                 "1",
                 "t.seq",
-                "SELECT * FROM messages WHERE room_id = $1 AND seq > $3 ORDER BY seq LIMIT $4"
+                "SELECT * FROM messages WHERE room_id = $1 AND seq > greatest($3, h.floor_seq)
+                 ORDER BY seq LIMIT $4"
             )
         )
     };
@@ -105,11 +107,12 @@ macro_rules! changed {
             "0",
             "t.changed_seq",
             "SELECT * FROM (
-                 (SELECT * FROM messages WHERE room_id = $1 AND seq > $3 AND changed_seq = seq
+                 (SELECT * FROM messages WHERE room_id = $1 AND seq > greatest($3, h.floor_seq)
+                      AND changed_seq = seq
                   ORDER BY seq LIMIT $4)
                  UNION ALL
                  (SELECT * FROM messages WHERE room_id = $1 AND changed_seq > $3
-                      AND changed_seq <> seq
+                      AND changed_seq <> seq AND seq > h.floor_seq
                   ORDER BY changed_seq LIMIT $4)) b ORDER BY changed_seq LIMIT $4"
         )
     };
@@ -162,7 +165,7 @@ async fn page_by(
     if !get::<bool>(first, 0)? {
         return Ok(refuse(ErrorCode::Forbidden, "not a member of this room"));
     }
-    let last_seq = uint(first, 1)?;
+    let (last_seq, floor) = (uint(first, 1)?, uint(first, 2)?);
     let (messages, has_more, next_after_seq) = match read.page {
         HistoryPage::Newest | HistoryPage::Before(_) => {
             let (mut messages, has_more) = page(&rows, 0, read)?;
@@ -190,6 +193,7 @@ async fn page_by(
         has_more,
         last_seq,
         next_after_seq,
+        floor_seq: (floor > 0).then_some(floor),
     }))
 }
 
@@ -198,10 +202,10 @@ fn page(rows: &[Row], side: i32, read: &HistoryRead) -> Result<(Vec<Message>, bo
     let mut taken = Taken::none();
     let mut messages = Vec::new();
     for row in rows {
-        if get::<Option<i32>>(row, 2)? != Some(side) {
+        if get::<Option<i32>>(row, 3)? != Some(side) {
             continue;
         }
-        let message = message_for_user(row, 3)?;
+        let message = message_for_user(row, 4)?;
         if !taken.takes(&message, read) {
             return Ok((messages, true));
         }

@@ -135,7 +135,12 @@ pub(super) async fn set_own(
 pub(super) const OWN_STATES: &str = concat!(
     "SELECT p.user_id IS NOT NULL, coalesce(s.read_seq, 0),
          CASE WHEN p.user_id IS NOT NULL AND coalesce(s.read_seq, 0) < r.last_seq THEN ",
-    unread!("a.room_id", "coalesce(s.read_seq, 0)", "a.user_id", "$3"),
+    unread!(
+        "a.room_id",
+        "greatest(s.read_seq, r.floor_seq)",
+        "a.user_id",
+        "$3"
+    ),
     " ELSE 0 END, s.muted_until, CASE WHEN s.archived_seq IS NULL THEN 0
          ELSE chat_archived(a.room_id, s.archived_seq) END
      FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS a (room_id, user_id, n)

@@ -4,8 +4,8 @@
 use super::own;
 use super::rooms::unread;
 use super::row::{
-    Failure, event_json, get, message, message_columns, role, room_id, room_kind, room_view, uint,
-    user_id,
+    Failure, MESSAGE_COLUMNS, event_json, get, message, message_columns, role, room_id, room_kind,
+    room_view, uint, user_id,
 };
 use super::session::Session;
 use crate::chat::port::{
@@ -119,9 +119,10 @@ pub(super) async fn answer(
 }
 
 /// With the epoch, so that one that was renewed on another node is noticed here too.
-const HEADS: &str = "SELECT 0, room_id, last_seq, severed FROM chat_rooms WHERE room_id = ANY ($1)
-     UNION ALL SELECT 1, user_id, version, false FROM chat_users WHERE user_id = ANY ($2)
-     UNION ALL SELECT 2, NULL, epoch, false FROM meta";
+const HEADS: &str = "SELECT 0, room_id, last_seq, severed, floor_seq FROM chat_rooms
+         WHERE room_id = ANY ($1)
+     UNION ALL SELECT 1, user_id, version, false, 0 FROM chat_users WHERE user_id = ANY ($2)
+     UNION ALL SELECT 2, NULL, epoch, false, 0 FROM meta";
 
 async fn heads(
     session: &Session,
@@ -130,7 +131,8 @@ async fn heads(
 ) -> Result<StoreAnswer, Failure> {
     let asked_rooms: Vec<Uuid> = rooms.iter().map(|room| room.0).collect();
     let asked_users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    let (mut rooms, mut users, mut severed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rooms, mut users) = (Vec::new(), Vec::new());
+    let (mut severed, mut floors) = (Vec::new(), Vec::new());
     for row in session.query(HEADS, &[&asked_rooms, &asked_users]).await? {
         match get::<i32>(&row, 0)? {
             0 => {
@@ -138,6 +140,10 @@ async fn heads(
                 rooms.push((room, uint(&row, 2)?));
                 if get(&row, 3)? {
                     severed.push(room);
+                }
+                match uint(&row, 4)? {
+                    0 => (),
+                    floor => floors.push((room, floor)),
                 }
             }
             1 => users.push((user_id(&row, 1)?, uint(&row, 2)?)),
@@ -150,6 +156,7 @@ async fn heads(
         rooms,
         users,
         severed,
+        floors,
     })
 }
 
@@ -172,7 +179,8 @@ async fn who_shares(
     rows.iter().map(|row| user_id(row, 0)).collect()
 }
 
-const OPEN_ROOMS: &str = "SELECT r.room_id, r.kind, r.last_seq, p.user_id, p.role, r.severed
+const OPEN_ROOMS: &str = "SELECT r.room_id, r.kind, r.last_seq, p.user_id, p.role, r.severed,
+         r.floor_seq
      FROM unnest($1::uuid[]) AS a (room_id)
      JOIN chat_rooms r ON r.room_id = a.room_id
      LEFT JOIN room_participants p ON p.room_id = r.room_id AND p.left_seq IS NULL";
@@ -192,6 +200,7 @@ async fn open_rooms(
             kind,
             members: Vec::new(),
             severed: get(&row, 5)?,
+            floor: uint(&row, 6)?,
         });
         if let Some(user) = get::<Option<Uuid>>(&row, 3)? {
             opened.members.push((UserId(user), role(&row, 4)?));
@@ -207,8 +216,10 @@ macro_rules! events {
         concat!(
             "SELECT h.last_seq, m.at, m.ts, m.type, m.message_seq, m.actor_id, m.data, ",
             message_columns!(),
-            " FROM (SELECT coalesce((SELECT last_seq FROM chat_rooms WHERE room_id = $1), 0)
-                     AS last_seq) h
+            ", h.floor_seq
+             FROM (SELECT coalesce(max(last_seq), 0) AS last_seq,
+                     coalesce(max(floor_seq), 0) AS floor_seq, greatest(max(floor_seq), $2) AS after
+                 FROM chat_rooms WHERE room_id = $1) h
              LEFT JOIN LATERAL (
                  SELECT w.* FROM (
                      SELECT t.*,
@@ -221,7 +232,7 @@ macro_rules! events {
                          (SELECT c.seq AS at, NULL::bigint AS ts, NULL::text AS type,
                              NULL::bigint AS message_seq, NULL::uuid AS actor_id, NULL::text AS data,
                              c.*
-                         FROM messages c WHERE c.room_id = $1 AND c.seq > $2 AND c.seq <= $3
+                         FROM messages c WHERE c.room_id = $1 AND c.seq > h.after AND c.seq <= $3
                          ORDER BY c.seq ",
             $order,
             " LIMIT $4)
@@ -230,7 +241,7 @@ macro_rules! events {
                          FROM room_events e
                          LEFT JOIN messages c ON e.type = 'message.updated'
                              AND c.room_id = e.room_id AND c.seq = e.message_seq
-                         WHERE e.room_id = $1 AND e.seq > $2 AND e.seq <= $3
+                         WHERE e.room_id = $1 AND e.seq > h.after AND e.seq <= $3
                          ORDER BY e.seq ",
             $order,
             " LIMIT $4)) b ORDER BY b.at ",
@@ -268,6 +279,7 @@ async fn events(session: &Session, read: &EventsRead) -> Result<EventsPage, Fail
     };
     for row in &rows {
         page.last_seq = uint(row, 0)?;
+        page.floor = uint(row, MESSAGE + MESSAGE_COLUMNS)?;
         if get::<Option<i64>>(row, 1)?.is_some() {
             page.events.push(event(read.room, row)?);
         }
@@ -275,10 +287,11 @@ async fn events(session: &Session, read: &EventsRead) -> Result<EventsPage, Fail
     Ok(page)
 }
 
+/// Where the message stands in a row of [`events`]; after it, the floor.
+const MESSAGE: usize = 7;
+
 /// The event of a row of [`events`].
 fn event(room: RoomId, row: &Row) -> Result<RoomEvent, Failure> {
-    /// Where the message stands.
-    const MESSAGE: usize = 7;
     let Some(name) = get::<Option<&str>>(row, 3)? else {
         let json = event_json(row, MESSAGE)?.unwrap_or_default();
         return event_of(room, message(row, MESSAGE)?, json).map_err(Failure::Data);
@@ -303,7 +316,12 @@ const GET_ROOMS: &str = concat!(
          CASE WHEN p.user_id IS NOT NULL THEN chat_whole_room(a.room_id, $3) END,
          coalesce(s.read_seq, 0),
          CASE WHEN p.user_id IS NOT NULL AND coalesce(s.read_seq, 0) < r.last_seq THEN ",
-    unread!("a.room_id", "coalesce(s.read_seq, 0)", "a.user_id", "$4"),
+    unread!(
+        "a.room_id",
+        "greatest(s.read_seq, r.floor_seq)",
+        "a.user_id",
+        "$4"
+    ),
     " ELSE 0 END, s.muted_until, CASE WHEN s.archived_seq IS NULL THEN 0
          ELSE chat_archived(a.room_id, s.archived_seq) END
      FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS a (room_id, user_id, n)

@@ -61,7 +61,7 @@ pub(super) const SIGN_IN: &str = concat!(
      ), rooms AS MATERIALIZED (
          SELECT a.n, a.user_id, a.describe_max, r.room_id, r.kind, r.last_seq, r.last_ts,
              r.member_count, coalesce(s.read_seq, 0) AS read_seq, s.muted_until, s.archived_seq,
-             row_number() OVER (
+             r.floor_seq, row_number() OVER (
                  PARTITION BY a.n ORDER BY z.place NULLS LAST, r.last_ts DESC, r.room_id) AS place
          FROM asked a
          CROSS JOIN LATERAL (SELECT q.room_id FROM room_participants q
@@ -73,7 +73,7 @@ pub(super) const SIGN_IN: &str = concat!(
      SELECT a.n, a.must_write, a.version, r.room_id, r.kind, r.last_seq, r.last_ts, r.read_seq,
          r.place, r.place <= r.describe_max AS described,
          CASE WHEN r.place <= r.describe_max AND r.read_seq < r.last_seq THEN ",
-    unread!("r.room_id", "r.read_seq", "r.user_id", "$9"),
+    unread!("r.room_id", "greatest(r.read_seq, r.floor_seq)", "r.user_id", "$9"),
     " ELSE 0 END AS unread,
          CASE WHEN r.place <= r.describe_max AND r.member_count <= $8 THEN (
              SELECT string_agg(uuid_send(p.user_id) || int8send(coalesce(s.read_seq, 0))
@@ -264,13 +264,14 @@ pub(super) async fn know<'a>(
 pub(super) const LIST: &str = concat!(
     "SELECT r.room_id, r.last_ts, chat_room_view(r.room_id, $5), r.read_seq,
          CASE WHEN r.read_seq < r.last_seq THEN ",
-    unread!("r.room_id", "r.read_seq", "$1", "$6"),
+    unread!("r.room_id", "greatest(r.read_seq, r.floor_seq)", "$1", "$6"),
     " ELSE 0 END, r.muted_until, r.archived, ",
     own_reactions!("$1"),
     ", ",
     message_columns!(),
     " FROM (
-         SELECT r.room_id, r.last_ts, r.last_seq, coalesce(s.read_seq, 0) AS read_seq, s.muted_until,
+         SELECT r.room_id, r.last_ts, r.last_seq, r.floor_seq, coalesce(s.read_seq, 0) AS read_seq,
+             s.muted_until,
              CASE WHEN s.archived_seq IS NULL THEN 0
                  ELSE chat_archived(r.room_id, s.archived_seq) END AS archived
          FROM room_participants p
@@ -284,7 +285,8 @@ pub(super) const LIST: &str = concat!(
          ORDER BY r.last_ts DESC, r.room_id LIMIT $4
      ) r
      LEFT JOIN LATERAL (
-         SELECT * FROM messages n WHERE n.room_id = r.room_id AND n.kind <> 'system'
+         SELECT * FROM messages n
+         WHERE n.room_id = r.room_id AND n.seq > r.floor_seq AND n.kind <> 'system'
          ORDER BY n.seq DESC LIMIT 1
      ) m ON true
      ORDER BY r.last_ts DESC, r.room_id"

@@ -47,7 +47,11 @@ pub(super) fn read(connection: &Connection, call: &AdminCall) -> Result<AdminAns
         }
         AdminCall::Report(key) => AdminAnswer::Report(report(connection, *key)?),
         AdminCall::Audit(page) => AdminAnswer::Audit(audit(connection, page)?),
-        AdminCall::Note(_) | AdminCall::EndSessions { .. } | AdminCall::Dismiss { .. } => {
+        AdminCall::Note(_)
+        | AdminCall::EndSessions { .. }
+        | AdminCall::Dismiss { .. }
+        | AdminCall::SetRetention { .. }
+        | AdminCall::Export(_) => {
             return Err(Failure::Data("not a read".to_owned()));
         }
     })
@@ -77,8 +81,40 @@ pub(super) fn write(
         AdminCall::Dismiss { report: key, entry } => {
             AdminAnswer::Dismissed(dismiss(connection, now, *key, entry)?)
         }
+        AdminCall::SetRetention { room, days, entry } => {
+            AdminAnswer::RetentionSet(set_retention(connection, now, *room, *days, entry)?)
+        }
         _ => return read(connection, call),
     })
+}
+
+/// For how many days a room keeps its messages: whether it was otherwise, or `None` for no room.
+fn set_retention(
+    connection: &Connection,
+    now: UnixMs,
+    room: RoomId,
+    days: Option<u32>,
+    entry: &AuditEntry,
+) -> Result<Option<bool>, Failure> {
+    let mut statement = connection
+        .prepare_cached("SELECT retention_days IS NOT ?2 FROM chat_rooms WHERE room_id = ?1")?;
+    let mut rows = statement.query(params![room.0.as_bytes(), days])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let changes: bool = row.get(0)?;
+    drop(rows);
+    let outcome = match changes {
+        true => ActOutcome::Done,
+        false => ActOutcome::Unchanged,
+    };
+    if !note(connection, now, entry, outcome)? || !changes {
+        return Ok(Some(false));
+    }
+    connection
+        .prepare_cached("UPDATE chat_rooms SET retention_days = ?2 WHERE room_id = ?1")?
+        .execute(params![room.0.as_bytes(), days])?;
+    Ok(Some(true))
 }
 
 /// Whether this very act came before.
@@ -448,12 +484,19 @@ fn room(connection: &Connection, id: RoomId) -> Result<Option<AdminRoom>, Failur
         let mut statement = connection.prepare_cached(sql)?;
         Ok(statement.query_row(params![key, counted], |row| row.get(0))?)
     };
+    let mut statement = connection
+        .prepare_cached("SELECT retention_days, floor_seq FROM chat_rooms WHERE room_id = ?1")?;
+    let (retention_days, floor_seq): (Option<u32>, i64) =
+        statement.query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(Some(AdminRoom {
         room,
+        retention_days,
+        floor_seq: floor_seq.unsigned_abs(),
         members,
         messages: count(
             "SELECT count(*) FROM (SELECT 1 FROM messages
-                 WHERE room_id = ?1 AND kind <> 'system' LIMIT ?2)",
+                 WHERE room_id = ?1 AND kind <> 'system' AND seq > (
+                     SELECT floor_seq FROM chat_rooms WHERE room_id = ?1) LIMIT ?2)",
         )?,
         pins: count("SELECT count(*) FROM (SELECT 1 FROM room_pins WHERE room_id = ?1 LIMIT ?2)")?,
         reports_open: count(

@@ -10,7 +10,7 @@ use super::options::{DbOptions, OpenError};
 use super::row::{Failure, refuse};
 use super::search_index::{self, Unindexed};
 use super::write::Batch;
-use super::{erase, own, read, rooms, schema};
+use super::{erase, own, read, retain, rooms, schema};
 use crate::chat::port::admin::{AdminAnswer, AdminCall};
 use crate::chat::port::files::{UploadAnswer, UploadCall};
 use crate::chat::port::hooks::{HookAnswer, HookCall};
@@ -212,6 +212,12 @@ impl Db {
                     UpkeepDone::EraseNext(erase::next(connection, now, *held)?)
                 }
                 Upkeep::EraseEnd(user) => UpkeepDone::EraseEnd(erase::end(connection, *user)?),
+                Upkeep::RetainNext { held, days } => {
+                    UpkeepDone::RetainNext(retain::next(connection, now, *held, *days)?)
+                }
+                Upkeep::Retain { room, days } => {
+                    UpkeepDone::Retained(retain::step(connection, now, *room, *days)?)
+                }
             })
         })
     }

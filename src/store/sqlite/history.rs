@@ -1,6 +1,7 @@
 //! Pages of a room's history for its members: messages in their current state.
 
 use super::read::{is_member, newest};
+use super::retain::floor;
 use super::row::{Failure, int, message, message_columns, refuse};
 use crate::chat::port::{HistoryPage, HistoryRead, Refusal};
 use crate::protocol::reply::History;
@@ -24,38 +25,41 @@ pub(super) fn history(
 /// A page, whoever asks for it.
 pub(super) fn for_service(connection: &Connection, read: &HistoryRead) -> Result<History, Failure> {
     let (last_seq, _) = newest(connection, read.room)?;
-    Ok(match read.page {
-        HistoryPage::Newest => before(connection, read, Seq::MAX, last_seq)?,
-        HistoryPage::Before(seq) => before(connection, read, seq, last_seq)?,
-        HistoryPage::After(seq) => after(connection, read, seq, last_seq)?,
-        HistoryPage::Around(seq) => around(connection, read, seq, last_seq)?,
-    })
+    let floor = floor(connection, read.room)?;
+    let mut history = match read.page {
+        HistoryPage::Newest => before(connection, read, Seq::MAX, last_seq, floor)?,
+        HistoryPage::Before(seq) => before(connection, read, seq, last_seq, floor)?,
+        HistoryPage::After(seq) => after(connection, read, seq, last_seq, floor)?,
+        HistoryPage::Around(seq) => around(connection, read, seq, last_seq, floor)?,
+    };
+    history.floor_seq = (floor > 0).then_some(floor);
+    Ok(history)
 }
 
-/// Messages below a `seq`, newest first.
+/// Messages below a `seq` and above the floor, newest first.
 const OLDER: &str = concat!(
     "SELECT ",
     message_columns!(),
-    " FROM messages WHERE room_id = ?1 AND seq < ?2 ORDER BY seq DESC"
+    " FROM messages WHERE room_id = ?1 AND seq < ?2 AND seq > ?3 ORDER BY seq DESC"
 );
 
-/// Messages above a `seq`, oldest first.
+/// Messages above a `seq` and above the floor, oldest first.
 const NEWER: &str = concat!(
     "SELECT ",
     message_columns!(),
-    " FROM messages WHERE room_id = ?1 AND seq > ?2 ORDER BY seq"
+    " FROM messages WHERE room_id = ?1 AND seq > max(?2, ?3) ORDER BY seq"
 );
 
-/// Messages created or changed after a `seq`, by their last change: two stretches, each in order by
-/// an index of its own, merged.
+/// Messages above the floor created or changed after a `seq`, by their last change: two stretches, each in order
+/// by an index of its own, merged.
 pub(super) const CHANGED: &str = concat!(
     "SELECT ",
     message_columns!(),
-    " FROM messages WHERE room_id = ?1 AND seq > ?2 AND changed_seq = seq
+    " FROM messages WHERE room_id = ?1 AND seq > max(?2, ?3) AND changed_seq = seq
       UNION ALL
       SELECT ",
     message_columns!(),
-    " FROM messages WHERE room_id = ?1 AND changed_seq > ?2 AND changed_seq <> seq
+    " FROM messages WHERE room_id = ?1 AND changed_seq > ?2 AND changed_seq <> seq AND seq > ?3
       ORDER BY changed_seq"
 );
 
@@ -64,14 +68,16 @@ fn before(
     read: &HistoryRead,
     seq: Seq,
     last_seq: Seq,
+    floor: Seq,
 ) -> Result<History, Failure> {
-    let (mut messages, has_more) = page(connection, OLDER, read, seq)?;
+    let (mut messages, has_more) = page(connection, OLDER, read, (seq, floor))?;
     messages.reverse();
     Ok(History {
         messages,
         has_more,
         last_seq,
         next_after_seq: None,
+        floor_seq: None,
     })
 }
 
@@ -80,8 +86,9 @@ fn after(
     read: &HistoryRead,
     seq: Seq,
     last_seq: Seq,
+    floor: Seq,
 ) -> Result<History, Failure> {
-    let (messages, has_more) = page(connection, CHANGED, read, seq)?;
+    let (messages, has_more) = page(connection, CHANGED, read, (seq, floor))?;
     // What has a `changed_seq` up to that of the last message here was told; on the last page,
     // everything in this snapshot was.
     let next_after_seq = match messages.last() {
@@ -93,6 +100,7 @@ fn after(
         has_more,
         last_seq,
         next_after_seq: Some(next_after_seq),
+        floor_seq: None,
     })
 }
 
@@ -103,15 +111,17 @@ fn around(
     read: &HistoryRead,
     seq: Seq,
     last_seq: Seq,
+    floor: Seq,
 ) -> Result<History, Failure> {
-    let (older, older_cut) = page(connection, OLDER, read, seq.saturating_add(1))?;
-    let (newer, newer_cut) = page(connection, NEWER, read, seq)?;
+    let (older, older_cut) = page(connection, OLDER, read, (seq.saturating_add(1), floor))?;
+    let (newer, newer_cut) = page(connection, NEWER, read, (seq, floor))?;
     let (messages, has_more) = middle_out(read, (older, older_cut), (newer, newer_cut));
     Ok(History {
         messages,
         has_more,
         last_seq,
         next_after_seq: None,
+        floor_seq: None,
     })
 }
 
@@ -120,11 +130,11 @@ fn page(
     connection: &Connection,
     sql: &str,
     read: &HistoryRead,
-    seq: Seq,
+    (seq, floor): (Seq, Seq),
 ) -> Result<(Vec<Message>, bool), Failure> {
     let mut statement = connection.prepare_cached(sql)?;
     let room_id: &dyn ToSql = &read.room.0.as_bytes();
-    let mut rows = statement.query(params![room_id, int(seq)])?;
+    let mut rows = statement.query(params![room_id, int(seq), int(floor)])?;
     let mut taken = Taken::none();
     let mut messages = Vec::new();
     while let Some(row) = rows.next()? {

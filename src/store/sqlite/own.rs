@@ -166,9 +166,10 @@ pub(super) fn own_state(
     }
     let row = row_of(connection, marks, room, user)?;
     let (last_seq, _) = newest(connection, room)?;
+    let floor = super::retain::floor(connection, room)?;
     Ok(Some(OwnState {
         read_seq: row.read_seq,
-        unread: unread(connection, user, room, row.read_seq, last_seq)?,
+        unread: unread(connection, user, room, row.read_seq.max(floor), last_seq)?,
         muted_until: row.muted_until,
         archived: archived(connection, room, row.archived_seq)?,
     }))

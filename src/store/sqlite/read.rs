@@ -4,6 +4,7 @@ use super::marks::Marks;
 use super::row::{
     Failure, created_columns, event, int, message_columns, role, room_id, room_kind, uint, user_id,
 };
+use crate::chat::port::admin::{AdminAnswer, AdminCall};
 use crate::chat::port::{
     EventsPage, EventsRead, OpenedRoom, Refusal, RoomForUser, StoreAnswer, StoreCall,
 };
@@ -64,9 +65,13 @@ pub(super) fn answer(
         StoreCall::Intake(call) => {
             StoreAnswer::Intake(Box::new(super::intake::read(connection, call)?))
         }
-        StoreCall::Admin(call) => {
-            StoreAnswer::Admin(Box::new(super::admin::read(connection, call)?))
-        }
+        StoreCall::Admin(call) => StoreAnswer::Admin(Box::new(match &**call {
+            AdminCall::Export(read) => {
+                marks.refresh(connection)?;
+                AdminAnswer::Export(super::export::read(connection, marks, read)?)
+            }
+            call => super::admin::read(connection, call)?,
+        })),
         StoreCall::Commit(_)
         | StoreCall::TryCommit(_)
         | StoreCall::WriteReceipts(_)
@@ -101,6 +106,7 @@ pub(super) fn answer(
             },
             users: versions(connection, users)?,
             severed: super::blocks::severed_rooms(connection, rooms)?,
+            floors: super::retain::floors(connection, rooms)?,
         },
         StoreCall::Events(read) => StoreAnswer::Events(events(connection, read)?),
         StoreCall::History(read) => {
@@ -182,8 +188,9 @@ fn who_shares(
 }
 
 fn open_room(connection: &Connection, room: RoomId) -> Result<Option<OpenedRoom>, Failure> {
-    let mut statement = connection
-        .prepare_cached("SELECT kind, member_count, severed FROM chat_rooms WHERE room_id = ?1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT kind, member_count, severed, floor_seq FROM chat_rooms WHERE room_id = ?1",
+    )?;
     let mut rows = statement.query([room.0.as_bytes()])?;
     let Some(row) = rows.next()? else {
         return Ok(None);
@@ -191,6 +198,7 @@ fn open_room(connection: &Connection, room: RoomId) -> Result<Option<OpenedRoom>
     let mut opened = OpenedRoom {
         kind: room_kind(row, 0)?,
         severed: row.get(2)?,
+        floor: uint(row, 3)?,
         last_seq: newest(connection, room)?.0,
         members: Vec::with_capacity((uint(row, 1)? as usize).min(limits::MEMBERS_MAX)),
     };
@@ -247,10 +255,20 @@ macro_rules! events {
 /// The durable events of a stretch, rebuilt from the messages they created and what is kept of
 /// changes.
 fn events(connection: &Connection, read: &EventsRead) -> Result<EventsPage, Failure> {
+    let floor = super::retain::floor(connection, read.room)?;
+    events_above(connection, read, floor)
+}
+
+/// The same where the floor is known, or does not matter.
+fn events_above(
+    connection: &Connection,
+    read: &EventsRead,
+    floor: Seq,
+) -> Result<EventsPage, Failure> {
     let mut page = EventsPage {
         events: Vec::new(),
         last_seq: newest(connection, read.room)?.0,
-        floor: 0,
+        floor,
     };
     let mut statement = connection.prepare_cached(if read.newest {
         events!("DESC")
@@ -259,7 +277,7 @@ fn events(connection: &Connection, read: &EventsRead) -> Result<EventsPage, Fail
     })?;
     let mut rows = statement.query(params![
         read.room.0.as_bytes(),
-        int(read.after),
+        int(read.after.max(floor)),
         int(read.to)
     ])?;
     let mut bytes = 0;
@@ -423,17 +441,16 @@ pub(super) fn room_as_opened(
     connection: &Connection,
     room: RoomId,
 ) -> Result<Option<Room>, Failure> {
-    let first = events(
-        connection,
-        &EventsRead {
-            room,
-            after: 0,
-            to: crate::store::common::OPENED_SEQ,
-            events_max: 1,
-            bytes_max: 0,
-            newest: false,
-        },
-    )?;
+    let read = EventsRead {
+        room,
+        after: 0,
+        to: crate::store::common::OPENED_SEQ,
+        events_max: 1,
+        bytes_max: 0,
+        newest: false,
+    };
+    // It stays, whatever is dropped.
+    let first = events_above(connection, &read, 0)?;
     Ok(first.events.into_iter().find_map(|event| match event.body {
         RoomEventBody::RoomCreated { room } => Some(*room),
         _ => None,

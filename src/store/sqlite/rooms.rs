@@ -130,6 +130,7 @@ struct UserRoom {
     read_seq: Seq,
     muted_until: Option<UnixMs>,
     archived_seq: Option<Seq>,
+    floor: Seq,
 }
 
 /// All rooms of a user, last activity first. Sorted here: an index by activity would have to be
@@ -141,7 +142,7 @@ fn rooms_by_activity(
 ) -> Result<Vec<UserRoom>, Failure> {
     let mut statement = connection.prepare_cached(
         "SELECT r.room_id, r.kind, r.member_count, coalesce(s.read_seq, 0), s.muted_until,
-             s.archived_seq
+             s.archived_seq, r.floor_seq
          FROM room_participants p
          CROSS JOIN chat_rooms r ON r.room_id = p.room_id
          LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
@@ -166,6 +167,7 @@ fn rooms_by_activity(
                 .get::<_, Option<i64>>(4)?
                 .map(|it| UnixMs(it.unsigned_abs())),
             archived_seq: row.get::<_, Option<i64>>(5)?.map(i64::unsigned_abs),
+            floor: uint(row, 6)?,
         });
     }
     found.sort_unstable_by_key(UserRoom::place);
@@ -175,6 +177,11 @@ fn rooms_by_activity(
 impl UserRoom {
     fn place(&self) -> Place {
         (std::cmp::Reverse(self.last_ts), self.room)
+    }
+
+    /// Nothing up to here is unread: it was read, or dropped.
+    fn not_unread(&self) -> Seq {
+        self.read_seq.max(self.floor)
     }
 }
 
@@ -203,7 +210,13 @@ fn describe(
         )?;
     }
     Ok(RoomDescription {
-        unread: unread(connection, user, room.room, room.read_seq, room.last_seq)?,
+        unread: unread(
+            connection,
+            user,
+            room.room,
+            room.not_unread(),
+            room.last_seq,
+        )?,
         muted_until: room.muted_until,
         archived: archived(connection, room.room, room.archived_seq)?,
         watermarks,
@@ -276,7 +289,7 @@ pub(super) fn list(
                 connection,
                 read.user,
                 room.room,
-                room.read_seq,
+                room.not_unread(),
                 room.last_seq,
             )?,
             muted_until: room.muted_until,
@@ -288,28 +301,29 @@ pub(super) fn list(
         page.rooms.push(ListedRoom {
             room: view,
             own: own.view(read.now),
-            last_message: last_message(connection, room.room, read.user)?,
+            last_message: last_message(connection, room, read.user)?,
         });
     }
     Ok(Ok(page))
 }
 
-/// The newest message that a person wrote.
+/// The newest message that a person wrote, if it was not dropped.
 fn last_message(
     connection: &Connection,
-    room: RoomId,
+    room: &UserRoom,
     user: UserId,
 ) -> Result<Option<Message>, Failure> {
     let mut statement = connection.prepare_cached(concat!(
         "SELECT ",
         message_columns!(),
-        " FROM messages WHERE room_id = ?1 AND kind <> 'system' ORDER BY seq DESC LIMIT 1"
+        " FROM messages WHERE room_id = ?1 AND seq > ?2 AND kind <> 'system'
+         ORDER BY seq DESC LIMIT 1"
     ))?;
-    let mut rows = statement.query([room.0.as_bytes()])?;
+    let mut rows = statement.query(params![room.room.0.as_bytes(), int(room.floor)])?;
     match rows.next()? {
         Some(row) => {
             let mut message = message(row)?;
-            own_reactions(connection, room, user, &mut message)?;
+            own_reactions(connection, room.room, user, &mut message)?;
             Ok(Some(message))
         }
         None => Ok(None),

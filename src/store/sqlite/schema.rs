@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0007_webhooks.sql"),
     include_str!("../../../migrations/sqlite/0008_uploads.sql"),
     include_str!("../../../migrations/sqlite/0009_hooks.sql"),
+    include_str!("../../../migrations/sqlite/0010_retention.sql"),
 ];
 
 /// `application_id` of our databases: "CafC".

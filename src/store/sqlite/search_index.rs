@@ -220,7 +220,7 @@ fn index_room(connection: &Connection, room: RoomId, max: usize) -> Result<(usiz
     let mut indexed = before;
     let (last_seq, _) = newest(connection, room)?;
     let mut statement = connection.prepare_cached(CHANGED)?;
-    let mut rows = statement.query(params![room.0.as_bytes(), int(indexed)])?;
+    let mut rows = statement.query(params![room.0.as_bytes(), int(indexed), 0])?;
     let (mut taken, mut is_done) = (0, false);
     while taken < max {
         let Some(row) = rows.next()? else {

@@ -11,6 +11,7 @@
 use super::blocks;
 use super::marks::{Marks, MarksWriter};
 use super::read::newest;
+use super::retain;
 use super::row::{Failure, int, refuse, role, room_kind, uint};
 use crate::chat::access::{self, Action};
 use crate::chat::port::files::SentFiles;
@@ -167,9 +168,13 @@ impl<'a> Batch<'a> {
         let body_hash = send_hash(self.hash_key, text, reply_to_seq, mentions, files);
         let is_open = self.head(room)?.is_some_and(|head| !head.severed);
         let may_send = is_open && self.seat(room, sender)?.role.is_some();
-        let answers_something = match reply_to_seq {
-            Some(seq) => may_send && self.has_message(room, seq)?,
-            None => true,
+        let (answers_something, is_dropped) = match reply_to_seq {
+            Some(seq) if may_send => {
+                let is_dropped = seq > 0 && seq <= retain::floor(self.connection, room)?;
+                (!is_dropped && self.has_message(room, seq)?, is_dropped)
+            }
+            Some(_) => (false, false),
+            None => (true, false),
         };
         let wrong_mention = match may_send && answers_something {
             true => self.wrong_mention(room, sender, mentions)?,
@@ -250,6 +255,7 @@ impl<'a> Batch<'a> {
                 "this client_msg_id was used for another message",
             )),
             (None, _) if !may_send => Ok(Err(changes::not_a_member())),
+            (None, _) if is_dropped => Ok(Err(changes::gone())),
             (None, _) if !answers_something => Ok(refuse(
                 ErrorCode::NotFound,
                 "reply_to_seq names no message of this room",
