@@ -6,7 +6,7 @@ import { fieldsOf, type Json, resolve, typeOf } from "../src/docs";
 const api = JSON.parse(readFileSync("../docs/openapi.json", "utf8")) as Json;
 const operation = (path: string, method: string) => (api as any).paths[path][method];
 
-test("every operation has a summary, a tag that is listed and an answer with fields", () => {
+test("every operation has a summary, a tag that is listed, and in an answer of JSON fields", () => {
   const { paths, tags } = api as any;
   const names = tags.map((tag: any) => tag.name);
   let count = 0;
@@ -15,8 +15,10 @@ test("every operation has a summary, a tag that is listed and an answer with fie
       count += 1;
       assert.ok(own.summary, own.operationId);
       assert.ok(names.includes(own.tags[0]), own.operationId);
-      const schema = own.responses["200"].content["application/json"].schema;
-      assert.ok(fieldsOf(api, schema).fields.length > 0, own.operationId);
+      const done = own.responses["200"] ?? own.responses["202"] ?? own.responses["204"];
+      assert.ok(done, own.operationId);
+      const json = done.content?.["application/json"];
+      assert.ok(!json || fieldsOf(api, json.schema).fields.length > 0, own.operationId);
     }
   }
   assert.ok(count >= 18, `${count}`);
