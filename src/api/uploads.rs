@@ -310,7 +310,8 @@ impl Uploads {
                     continue;
                 }
                 Err(text) => {
-                    tracing::warn!(error = text, "unused files are removed later");
+                    // Where files are kept is told of below; the store tells of itself.
+                    tracing::debug!(error = text, "unused files are removed later");
                     retry = (retry * 2).min(REMOVE_RETRY_MAX);
                 }
             }
@@ -338,6 +339,7 @@ impl Uploads {
             match self.blob.delete([object]).await {
                 Ok(()) => removed.push(upload.id),
                 Err(error) => {
+                    tracing::warn!(%error, "files are removed later");
                     failed = Some(error.to_string());
                     break;
                 }

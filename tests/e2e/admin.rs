@@ -166,6 +166,9 @@ fn looks(server: &Server, service: &Service) {
     bobs.wait_for_seq(room, seq);
     bobs.ack("user.block", &json!({"user_id": ada.id}));
 
+    let retention = format!("rooms/{room}/retention");
+    let kept = service.put(&retention, &json!({"days": 3_650})).is(200);
+    assert_eq!(kept["days"], 3_650);
     let path = format!(
         "users?query={}",
         ada.name.to_uppercase().replace(' ', "%20")

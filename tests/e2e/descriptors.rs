@@ -100,6 +100,8 @@ fn without_descriptors_the_server_waits_without_spinning_and_recovers() {
     });
     client.round_trip();
     pair.stop();
+    // What was asked above has all of the control plane's places until it is answered.
+    wait_until("a place to ask", || server.get("/healthz").status == 200);
     let metrics = server.metrics();
     assert!(metrics.sum("caffis_driver_accept_pauses_total") >= 1.0);
 }

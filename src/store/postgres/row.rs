@@ -163,7 +163,7 @@ macro_rules! message_columns {
 pub(super) use message_columns;
 
 /// How many columns [`message_columns`] has.
-pub(super) const MESSAGE_COLUMNS: usize = 14;
+pub(super) const MESSAGE_COLUMNS: usize = 15;
 
 /// Where in [`message_columns`] the event stands.
 const EVENT_COLUMN: usize = 10;
