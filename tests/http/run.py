@@ -66,6 +66,8 @@ def start_server(binary, data_dir, log):
         CAFFIS_ADMIN_FAILURES_PER_MIN="1000000",
         CAFFIS_SENDS_PER_10S=NO_LIMIT,
         CAFFIS_COMMANDS_PER_10S=NO_LIMIT,
+        CAFFIS_UPLOADS_PER_DAY="1000000",
+        CAFFIS_UPLOAD_BYTES_PER_DAY="1000000000000000",
     )
     server = subprocess.Popen([binary], env=environment, stdout=subprocess.DEVNULL, stderr=log)
     url = f"http://127.0.0.1:{port}"
