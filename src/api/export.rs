@@ -4,7 +4,8 @@
 //! that whoever else asks the store is not slowed; an archive that cannot be ended is broken off, never ended short;
 //! one at a time is made on a node.
 //!
-//! The bytes of the user's files belong into a folder `files/`, after [`Part::ALL`], each by the id of its upload.
+//! The bytes of the user's files are not in it yet. They belong into a folder `files/`, after [`Part::ALL`], each by the
+//! id of its upload.
 
 use super::problem::Problem;
 use super::store_client::StoreClient;

@@ -350,10 +350,7 @@ fn response(bound: &Bound, answer: &Answer) -> Response {
         Ok(Reply {
             error: Some(error), ..
         }) => Problem::from(error).into_response(),
-        Ok(Reply {
-            data: Some(data), ..
-        }) if bound.endpoint.reply().is_empty() => {
-            let _nothing = data;
+        Ok(Reply { data: Some(_), .. }) if bound.endpoint.reply().is_empty() => {
             (StatusCode::ACCEPTED, [(header::CACHE_CONTROL, NO_STORE)]).into_response()
         }
         Ok(Reply {
