@@ -10,7 +10,7 @@ import { asked, mentioned } from "./text";
 interface Draft { text: string; chosen: Map<string, string>; reply?: Line; edit?: Line; before?: string }
 const NAMES_MAX = 8;
 
-export interface Composer { update(view: View): void; reply(line: Line): void; edit(line: Line): void; focus(): void; forget(): void }
+export interface Composer { update(view: View): void; reply(line: Line): void; edit(line: Line): void; anew(said: string): void; focus(): void; forget(): void }
 
 export function compose(actions: Actions, lastOwn: () => Line | undefined): Composer {
   const [form, text, list, context] = [get<HTMLFormElement>("composer"), get<HTMLTextAreaElement>("text"), get("names"), get("context")];
@@ -214,6 +214,11 @@ export function compose(actions: Actions, lastOwn: () => Line | undefined): Comp
       show();
       text.focus();
       text.setSelectionRange(text.value.length, text.value.length);
+    },
+    anew(said) {
+      if (draft.edit) end();
+      text.value = [said, text.value].filter(Boolean).join("\n");
+      text.focus();
     },
     focus: () => text.focus(),
     forget() {

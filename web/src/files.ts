@@ -49,7 +49,7 @@ export function files(ask: (request: Request) => void, changed: () => void): Fil
     ask(request);
   }
 
-  function bring(item: Item, { upload_id = "", url = "", fields = {} }: NonNullable<Frame["data"]>): void {
+  function bring(item: Item, { upload_id = "", url = "", fields = {}, expires_at = "" }: NonNullable<Frame["data"]>): void {
     const form = new FormData();
     for (const [name, value] of Object.entries(fields)) form.append(name, value);
     form.append("file", item.file);
@@ -59,7 +59,7 @@ export function files(ask: (request: Request) => void, changed: () => void): Fil
       changed();
     };
     going.onload = () => {
-      if (going.status >= 300) return failed(item, going.status === 507 ? "there is no room for it" : `it was refused (${going.status})`);
+      if (going.status >= 300) return failed(item, whyNot(going, expires_at));
       if (item.attachment) item.attachment.upload_id = upload_id;
       // Whoever sent it need not fetch it.
       urls.set(upload_id, { url: item.local, until: Infinity });
@@ -156,6 +156,14 @@ export function files(ask: (request: Request) => void, changed: () => void): Fil
       for (const all of [tickets, urls, wanted]) all.clear();
     },
   };
+}
+
+/** What the place of the files says, in words: a store, or this server. */
+function whyNot({ status, responseText }: XMLHttpRequest, expires_at: string): string {
+  if (/expired/i.test(responseText) || Date.now() > Date.parse(expires_at)) return "it took too long to bring it";
+  if (status === 413 || /EntityTooLarge/.test(responseText)) return "it is too large";
+  if (status === 507) return "there is no room for it";
+  return status >= 500 ? "it cannot be taken now" : `it was refused (${status})`;
 }
 
 /** Its pixels, and its mean colour, to be shown until it is there. */

@@ -4,7 +4,7 @@
 import { avatar, button, clock, day, make, said } from "./dom";
 import type { Actions, FileView, Line } from "./shapes";
 
-export interface Hooks { actions: Actions; menu(line: Line, from: HTMLElement): void; wide(key: string): boolean; widen(key: string): void; drawn(element: HTMLElement): void }
+export interface Hooks { actions: Actions; menu(line: Line, from: HTMLElement): void; anew(line: Line): void; wide(key: string): boolean; widen(key: string): void; drawn(element: HTMLElement): void }
 
 /** Longer than this, a text is cut until asked for. */
 const LONG_CHARS = 1_200;
@@ -27,7 +27,7 @@ function message(line: Line, hooks: Hooks): HTMLElement {
   const { actions } = hooks;
   const bubble = make("div", "bubble", said("b", "author", author), quoted(line, actions), attached(line, actions), line.text ? body(line, hooks) : undefined, foot());
   const element = make("li", [kind, first && "first", named && "named", deleted && "deleted", big && "big", line.state === "failed" && "failed"].filter(Boolean).join(" "));
-  element.append(avatar(author), make("div", "stack", folded ? fold(bubble) : bubble, marks(line, actions), refused(line, actions)));
+  element.append(avatar(author), make("div", "stack", folded ? fold(bubble) : bubble, marks(line, actions), refused(line, hooks)));
   if (!seq || deleted) return element;
   const more = button("plain icon more", `Menu of the message of ${author}`, () => hooks.menu(line, more), "⋯");
   Object.assign(more, { ariaHasPopup: "menu", tabIndex: -1 }).dataset.focus = "more";
@@ -139,11 +139,14 @@ function marks({ marks: all = [], seq = 0 }: Line, actions: Actions): HTMLElemen
   }));
 }
 
-function refused({ error, unsent, op }: Line, actions: Actions): HTMLElement | undefined {
+function refused(line: Line, { actions, anew }: Hooks): HTMLElement | undefined {
+  const { error, unsent, op, text } = line;
   if (!error) return undefined;
   const again = () => (unsent ? actions.retry(unsent) : op !== undefined && actions.retryOp(op, true));
   const away = () => (unsent ? actions.discard(unsent) : op !== undefined && actions.retryOp(op, false));
-  return make("p", "refused", `${error} `, button("plain link", "Try again", again), button("plain link", "Discard", away));
+  // Its words are not lost with a file that will never be taken.
+  const words = unsent && text ? button("plain link", "Write anew", () => anew(line)) : undefined;
+  return make("p", "refused", `${error} `, button("plain link", "Try again", again), words, button("plain link", "Discard", away));
 }
 
 function fold(bubble: HTMLElement): HTMLElement {

@@ -40,10 +40,13 @@ function body({ room_id, client_msg_id, text, reply_to_seq, mentions, kind, file
   return { room_id, client_msg_id, kind: kind ?? "text", ...(text && { text }), ...(attachments.length && { attachments }), ...(reply_to_seq && { reply_to_seq }), ...(mentions?.length && { mentions }) };
 }
 
+/** In words of this page; all others say it themselves. */
+const why = ({ code, message }: NonNullable<Frame["error"]>): string => (code === "unsupported_media" ? "the file is not of the type that its name says" : message);
+
 export function sent(chat: Chat, { client_msg_id }: Send, { data = {}, error }: Frame): Request[] {
   const unsent = chat.outbox.find((one) => one.client_msg_id === client_msg_id);
   // A temporary refusal says nothing about the outcome: main.ts calls `again`.
-  if (unsent && !error?.temporary) Object.assign(unsent, { sending: false, seq: data.seq, error: error?.message });
+  if (unsent && !error?.temporary) Object.assign(unsent, { sending: false, seq: data.seq, error: error && why(error) });
   return flush(chat);
 }
 

@@ -41,7 +41,7 @@ export interface Data extends Own {
   /** Of `user.erased`. */
   erased_as?: string; owner_id?: string; reactions?: { message_seq: number; emoji: string; count: number }[]; reactions_more?: boolean;
   /** Of `upload.create` and `attachment.urls`. */
-  upload_id?: string; url?: string; fields?: Record<string, string>; urls?: { upload_id: string; url: string; expires_at: string }[]; missing?: string[];
+  upload_id?: string; url?: string; fields?: Record<string, string>; expires_at?: string; urls?: { upload_id: string; url: string; expires_at: string }[]; missing?: string[];
   limits?: Limits; server_time?: string; token_expires_at?: string; reconnect_after_ms?: number; retry_after_ms?: number;
 }
 export interface Refusal { code: string; message: string; temporary: boolean; retry_after_ms?: number }

@@ -44,7 +44,12 @@ export function mount(actions: Actions): (view: View) => void {
   const lineOf = (element: Element | null): Line | undefined => shown?.lines.find(({ key }) => key === (element as HTMLElement | null)?.dataset.key);
   const composer = compose(actions, () => shown?.lines.filter(({ can }) => can?.edit).at(-1));
   const drawPanels = panels(actions);
-  const hooks: Hooks = { actions, menu, wide: (key) => wide.has(key), widen: (key) => void wide.add(key), drawn: (element) => watcher.observe(element) };
+  const hooks: Hooks = { actions, menu, anew, wide: (key) => wide.has(key), widen: (key) => void wide.add(key), drawn: (element) => watcher.observe(element) };
+
+  function anew({ text, unsent }: Line): void {
+    composer.anew(text);
+    if (unsent) actions.discard(unsent);
+  }
 
   function menu(line: Line, from: HTMLElement): void {
     const { seq, can, text, pinned } = line;

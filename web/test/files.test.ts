@@ -42,3 +42,11 @@ test("a list says what a message without words is", () => {
   chats.event(chat, created(14, { kind: "image", text: null, attachments: [], deleted_at: AT }));
   assert.equal(lines(chat).at(-1)?.files, undefined);
 });
+
+test("a file that is not what it is called is said to be, and the message stays", () => {
+  const chat = talking();
+  chats.send(chat, { text: "Look", kind: "image", files: [river] }, "a", AT);
+  chats.reply(chat, { type: "message.send", data: { room_id: "r", client_msg_id: "a", kind: "image", text: "Look" } }, { type: "error", error: { code: "unsupported_media", message: "no", temporary: false } });
+  const { error, text, unsent } = lines(chat).at(-1) ?? {};
+  assert.deepEqual([error, text, unsent], ["Not sent: the file is not of the type that its name says", "Look", "a"]);
+});
