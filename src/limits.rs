@@ -211,7 +211,8 @@ pub const SENDS_PER_10S: u32 = 50;
 pub const COMMANDS_PER_10S: u32 = 200;
 /// Refusals for rate after which a connection that goes on regardless is closed 4101.
 pub const RATE_REFUSALS_MAX: u16 = 1_000;
-/// Shortest time between two `typing.start` of one user, ms (announced; enforced with typing).
+/// How often a client says `typing.start` while it lasts, ms. More often is a command like any other, and nobody is
+/// told again for it.
 pub const TYPING_INTERVAL_MS: u64 = 3_000;
 /// Who has not said again that they are typing is forgotten, ms: two intervals.
 pub const TYPING_EXPIRES_MS: u64 = 2 * TYPING_INTERVAL_MS;

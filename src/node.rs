@@ -1,4 +1,4 @@
-//! A whole node: the only file that names backends. Settings go in, an exit code comes out.
+//! A whole node: this and what is below are all that names backends. Settings go in, an exit code comes out.
 //!
 //! Invariants: nothing binds before the store is open and every setting is known to work; when
 //! told to stop, nobody new is taken, everybody is told when to come back, every write under way
@@ -9,21 +9,16 @@
 
 use crate::api::hooks::{HookParts, HookPosted, HookPosting, HookTold};
 use crate::api::serve::{self, CONNECTIONS_MAX, Work};
-use crate::api::store_client::StoreClient;
 use crate::api::tokens::Tokens;
 use crate::api::upkeep::UpkeepParts;
-use crate::api::uploads::{self, UploadLimits, Uploads};
+use crate::api::uploads::{self, Uploads};
 use crate::api::webhooks::WebhookParts;
-use crate::api::{AdminParts, FileParts, LogView, NodeView, Parts, Phase, Serves, ShardView};
-use crate::blob::local::{Folder, Local};
-use crate::blob::s3::{S3, S3Options};
-use crate::blob::{Blob, BlobError};
-use crate::chat::port::files::UploadQuota;
+use crate::api::{AdminParts, LogView, NodeView, Parts, Phase, Serves, ShardView};
+use crate::blob::BlobError;
 use crate::chat::port::{Identify, Relay, Store};
 use crate::chat::{CoreConfig, Peers, ShardIx};
-use crate::config::storage::ObjectStore;
 use crate::config::{Config, Database, Mode, Origins, Secret};
-use crate::doctor::{Finding, Needs, Verdict};
+use crate::doctor::Needs;
 use crate::edge::LOCKED_BYTES_MAX;
 use crate::edge::handshake::AllowedOrigins;
 use crate::edge::peers::PeerLimits;
@@ -48,6 +43,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fmt, thread};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
+
+mod files;
+
+use files::{file_parts, uploads_of};
+pub use files::{files_finding, storage_init};
 
 /// Descriptors that are no connections of clients: the store's files, logs, the runtimes.
 const DESCRIPTORS_RESERVED: usize = 128;
@@ -357,118 +357,6 @@ fn webhook_parts(
     })
 }
 
-/// Files of messages.
-fn uploads_of(config: &Config, store: &Arc<dyn Store>, files: &FileParts) -> Uploads {
-    let limits = UploadLimits {
-        image_bytes: config.uploads.image_bytes,
-        file_bytes: config.uploads.file_bytes,
-        voice_bytes: config.uploads.voice_bytes,
-        quota: UploadQuota {
-            uploads: config.uploads.per_day,
-            bytes: config.uploads.bytes_per_day,
-        },
-    };
-    Uploads::new(StoreClient::new(store.clone()), files.blob.clone(), limits)
-}
-
-/// Where files are kept.
-fn file_parts(config: &Config) -> Result<FileParts, Failure> {
-    let origins = config.storage.origins();
-    let (blob, folder) = match &config.storage.s3 {
-        Some(store) => (object_store(config, store).map_err(Failure::Files)?, None),
-        None => match Folder::open(&config.data_dir, config.storage.public_url.as_deref()) {
-            Ok(folder) => {
-                let folder = Arc::new(folder);
-                (Blob::new(Arc::new(Local(folder.clone()))), Some(folder))
-            }
-            // All but files works: with PostgreSQL nothing else may need that folder.
-            Err(error) => {
-                tracing::warn!(%error, "the data folder cannot be written: there are no files");
-                (Blob::nowhere(error.to_string()), None)
-            }
-        },
-    };
-    Ok(FileParts {
-        blob,
-        folder,
-        origins,
-    })
-}
-
-fn object_store(config: &Config, store: &ObjectStore) -> Result<Blob, BlobError> {
-    let options = S3Options {
-        endpoint: store.endpoint.clone(),
-        public_endpoint: store.public_endpoint.clone(),
-        region: store.region.clone(),
-        access_key: store.access_key.expose_text().to_owned(),
-        secret_key: store.secret_key.expose_text().to_owned(),
-        bucket_prefix: store.bucket_prefix.clone(),
-        cdn_base_url: store.cdn_base_url.clone(),
-        origins: match &config.origins {
-            Origins::SameHostOrLoopback => Vec::new(),
-            Origins::Listed(list) => list.clone(),
-        },
-    };
-    Ok(Blob::new(Arc::new(S3::new(options)?)))
-}
-
-/// Makes and configures the place where files are kept; what was done, a line each.
-///
-/// # Errors
-/// Why not.
-pub fn storage_init(config: &Config) -> Result<String, String> {
-    let blob = match &config.storage.s3 {
-        Some(store) => object_store(config, store),
-        None => match Folder::open(&config.data_dir, None) {
-            Ok(folder) => Ok(Blob::new(Arc::new(Local(Arc::new(folder))))),
-            Err(error) => Err(BlobError::Refused(error.to_string())),
-        },
-    };
-    let done = blob.and_then(|blob| on_this_thread(async move { blob.init().await }));
-    done.map(|done| done.join("\n"))
-        .map_err(|error| error.to_string())
-}
-
-/// What `doctor` says of files. Nothing is made.
-pub fn files_finding(config: &Config) -> Finding {
-    let finding = |verdict, found, mend| Finding {
-        check: "files",
-        verdict,
-        found,
-        mend,
-    };
-    let Some(store) = &config.storage.s3 else {
-        let found = format!("kept on this node, in {}", config.data_dir.display());
-        return match &config.database {
-            Database::Sqlite(_) => finding(Verdict::Ok, found, None),
-            Database::Postgres(_) => {
-                let mend = "other nodes do not find them; set CAFFIS_S3_ENDPOINT".to_owned();
-                finding(Verdict::Warn, found, Some(mend))
-            }
-        };
-    };
-    let checked = object_store(config, store)
-        .and_then(|blob| on_this_thread(async move { blob.check().await }));
-    match checked {
-        Ok(found) => finding(Verdict::Ok, found, None),
-        Err(error) => {
-            let mend = "see CAFFIS_S3_…; `caffis-chat storage init` makes the buckets".to_owned();
-            finding(Verdict::Fail, error.to_string(), Some(mend))
-        }
-    }
-}
-
-/// Waits for it, where no node runs.
-fn on_this_thread<T>(work: impl Future<Output = Result<T, BlobError>>) -> Result<T, BlobError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(work),
-        Err(error) => Err(BlobError::Unavailable(error.to_string())),
-    }
-}
-
 /// For those whom we tell, if there are any.
 fn hook_parts(config: &Config, serves: &Arc<Serves>) -> Result<Option<HookParts>, Failure> {
     let name = "CAFFIS_WEBHOOK_OUT_URL";
@@ -569,6 +457,7 @@ pub fn needs(config: &Config) -> Needs {
     Needs {
         listen: config.listen,
         data_dir: config.data_dir.clone(),
+        embedded_store: matches!(config.database, Database::Sqlite(_)),
         shards: config.shards,
         connections_max: config.connections_max,
         connections_min: CONNECTIONS_MIN,

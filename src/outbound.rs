@@ -12,13 +12,15 @@ use crate::limits;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::header::{
+    ACCEPT, CONTENT_TYPE, DATE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -73,7 +75,7 @@ pub struct Answer {
     pub status: u16,
     /// The body.
     pub body: Bytes,
-    /// `Retry-After`, if it is a number of seconds.
+    /// `Retry-After`, in seconds from the answer on.
     pub retry_after_s: Option<u64>,
 }
 
@@ -223,8 +225,7 @@ where
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|_| BROKEN)?;
         let status = response.status().as_u16();
-        let retry_after = response.headers().get(RETRY_AFTER);
-        let retry_after_s = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let retry_after_s = retry_after_s(response.headers(), SystemTime::now());
         let body = Limited::new(response.into_body(), limits::OUTBOUND_BYTES_MAX);
         let body = body
             .collect()
@@ -242,5 +243,73 @@ where
     tokio::select! {
         answer = &mut exchange => answer,
         _ = &mut connection => exchange.await,
+    }
+}
+
+/// `Retry-After` (RFC 9110, 10.2.3): seconds, or a date in one of the three formats of HTTP, from which the answer's own
+/// `Date` is taken, as the two clocks may differ; without one, `now`. A date that has passed is 0.
+fn retry_after_s(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
+    let asked = text(RETRY_AFTER)?;
+    if asked.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than a number can say is still a number; whoever waits has a bound.
+        return (!asked.is_empty()).then(|| asked.parse().unwrap_or(u64::MAX));
+    }
+    let at = httpdate::parse_http_date(asked).ok()?;
+    let from = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+    let left = at.duration_since(from.unwrap_or(now)).unwrap_or_default();
+    Some(
+        left.as_millis()
+            .div_ceil(1_000)
+            .try_into()
+            .unwrap_or(u64::MAX),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1994-11-06T08:49:37Z, the example of RFC 9110.
+    const NOW_S: u64 = 784_111_777;
+
+    fn told(retry_after: &'static str, date: Option<&'static str>) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, HeaderValue::from_static(retry_after));
+        if let Some(date) = date {
+            headers.insert(DATE, HeaderValue::from_static(date));
+        }
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(NOW_S * 1_000 - 500);
+        retry_after_s(&headers, now)
+    }
+
+    #[test]
+    fn a_receiver_says_when_to_come_again_in_seconds_or_by_a_date() {
+        for (said, seconds) in [
+            ("0", Some(0)),
+            (" 120 ", Some(120)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(1)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(61)),
+            ("Sunday, 06-Nov-94 08:49:47 GMT", Some(11)),
+            ("Sun Nov  6 08:49:57 1994", Some(21)),
+            ("Sat, 05 Nov 1994 08:49:37 GMT", Some(0)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(252_618_189_023)),
+            ("", None),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("Sun, 32 Nov 1994 08:49:37 GMT", None),
+        ] {
+            assert_eq!(told(said, None), seconds, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_date_counts_from_the_date_of_the_answer_where_that_is_told() {
+        let at = "Sun, 06 Nov 1994 08:50:37 GMT";
+        assert_eq!(told(at, Some("Sun, 06 Nov 1994 08:50:07 GMT")), Some(30));
+        assert_eq!(told(at, Some("some day")), Some(61));
+        assert_eq!(told("7", Some("Sun, 06 Nov 1994 08:50:07 GMT")), Some(7));
     }
 }

@@ -17,11 +17,15 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use support::form::form;
 use support::s3::{ACCESS_KEY, ObjectStore, SECRET_KEY};
 use support::server::{DEADLINE, Server, command};
 
 /// A page that may upload.
 const ORIGIN: &str = "http://localhost:3000";
+
+/// A service token.
+const ADMIN: &str = "a-service-token-of-the-tests-0123456789";
 
 /// A backend, and what runs it.
 struct Place {
@@ -199,32 +203,12 @@ fn exchange(host: &str, request: &[u8]) -> Answer {
     }
 }
 
-/// The form of a ticket, as a browser makes it.
-fn form(fields: &BTreeMap<String, String>, file: &[u8]) -> (String, Vec<u8>) {
-    let boundary = format!("----form{}", uuid::Uuid::new_v4().simple());
-    let mut body = Vec::new();
-    for (name, value) in fields {
-        let part = format!(
-            "--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
-        );
-        body.extend_from_slice(part.as_bytes());
-    }
-    let part = format!(
-        "--{boundary}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.png\"\r\n\
-         content-type: image/png\r\n\r\n"
-    );
-    body.extend_from_slice(part.as_bytes());
-    body.extend_from_slice(file);
-    body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-    (boundary, body)
-}
-
 fn post_request(ticket: &Ticket, file: &[u8]) -> (String, Vec<u8>) {
-    let (boundary, body) = form(&ticket.fields, file);
+    let (multipart, body) = form(&ticket.fields, ("a.png", "image/png"), file);
     let (host, path) = parts(&ticket.url);
     let mut request = format!(
         "POST {path} HTTP/1.1\r\nhost: {host}\r\norigin: {ORIGIN}\r\nconnection: close\r\n\
-         content-type: multipart/form-data; boundary={boundary}\r\ncontent-length: {}\r\n\r\n",
+         content-type: {multipart}\r\ncontent-length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();
@@ -791,8 +775,7 @@ fn a_form_that_cannot_be_read_is_refused() {
         )
         .status
     };
-    let (boundary, body) = form(&ticket.fields, &file);
-    let multipart = format!("multipart/form-data; boundary={boundary}");
+    let (multipart, body) = form(&ticket.fields, ("a.png", "image/png"), &file);
     assert_eq!(send("application/json", &body), 400);
     assert_eq!(send("multipart/form-data", &body), 400);
     assert_eq!(send("multipart/form-data; boundary=other", &body), 400);
@@ -951,13 +934,14 @@ fn with_an_object_store_no_byte_of_a_file_passes_through_the_node() {
         ("CAFFIS_S3_ENDPOINT", endpoint.as_str()),
         ("CAFFIS_S3_ACCESS_KEY", ACCESS_KEY),
         ("CAFFIS_S3_SECRET_KEY", SECRET_KEY),
+        ("CAFFIS_ADMIN_TOKEN", ADMIN),
     ];
     let made = command(folder.path(), &env)
         .args(["storage", "init"])
         .output();
     assert!(made.expect("runs").status.success());
     let node = Server::start(folder.path(), &env);
-    let (ada_token, _) = node.login("Ada");
+    let (ada_token, ada_id) = node.login("Ada");
     let (bob_token, bob_id) = node.login("Bob");
     let (mut ada, _) = node.sign_in(&ada_token);
     let (mut bob, _) = node.sign_in(&bob_token);
@@ -966,7 +950,7 @@ fn with_an_object_store_no_byte_of_a_file_passes_through_the_node() {
     });
     let created = ada.ask("room.create", &wanted);
     let room = created["data"]["room"]["room_id"].clone();
-    let file = bytes(50_000);
+    let file = bytes(600_000);
     let wanted = serde_json::json!({
         "room_id": room, "kind": "image", "name": "river.png", "size": file.len(),
         "content_type": "image/png", "sha256": hex(&sha256(&file))
@@ -997,7 +981,7 @@ fn with_an_object_store_no_byte_of_a_file_passes_through_the_node() {
     let event = bob.event_of("message.created");
     let attachment = &event["data"]["message"]["attachments"][0];
     assert_eq!(attachment["upload_id"], *upload);
-    assert_eq!(attachment["size"], 50_000);
+    assert_eq!(attachment["size"], file.len());
     let wanted = serde_json::json!({"room_id": room, "upload_ids": [upload]});
     let told = bob.ask("attachment.urls", &wanted);
     let url = text(&told["data"]["urls"][0]["url"]);
@@ -1022,4 +1006,24 @@ fn with_an_object_store_no_byte_of_a_file_passes_through_the_node() {
         !metrics.contains("caffis_file_transfers_total{"),
         "{metrics}"
     );
+    for line in [
+        "caffis_upload_tickets_total{result=\"ok\"} 1",
+        &format!("caffis_upload_bytes_declared_total {}", file.len()),
+        "caffis_upload_looks_total{result=\"checked\"} 1",
+        "caffis_uploads_not_removed_seconds 0",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
+    }
+
+    // But in the archive of who brought it, piece by piece.
+    let export = format!(
+        "GET /v1/admin/users/{ada_id}/export HTTP/1.0\r\nhost: x\r\nauthorization: Bearer {ADMIN}\r\n\r\n"
+    );
+    let archive = exchange(&node.address.to_string(), export.as_bytes()).body;
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(archive)).expect("an archive");
+    let path = format!("files/{}/river.png", text(upload));
+    let mut found = Vec::new();
+    let mut kept = archive.by_name(&path).expect("the file");
+    kept.read_to_end(&mut found).expect("whole");
+    assert!(found == file, "{} bytes", found.len());
 }

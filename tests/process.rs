@@ -378,6 +378,19 @@ fn the_doctor_finds_what_this_host_lacks() {
         "{report}"
     );
 
+    // Files of a node that has others beside it.
+    assert_eq!(verdict(&report, "files"), "ok", "{report}");
+    let database = [(
+        "CAFFIS_DATABASE_URL",
+        "postgres://nobody@127.0.0.1:1/nothing",
+    )];
+    let (_, report) = doctor(&data, &database, "");
+    assert_eq!(verdict(&report, "files"), "warn", "{report}");
+    assert!(
+        report.to_string().contains("CAFFIS_S3_ENDPOINT"),
+        "{report}"
+    );
+
     let server = Server::start(&data, &[]);
     let address = server.address.to_string();
     let listen = [("CAFFIS_LISTEN", address.as_str())];

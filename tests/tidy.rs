@@ -437,6 +437,24 @@ fn no_file_names_a_place_of_one_machine() {
     assert!(seen > 80, "only {seen} files were seen");
 }
 
+/// The blocks of this language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    let rest = text.split(fence.as_str()).skip(1);
+    rest.filter_map(|it| it.split("```").next()).collect()
+}
+
+#[test]
+fn the_form_that_the_documentation_shows_is_the_one_that_is_tested() {
+    let docs = fs::read_to_string(root().join("docs/integrating.md")).expect("there");
+    let source = fs::read_to_string(root().join("tests/support/form.rs")).expect("there");
+    let code = source.find("use std").map(|at| &source[at..]);
+    let code = code.expect("it has imports");
+    assert!(code.contains("pub fn form(") && code.len() > 500);
+    assert!(blocks(&docs, "rust").contains(&code), "{code}");
+    assert!(!blocks(&docs, "rust").contains(&&code[1..]));
+}
+
 #[test]
 fn the_rules_find_what_breaks_them() {
     let import = |path: &str, text: &str| wrong_imports(path, text).len();

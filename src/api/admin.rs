@@ -19,6 +19,7 @@ use super::tokens::Failures;
 use super::transfers::Transfers;
 use super::webhooks::Webhooks;
 use super::{AdminParts, NodeView};
+use crate::blob::Blob;
 use crate::chat::port::admin::{AdminAnswer, AdminCall, AuditEntry, PageRead};
 use crate::chat::port::hooks::HookCall;
 use crate::chat::port::intake::WebhookKept;
@@ -165,10 +166,11 @@ impl Admin {
         node: Arc<dyn NodeView>,
         store: StoreClient,
         webhooks: Webhooks,
+        blob: Blob,
     ) -> Admin {
         Admin {
             webhooks,
-            exports: Exports::new(store.clone()),
+            exports: Exports::new(store.clone(), blob),
             failures: Failures::new(parts.failures_per_min),
             parts,
             node,
@@ -353,9 +355,16 @@ impl Admin {
         let (connections, _) = self
             .connections(Some(id), (0, 0), limits::ADMIN_SHOWN_MAX)
             .await?;
+        let home = id.presence_bucket() % self.parts.shards;
+        let seen = self.ask_shard(home, ServiceAsk::Presence(id)).await?;
+        let ServiceAnswer::Presence(seen) = seen else {
+            return Err(confused());
+        };
         Ok(told(&AdminUser {
             kept,
             node: self.node.name().to_owned(),
+            state: seen.state,
+            last_seen_at: seen.last_seen_at,
             connections,
         }))
     }

@@ -4,26 +4,30 @@
 //! that whoever else asks the store is not slowed; an archive that cannot be ended is broken off, never ended short;
 //! one at a time is made on a node.
 //!
-//! The bytes of the user's files are not in it yet. They belong into a folder `files/`, after [`Part::ALL`], each by the
-//! id of its upload.
+//! The bytes of the user's files come after the lists, a piece at a time; then the list of them, which says of which
+//! there are none.
 
 use super::problem::Problem;
 use super::store_client::StoreClient;
 use super::transfers::{Transfer, Transfers};
+use crate::blob::signed::hex;
+use crate::blob::{Blob, BlobError, file_name};
 use crate::chat::port::admin::{AdminAnswer, AdminCall};
 use crate::chat::port::export::{
-    EXPORT_PAGE, ExportFound, ExportKind, ExportPage, ExportPart, ExportRead,
+    EXPORT_PAGE, ExportFound, ExportKind, ExportPage, ExportPart, ExportRead, ExportUpload,
 };
+use crate::chat::port::files::{Upload, UploadState};
 use crate::chat::port::{StoreAnswer, StoreCall};
 use crate::protocol::admin::{AdminConnection, AdminUserKept};
-use crate::protocol::export::{AdminArchive, README};
-use crate::protocol::{ErrorCode, RoomId, Seq, UserId};
+use crate::protocol::export::{AdminArchive, ExportFile, README};
+use crate::protocol::{ErrorCode, RoomId, Seq, UnixMs, UploadId, UserId};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hyper::body::Frame;
 use serde::Serialize;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +41,12 @@ use zip::{CompressionMethod, ZipWriter};
 const CHUNK_BYTES: usize = 64 << 10;
 /// Chunks that wait for the client.
 const CHUNKS_MAX: usize = 4;
+/// Bytes of a file that are read at once.
+const PIECE_BYTES: usize = 256 << 10;
+/// How often the place of files is asked for something, and the pause after the first time; after each further one twice
+/// as long.
+const BLOB_TRIES: u32 = 4;
+const BLOB_PAUSE: Duration = Duration::from_millis(200);
 /// Between two pages.
 const PAGE_PAUSE: Duration = Duration::from_millis(5);
 /// Longest wait for the store.
@@ -47,6 +57,7 @@ const CLIENT_MAX: Duration = Duration::from_secs(30);
 /// Makes archives.
 pub(super) struct Exports {
     store: StoreClient,
+    blob: Blob,
     /// Whose turn it is.
     turn: Arc<Semaphore>,
 }
@@ -55,10 +66,11 @@ pub(super) struct Exports {
 type Broken = String;
 
 impl Exports {
-    /// Of what this store has.
-    pub fn new(store: StoreClient) -> Exports {
+    /// Of what this store has, and where files are kept.
+    pub fn new(store: StoreClient, blob: Blob) -> Exports {
         Exports {
             store,
+            blob,
             turn: Arc::new(Semaphore::new(1)),
         }
     }
@@ -94,6 +106,7 @@ impl Exports {
         let name = format!("attachment; filename=\"caffis-chat-{}.zip\"", user.user_id);
         let export = Export {
             store: self.store.clone(),
+            blob: self.blob.clone(),
             user: user.user_id,
             archive: Archive::new(),
             sender,
@@ -193,7 +206,11 @@ impl Archive {
     }
 
     fn text(&mut self, text: &str) -> Result<(), Broken> {
-        let written = self.zip.write_all(text.as_bytes());
+        self.bytes(text.as_bytes())
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        let written = self.zip.write_all(bytes);
         written.map_err(|error| error.to_string())
     }
 
@@ -239,8 +256,25 @@ impl Part {
     ];
 }
 
+/// A place in the order of uploads.
+type Place = (UnixMs, UploadId);
+
+fn place_of(found: &ExportUpload) -> Place {
+    (found.created_at, found.upload.id)
+}
+
+/// The files that were written.
+#[derive(Default)]
+struct Written {
+    /// The last one; those that were brought later are not in the archive.
+    last: Option<Place>,
+    /// Of which there is nothing, or no longer all. All that is kept of a file while others are written.
+    missing: BTreeSet<UploadId>,
+}
+
 struct Export {
     store: StoreClient,
+    blob: Blob,
     user: UserId,
     archive: Archive,
     sender: mpsc::Sender<Option<Bytes>>,
@@ -269,6 +303,8 @@ impl Export {
             }
             self.archive.end_list()?;
         }
+        let files = self.files().await?;
+        self.file_list(&files).await?;
         // Who was erased meanwhile is not whole in it.
         match self.ask(AdminCall::User(self.user)).await? {
             AdminAnswer::User(Some(_)) => (),
@@ -319,7 +355,9 @@ impl Export {
                 ExportFound::Reactions(found) => self.entries(&found).await?,
                 ExportFound::Mentions(found) => self.entries(&found).await?,
                 ExportFound::Reports(found) => self.entries(&found).await?,
-                ExportFound::Rooms(_) | ExportFound::Blocks(_) => return Err(confused()),
+                ExportFound::Rooms(_) | ExportFound::Blocks(_) | ExportFound::Uploads(_) => {
+                    return Err(confused());
+                }
             }
             match next {
                 Some(next) => after = next,
@@ -341,6 +379,96 @@ impl Export {
                 return Ok(());
             }
         }
+    }
+
+    /// A page of what the user brought.
+    async fn uploads(&self, after: Option<Place>) -> Result<Vec<ExportUpload>, Broken> {
+        match self.page(ExportPart::Uploads(after)).await?.found {
+            ExportFound::Uploads(found) => Ok(found),
+            _ => Err(confused()),
+        }
+    }
+
+    /// Writes the files.
+    async fn files(&mut self) -> Result<Written, Broken> {
+        let mut written = Written::default();
+        loop {
+            let page = self.uploads(written.last).await?;
+            for ExportUpload { upload, .. } in &page {
+                if !self.file(upload).await? {
+                    written.missing.insert(upload.id);
+                }
+            }
+            written.last = page.last().map(place_of).or(written.last);
+            if page.len() < EXPORT_PAGE {
+                return Ok(written);
+            }
+        }
+    }
+
+    /// Writes a file piece by piece; whether it is whole.
+    async fn file(&mut self, upload: &Upload) -> Result<bool, Broken> {
+        let (blob, bucket, key) = (self.blob.clone(), upload.kind.bucket(), &upload.key);
+        // What was brought and not looked at yet is nobody's to read before.
+        if upload.state == UploadState::Created
+            && self.patient(|| blob.seal(bucket, key)).await?.is_none()
+        {
+            return Ok(false);
+        }
+        let mut offset = 0;
+        loop {
+            let read = || blob.read(bucket, key, offset, PIECE_BYTES);
+            let Some(piece) = self.patient(read).await? else {
+                return Ok(false);
+            };
+            if offset == 0 {
+                self.archive.file(&path_of(upload))?;
+            }
+            self.archive.bytes(&piece)?;
+            self.transfer.moved();
+            self.send_what_is_made().await?;
+            offset += piece.len() as u64;
+            // What is sealed has the bytes that were declared, or was found wrong.
+            if piece.len() < PIECE_BYTES {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Asks the place of files, and again while it is away for a moment.
+    async fn patient<T, F: Future<Output = Result<T, BlobError>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, Broken> {
+        let (mut left, mut pause) = (BLOB_TRIES, BLOB_PAUSE);
+        loop {
+            left -= 1;
+            match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(BlobError::Unavailable(_)) if left > 0 => (),
+                Err(error) => return Err(error.to_string()),
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+            self.transfer.moved();
+        }
+    }
+
+    /// Writes what the files are that were written, and of which there was nothing.
+    async fn file_list(&mut self, written: &Written) -> Result<(), Broken> {
+        self.archive.list("files.json")?;
+        let mut after = None;
+        while after < written.last {
+            let page = self.uploads(after).await?;
+            after = page.last().map(place_of).or(written.last);
+            for found in &page {
+                if Some(place_of(found)) <= written.last {
+                    self.archive.entry(&listed(found, &written.missing))?;
+                }
+            }
+            self.send_what_is_made().await?;
+        }
+        self.archive.end_list()
     }
 
     async fn entries<T: Serialize>(&mut self, entries: &[T]) -> Result<(), Broken> {
@@ -390,6 +518,27 @@ async fn send(sender: &mpsc::Sender<Option<Bytes>>, bytes: Option<Vec<u8>>) -> R
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err("nobody takes it any more".to_owned()),
         Err(_) => Err("nobody takes it".to_owned()),
+    }
+}
+
+/// Where a file is in the archive: below the folder, under a name that is one file's everywhere.
+fn path_of(upload: &Upload) -> String {
+    format!("files/{}/{}", upload.id, file_name(&upload.name))
+}
+
+fn listed(found: &ExportUpload, missing: &BTreeSet<UploadId>) -> ExportFile {
+    let upload = &found.upload;
+    ExportFile {
+        upload_id: upload.id,
+        room_id: found.room,
+        message_seq: upload.message_seq,
+        kind: upload.kind,
+        name: upload.name.clone(),
+        size: upload.size,
+        content_type: upload.content_type.clone(),
+        sha256: upload.sha256.map(|hash| hex(&hash)),
+        created_at: found.created_at,
+        path: (!missing.contains(&upload.id)).then(|| path_of(upload)),
     }
 }
 

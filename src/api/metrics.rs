@@ -3,6 +3,7 @@
 use super::NodeView;
 use super::files::{Files, Sum};
 use super::hooks::HookCounts;
+use super::upload_counts::UploadCounts;
 use crate::chat::stats::{LATENCY_BOUNDS_US, Latency};
 use crate::protocol::ErrorCode;
 use axum::http::StatusCode;
@@ -46,7 +47,7 @@ pub(super) fn text(
     node: &dyn NodeView,
     http: &HttpCounts,
     hooks: &HookCounts,
-    files: Option<&Files>,
+    (uploads, files): (&UploadCounts, Option<&Files>),
 ) -> String {
     let mut page = Page(String::with_capacity(32 << 10));
     let build = format!(
@@ -86,6 +87,7 @@ pub(super) fn text(
         page.sample("http_problems_total", &format!("code=\"{code}\""), *count);
     }
     drop(counts);
+    uploads.write(&mut page);
     transfers(&mut page, files);
     for (name, help, kind, value) in hooks.rows() {
         let name = format!("webhooks_out_{name}");
@@ -200,10 +202,11 @@ fn process(page: &mut Page) {
     }
 }
 
-struct Page(String);
+pub(super) struct Page(String);
 
 impl Page {
-    fn family(&mut self, name: &str, help: &str, kind: &str) {
+    /// Begins what is called `caffis_NAME`.
+    pub(super) fn family(&mut self, name: &str, help: &str, kind: &str) {
         self.bare_family(&format!("caffis_{name}"), help, kind);
     }
 
@@ -212,7 +215,8 @@ impl Page {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &str, value: u64) {
+    /// One number of it.
+    pub(super) fn sample(&mut self, name: &str, labels: &str, value: u64) {
         let _ = if labels.is_empty() {
             writeln!(self.0, "caffis_{name} {value}")
         } else {

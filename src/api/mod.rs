@@ -28,6 +28,7 @@ pub mod store_client;
 pub mod tokens;
 pub mod transfers;
 pub mod upkeep;
+pub mod upload_counts;
 pub mod uploads;
 pub mod webhooks;
 
@@ -85,6 +86,8 @@ pub struct FileParts {
     pub folder: Option<Arc<Folder>>,
     /// Origins, beside this server's own, where pages upload to and fetch from.
     pub origins: Vec<String>,
+    /// What is counted of uploads.
+    pub counts: Arc<upload_counts::UploadCounts>,
 }
 
 /// What the Admin API needs of the node.

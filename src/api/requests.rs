@@ -9,7 +9,7 @@ use crate::chat::port::{Answer, Asked, Decided, Identify, Identity, IdentityErro
 use crate::limits;
 use crate::protocol::http::{self, Bound, Given, Method};
 use crate::protocol::openapi::Me;
-use crate::protocol::request::{Command, Refused};
+use crate::protocol::request::{Command, Nothing, Refused};
 use crate::protocol::{ErrorCode, UnixMs};
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, RawPathParamsRejection};
@@ -149,13 +149,16 @@ impl Requests {
         }
     }
 
-    /// `GET /v1/users/me`.
+    /// `GET /v1/users/me`: what the token says, to whom any other request would be answered.
     ///
     /// # Errors
-    /// There is no valid token, or no JSON is wanted.
+    /// There is no valid token, its session has ended, or no JSON is wanted.
     pub async fn me(&self, headers: &HeaderMap) -> Result<Response, Problem> {
         let identity = self.identity(headers).await?;
         wants_json(headers)?;
+        let may_ask = Ok(Command::Pong(Nothing {}));
+        let answer = self.asked(identity.clone(), may_ask).await?;
+        reply_data(&answer.reply)?;
         let me = Me {
             user_id: identity.user,
             name: identity.name,
@@ -178,6 +181,16 @@ impl Requests {
             &body,
             &identity,
         );
+        let answer = self.asked(identity, command).await?;
+        Ok(response(bound, &answer))
+    }
+
+    /// Asks a shard.
+    async fn asked(
+        &self,
+        identity: Identity,
+        command: Result<Command, Refused>,
+    ) -> Result<Answer, Problem> {
         let (sender, receiver) = oneshot::channel();
         let asked = Asked {
             identity,
@@ -192,7 +205,7 @@ impl Requests {
             return Err(Problem::new(ErrorCode::Overloaded, detail));
         }
         match tokio::time::timeout(ANSWER_MAX, receiver).await {
-            Ok(Ok(answer)) => Ok(response(bound, &answer)),
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) | Err(_) => Err(Problem::new(
                 ErrorCode::Unavailable,
                 "no answer in time; retry with the same id",

@@ -10,6 +10,7 @@ use super::problem::{Problem, too_large};
 use super::request_id::{self, RequestId};
 use super::requests::{self, Requests};
 use super::store_client::StoreClient;
+use super::upload_counts::UploadCounts;
 use super::webhooks::Webhooks;
 use super::{NodeView, Origins, Parts, cors, demo};
 use crate::identity::DemoLogin;
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     pub webhooks: Webhooks,
     /// Present if files are kept in a folder of this node.
     pub files: Option<Files>,
+    uploads: Arc<UploadCounts>,
     pub origins: Arc<Origins>,
 }
 
@@ -58,9 +60,15 @@ impl Shared {
         let requests = Requests::new(&parts);
         let store = StoreClient::new(parts.store);
         let webhooks = Webhooks::new(parts.webhooks, store.clone());
-        let admin = parts
-            .admin
-            .map(|own| Admin::new(own, parts.node.clone(), store.clone(), webhooks.clone()));
+        let admin = parts.admin.map(|own| {
+            Admin::new(
+                own,
+                parts.node.clone(),
+                store.clone(),
+                webhooks.clone(),
+                parts.files.blob.clone(),
+            )
+        });
         Shared {
             readiness: Readiness::new(parts.node.clone(), store.clone()),
             node: parts.node,
@@ -80,6 +88,7 @@ impl Shared {
             admin,
             webhooks,
             files: parts.files.folder.map(Files::new),
+            uploads: parts.files.counts,
             origins: parts.origins,
         }
     }
@@ -204,7 +213,7 @@ async fn readyz(State(shared): App) -> Response {
 async fn metrics(State(shared): App) -> Response {
     let content_type = (header::CONTENT_TYPE, metrics::CONTENT_TYPE);
     let cache = (header::CACHE_CONTROL, "no-store");
-    let files = shared.files.as_ref();
+    let files = (shared.uploads.as_ref(), shared.files.as_ref());
     let text = metrics::text(shared.node.as_ref(), &shared.http, &shared.hooks, files);
     ([content_type, cache], text).into_response()
 }

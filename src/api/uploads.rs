@@ -7,6 +7,7 @@
 
 use super::requests::now;
 use super::store_client::StoreClient;
+use super::upload_counts::UploadCounts;
 use crate::blob::{Blob, BlobError, Download, Facts, ObjectKey, Shown};
 use crate::chat::port::files::{
     Files, FilesAnswer, FilesAsk, FilesDone, FilesRefusal, FilesTold, NamedUploads, NewFile,
@@ -137,15 +138,22 @@ pub struct Uploads {
     store: StoreClient,
     blob: Blob,
     limits: UploadLimits,
+    counts: Arc<UploadCounts>,
 }
 
 impl Uploads {
     /// In this store, with their bytes at this place.
-    pub fn new(store: StoreClient, blob: Blob, limits: UploadLimits) -> Uploads {
+    pub fn new(
+        store: StoreClient,
+        blob: Blob,
+        limits: UploadLimits,
+        counts: Arc<UploadCounts>,
+    ) -> Uploads {
         Uploads {
             store,
             blob,
             limits,
+            counts,
         }
     }
 
@@ -161,6 +169,7 @@ impl Uploads {
             };
             let own = self.clone();
             tokio::spawn(async move {
+                let is_ticket = matches!(ask, FilesAsk::Create(_));
                 let answer = tokio::time::timeout_at(asked + ANSWER_MAX, async {
                     // It is never closed.
                     let _place = places.acquire().await.ok();
@@ -171,6 +180,9 @@ impl Uploads {
                     let away = "the files cannot be reached now; retry with the same id";
                     Err(FilesRefusal::new(ErrorCode::Unavailable, away))
                 });
+                if let (true, Err(refusal)) = (is_ticket, &answer) {
+                    own.counts.no_ticket(refusal.code);
+                }
                 done(answer);
             });
         }
@@ -227,6 +239,7 @@ impl Uploads {
             expires_at,
         };
         let ticket = self.blob.ticket(&upload).await?;
+        self.counts.ticket(file.size);
         Ok(UploadTicket {
             upload_id: id,
             method: "POST",
@@ -272,10 +285,14 @@ impl Uploads {
         let mut looks = JoinSet::new();
         for upload in uploads {
             if upload.state == UploadState::Created {
-                let blob = self.blob.clone();
+                let (blob, counts) = (self.blob.clone(), self.counts.clone());
                 looks.spawn(async move {
-                    let state = look(&blob, &upload).await?;
-                    Ok::<_, BlobError>(state.map(|state| (upload.id, state)))
+                    let looked = look(&blob, &upload).await;
+                    match &looked {
+                        Ok(state) => counts.look(*state),
+                        Err(_) => counts.no_look(),
+                    }
+                    Ok::<_, BlobError>(looked?.map(|state| (upload.id, state)))
                 });
             }
         }
@@ -346,6 +363,7 @@ impl Uploads {
             }
         }
         let count = removed.len();
+        self.counts.removed(count, failed.is_none());
         if count > 0 {
             match self.call(UploadCall::Removed(removed)).await {
                 Ok(UploadAnswer::Removed) => (),

@@ -346,7 +346,7 @@ const NAME_CHARS_MAX: usize = 120;
 
 /// A name that is one file's everywhere: no path, no control characters, none that turn the reading direction (which
 /// make `exe.jpg` of `gpj.exe`), not hidden, not empty.
-fn file_name(name: &str) -> String {
+pub fn file_name(name: &str) -> String {
     let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let chars = name.chars().filter(|c| !turns(*c)).map(|c| {
         match c.is_control() || "/\\:*?\"<>|".contains(c) {

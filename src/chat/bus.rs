@@ -105,13 +105,14 @@ pub enum MeshMessage {
         /// Whether they type.
         is_typing: bool,
     },
-    /// From the room's home: an event without `seq`, as an encoded frame. A hint: not sent when the queue is
-    /// full.
+    /// From the room's home: who types, as an encoded frame. A hint: not sent when the queue is full.
     Notice {
         /// The room.
         room: RoomId,
         /// The frame.
         frame: Box<[u8]>,
+        /// Whether it says that nobody does.
+        nobody: bool,
     },
     /// To the home of these rooms: how far a user is there. A hint: not sent when the queue is full.
     Receipts(Box<GivenReceipts>),

@@ -81,7 +81,8 @@ impl Sessions {
     ) {
         let Request { id, command } = request;
         if matches!(command, Ok(Command::Pong(_))) {
-            return;
+            // A guest asks by it whether it may ask at all.
+            return self.taken(conn, ctx);
         }
         let sends = matches!(command, Ok(Command::MessageSend(_)));
         if let Err(retry_after_ms) = self.take_rate(conn, sends, ctx) {
@@ -366,7 +367,10 @@ impl Sessions {
         ctx: &mut Context<'_>,
     ) {
         let own = match &read {
-            Read::Presence(users) => Some(Call::Shared(conn, request, users.clone())),
+            Read::Presence(users) => {
+                self.begin_watch(conn, users);
+                Some(Call::Shared(conn, request, users.clone()))
+            }
             Read::SetOwn(room, _) => Some(Call::SetOwn(conn, request, *room)),
             Read::History(_)
             | Read::List(_)

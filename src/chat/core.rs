@@ -264,7 +264,11 @@ fn route(
             user,
             is_typing,
         } => home.typing(room, user, is_typing, ctx),
-        MeshMessage::Notice { room, frame } => sessions.notice(room, frame, ctx),
+        MeshMessage::Notice {
+            room,
+            frame,
+            nobody,
+        } => sessions.notice(room, frame, nobody, ctx),
         MeshMessage::Receipts(given) => home.receipts(&given, ctx),
         MeshMessage::OwnChanged(room, user, conn) => {
             home.own_changed(room, user, (from, conn), ctx)

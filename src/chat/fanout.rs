@@ -20,6 +20,8 @@ pub struct LocalRoom {
     pub subscribers: Vec<Subscriber>,
     /// Answers of the home that are still to come.
     pub asked: u32,
+    /// Somebody was told that somebody types, and nobody yet that it is over.
+    pub shows_typing: bool,
 }
 
 /// A connection that listens to a room: its index, and in the top bit whether it is passed over
@@ -56,6 +58,7 @@ impl LocalRoom {
             position: None,
             subscribers: Vec::new(),
             asked: 0,
+            shows_typing: false,
         }
     }
 

@@ -141,7 +141,6 @@ fn needs_connection(command: &Command) -> bool {
         command,
         Command::Auth(_)
             | Command::AuthRefresh(_)
-            | Command::Pong(_)
             | Command::TypingStart(_)
             | Command::TypingStop(_)
             | Command::PresenceSet(_)

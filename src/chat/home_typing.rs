@@ -78,17 +78,28 @@ impl Home {
         let Some(user_ids) = telling.here else {
             return;
         };
+        let nobody = user_ids.is_empty();
         let notice = RoomNotice::TypingUpdated {
             room_id: id,
             data: TypingUpdated { user_ids },
         };
         let frame = websocket::encode_text(&notice.to_json());
         let room = self.room_mut(id);
+        let mut is_told = true;
         for listener in room.map_or(&[][..], |room| &room.listeners) {
             if ctx.takes_events(listener.shard) {
-                let frame = frame.clone();
-                ctx.tell(listener.shard, MeshMessage::Notice { room: id, frame });
+                let notice = MeshMessage::Notice {
+                    room: id,
+                    frame: frame.clone(),
+                    nobody,
+                };
+                ctx.tell(listener.shard, notice);
+            } else {
+                is_told = false;
             }
+        }
+        if !is_told {
+            self.typing.tell_again(id, ctx.now_ms());
         }
     }
 }

@@ -183,6 +183,16 @@ impl Context<'_> {
 }
 
 impl Presence {
+    /// How others see a user whose home this is; who is not known is offline.
+    pub(super) fn seen(&self, user: UserId) -> UserPresence {
+        let known = self.people.get(&user).map(|person| person.seen(user));
+        known.unwrap_or(UserPresence {
+            user_id: user,
+            state: PresenceState::Offline,
+            last_seen_at: None,
+        })
+    }
+
     /// Nobody.
     pub fn new(seed: u64) -> Presence {
         Presence {

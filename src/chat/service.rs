@@ -88,6 +88,7 @@ impl Sessions {
                 });
                 ServiceAnswer::Connected(users)
             }
+            ServiceAsk::Presence(user) => ServiceAnswer::Presence(self.presence.seen(user)),
             ServiceAsk::Write(op) => return self.write_for_service(id, op, ctx),
         };
         ctx.effects.push(Effect::Served(id, answer));

@@ -478,8 +478,9 @@ impl Sessions {
         }
     }
 
-    /// An event of a room without `seq`: only the newest of a room matters, and nobody is closed for it.
-    pub fn notice(&mut self, room: RoomId, bytes: Box<[u8]>, ctx: &mut Context<'_>) {
+    /// Who types: only the newest of a room matters, and nobody is closed for it. In a crowd nobody is told but that
+    /// it is over, where something else was told before there were so many.
+    pub fn notice(&mut self, room: RoomId, bytes: Box<[u8]>, nobody: bool, ctx: &mut Context<'_>) {
         let Some(place) = self.index.get(&room).copied() else {
             return;
         };
@@ -487,9 +488,11 @@ impl Sessions {
         let Some(local) = self.rooms.get_mut(place as usize) else {
             return;
         };
-        if local.subscribers.len() > limits::TYPING_CONNECTIONS_MAX {
+        let is_crowd = local.subscribers.len() > limits::TYPING_CONNECTIONS_MAX;
+        if is_crowd && !(nobody && local.shows_typing) {
             return;
         }
+        local.shows_typing = !nobody;
         let (high, low) = room.0.as_u64_pair();
         let frame = Frame::encoded(bytes, Class::Coalescible(high ^ low), Stamps::default());
         for subscriber in local.subscribers.iter().filter(|one| one.is_live()) {

@@ -2,7 +2,7 @@
 //!
 //! Invariants: what is told is the whole set, at most once per [`limits::TYPING_TELL_MS`] and room, and
 //! only when it is another one; who said so once is forgotten after [`limits::TYPING_EXPIRES_MS`]
-//! unless they say it again; each node tells the others of its own users only, so that nothing
+//! unless they say it again; a set that did not reach all who listen is told again; each node tells the others of its own users only, so that nothing
 //! goes round in circles, and says it again while it lasts, so that what is lost heals.
 //!
 //! Next: [`super::home`] tells the shards that listen, and other nodes.
@@ -24,6 +24,8 @@ struct Room {
     who: Vec<Who>,
     /// What was told last to those who listen here.
     told: Vec<UserId>,
+    /// Some of those who listen here were not told it.
+    lacking: bool,
     /// They are not told again before, ms.
     next_ms: u64,
     /// What was told last to other nodes.
@@ -123,6 +125,13 @@ impl Typing {
         self.rooms.keys().copied().collect()
     }
 
+    /// What was told last of a room did not reach all who listen.
+    pub fn tell_again(&mut self, id: RoomId, now_ms: u64) {
+        let room = self.rooms.entry(id).or_default();
+        room.lacking = true;
+        room.next_ms = now_ms + limits::TYPING_TELL_MS;
+    }
+
     /// What is to be told of a room; taken as told.
     pub fn tell(&mut self, id: RoomId, now_ms: u64) -> Telling {
         let mut telling = Telling::default();
@@ -132,8 +141,9 @@ impl Typing {
         room.who.retain(|who| who.until_ms > now_ms);
         if now_ms >= room.next_ms {
             let all = room.users(|_| true);
-            if all != room.told {
+            if all != room.told || room.lacking {
                 room.told.clone_from(&all);
+                room.lacking = false;
                 room.next_ms = now_ms + limits::TYPING_TELL_MS;
                 telling.here = Some(all);
             }
@@ -145,7 +155,8 @@ impl Typing {
                 telling.elsewhere = Some(own);
             }
         }
-        if room.who.is_empty() && room.told.is_empty() && room.relayed.is_empty() {
+        let is_over = room.who.is_empty() && room.told.is_empty() && room.relayed.is_empty();
+        if is_over && !room.lacking {
             self.rooms.remove(&id);
         }
         telling
@@ -269,6 +280,24 @@ mod tests {
         );
         typing.heard(ROOM, 9, Vec::new(), 5_600);
         assert_eq!(typing.tell(ROOM, 5_600).here, Some(vec![]));
+    }
+
+    #[test]
+    fn what_did_not_reach_everybody_is_told_again() {
+        let mut typing = Typing::new(1);
+        typing.say(ROOM, user(1), true, 0);
+        typing.tell(ROOM, 0);
+        typing.tell_again(ROOM, 0);
+        let later = limits::TYPING_TELL_MS;
+        assert_eq!(typing.tell(ROOM, later - 1), Telling::default(), "too soon");
+        assert_eq!(typing.tell(ROOM, later).here, Some(vec![user(1)]));
+        let end = limits::TYPING_EXPIRES_MS;
+        assert_eq!(typing.tell(ROOM, end).here, Some(vec![]));
+        // Nobody is typing any more, which somebody does not know.
+        typing.tell_again(ROOM, end);
+        assert_eq!(typing.rooms(), [ROOM]);
+        assert_eq!(typing.tell(ROOM, end + later).here, Some(vec![]));
+        assert!(typing.rooms().is_empty());
     }
 
     #[test]

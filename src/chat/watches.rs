@@ -50,6 +50,9 @@ pub struct Watching {
     changes: BTreeMap<UserId, UserPresence>,
     /// A request that waits for presence homes.
     asking: Option<Asking>,
+    /// Those of the request under way who may still be seen: a block may come to be known before what the
+    /// store or a home said of a time without it.
+    pending: BTreeSet<UserId>,
 }
 
 /// One user whom a connection watches.
@@ -204,6 +207,14 @@ impl Sessions {
         Ok(())
     }
 
+    /// The store is asked for these.
+    pub(super) fn begin_watch(&mut self, conn: ConnId, users: &[UserId]) {
+        if let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) {
+            let watching = ready.watching.get_or_insert_default();
+            watching.pending = users.iter().copied().collect();
+        }
+    }
+
     /// The store said who of them shares a room with the user: their homes are asked.
     pub(super) fn shared_read(
         &mut self,
@@ -216,6 +227,11 @@ impl Sessions {
         if let Err((code, message)) = self.ask_presence(conn, request, asked, result, ctx) {
             if let Some(State::Ready(ready)) = self.get_mut(conn).map(|it| &mut it.state) {
                 ready.reading = false;
+                let is_unused = |watching: &mut Box<Watching>| {
+                    watching.pending.clear();
+                    watching.users.is_empty() && watching.changes.is_empty()
+                };
+                ready.watching.take_if(is_unused);
             }
             self.refuse(conn, request, code, message, ctx);
             self.go_on_reading(conn, ctx);
@@ -243,8 +259,11 @@ impl Sessions {
             return Ok(());
         };
         let user = ready.user;
-        let (seen, hidden): (Vec<UserId>, Vec<UserId>) =
-            (asked.iter().copied()).partition(|other| *other == user || sharing.contains(other));
+        let watching = ready.watching.get_or_insert_default();
+        let may_see = |other: &UserId| {
+            *other == user || sharing.contains(other) && watching.pending.contains(other)
+        };
+        let (seen, hidden): (Vec<UserId>, Vec<UserId>) = asked.iter().copied().partition(may_see);
         let homes: BTreeSet<ShardIx> = seen.iter().map(|other| ctx.presence_home(*other)).collect();
         if !homes.iter().all(|home| ctx.takes_writes(*home)) {
             return Err((ErrorCode::Overloaded, "too many requests are waiting"));
@@ -278,9 +297,14 @@ impl Sessions {
             && let Some(watching) = &mut ready.watching
             && let Some(asking) = &mut watching.asking
         {
+            let own = ready.user;
             first = watching.users.is_empty();
             for presence in users {
                 let user = presence.user_id;
+                if user != own && !watching.pending.contains(&user) {
+                    asking.found.push(unknown(user));
+                    continue;
+                }
                 let watch = Watch {
                     until_ms: asking.until_ms,
                     told: presence.state,
@@ -289,8 +313,9 @@ impl Sessions {
                     new.push(user);
                 }
                 watching.changes.remove(&user);
+                asking.found.push(*presence);
             }
-            asking.found.extend(users);
+            first &= !watching.users.is_empty();
             asking.homes -= 1;
             complete = asking.homes == 0;
         }
@@ -321,7 +346,10 @@ impl Sessions {
             return;
         };
         ready.reading = false;
-        let asking = ready.watching.as_mut().and_then(|own| own.asking.take());
+        let asking = ready.watching.as_mut().and_then(|own| {
+            own.pending.clear();
+            own.asking.take()
+        });
         if let Some(Asking {
             request: Some(id),
             until_ms,
@@ -340,14 +368,16 @@ impl Sessions {
         self.go_on_reading(conn, ctx);
     }
 
-    /// Whom a connection watches.
+    /// Whom a connection watches, or is about to.
     pub(super) fn watched_by(&self, conn: ConnId) -> Vec<UserId> {
-        match self.get(conn).map(|session| &session.state) {
+        let watched: BTreeSet<UserId> = match self.get(conn).map(|session| &session.state) {
             Some(State::Ready(ready)) => (ready.watching.iter())
-                .flat_map(|watching| watching.users.keys().copied())
+                .flat_map(|watching| watching.users.keys().chain(&watching.pending))
+                .copied()
                 .collect(),
-            _ => Vec::new(),
-        }
+            _ => BTreeSet::new(),
+        };
+        watched.into_iter().collect()
     }
 
     /// A connection may not see these any more: it is told as if they had gone.
@@ -358,6 +388,7 @@ impl Sessions {
         {
             let was_behind = !watching.changes.is_empty();
             for user in users {
+                watching.pending.remove(user);
                 let Some(watch) = watching.users.remove(user) else {
                     continue;
                 };
@@ -473,8 +504,9 @@ impl Sessions {
 mod tests {
     use crate::chat::outbox::Outbox;
     use crate::chat::port::{Identity, SignedIn, StoreAnswer, StoreCall, StoreReply};
-    use crate::chat::{ConnId, CoreConfig, Effect, Input, Now, ShardCore, TICK_MS};
+    use crate::chat::{ConnId, CoreConfig, Effect, Input, MeshMessage, Now, ShardCore, TICK_MS};
     use crate::limits;
+    use crate::protocol::block::BlockChange;
     use crate::protocol::{Epoch, UnixMs, UserId};
     use uuid::Uuid;
 
@@ -485,6 +517,8 @@ mod tests {
     struct Node {
         core: ShardCore,
         now_ms: u64,
+        /// What the store says waits here, if it is to wait.
+        held: Option<Vec<StoreReply>>,
     }
 
     fn conn(index: u32) -> ConnId {
@@ -510,6 +544,7 @@ mod tests {
             Node {
                 core: ShardCore::new(config, 0, 1),
                 now_ms: 1_000,
+                held: None,
             }
         }
 
@@ -553,11 +588,15 @@ mod tests {
                             },
                             other => panic!("{other:?}"),
                         };
-                        self.step(Input::Store(StoreReply {
+                        let reply = StoreReply {
                             ticket,
                             epoch: EPOCH,
                             result: Ok(answer),
-                        }));
+                        };
+                        match &mut self.held {
+                            Some(held) => held.push(reply),
+                            None => self.step(Input::Store(reply)),
+                        }
                     }
                     Effect::Flush(_) => (),
                     other => panic!("{other:?}"),
@@ -644,6 +683,34 @@ mod tests {
         node.pass(limits::PRESENCE_WATCH_MS);
         node.read(0);
         node.set(2, "online");
+        node.pass(5_000);
+        assert!(!node.read(0).contains("presence"));
+    }
+
+    #[test]
+    fn a_block_that_is_known_before_the_answer_of_the_store_holds() {
+        let mut node = Node::new();
+        (0..2).for_each(|index| node.connect(index));
+        node.pass(2_000);
+        node.held = Some(Vec::new());
+        assert!(!node.subscribe(0, [1]).contains("ack"));
+        node.step(Input::Mesh(
+            0,
+            MeshMessage::Block(BlockChange {
+                by: user(1),
+                user: user(0),
+                blocked: true,
+                severed: true,
+                version: 1,
+            }),
+        ));
+        // It was read before the block.
+        for reply in node.held.take().into_iter().flatten() {
+            node.step(Input::Store(reply));
+        }
+        let snapshot = node.read(0);
+        assert!(snapshot.contains("offline"), "{snapshot}");
+        node.set(1, "away");
         node.pass(5_000);
         assert!(!node.read(0).contains("presence"));
     }

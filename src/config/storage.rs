@@ -32,6 +32,9 @@ pub struct ObjectStore {
 }
 
 impl Storage {
+    /// What to do about files that lie on one node of several.
+    pub const OWN_FILES_MEND: &str = "other nodes do not find them; set CAFFIS_S3_ENDPOINT, or give all nodes one CAFFIS_DATA_DIR";
+
     /// The origins where pages upload to and fetch from, beside this server's own.
     pub fn origins(&self) -> Vec<String> {
         let Some(s3) = &self.s3 else {

@@ -112,7 +112,7 @@ pub fn judge(needs: &Needs, host: &Host) -> Vec<Finding> {
         address(needs, host),
         port_range(needs, host),
         backlog(needs, host),
-        data_folder(host),
+        data_folder(needs, host),
         free_space(host),
         memory(needs, host),
         cores(needs, host),
@@ -336,9 +336,9 @@ fn backlog(needs: &Needs, host: &Host) -> Finding {
     }
 }
 
-/// What a file system is called, and what is wrong with it for the embedded store.
-fn file_system(kind: u64) -> (&'static str, Option<(Verdict, &'static str)>) {
-    let network = Some((
+/// What a file system is called, and what is wrong with it; on a network only for the embedded store.
+fn file_system(kind: u64, embedded_store: bool) -> (&'static str, Option<(Verdict, &'static str)>) {
+    let network = embedded_store.then_some((
         Verdict::Fail,
         "the embedded store needs a local disk: its shared memory and locks do not reach over \
          a network",
@@ -366,7 +366,7 @@ fn file_system(kind: u64) -> (&'static str, Option<(Verdict, &'static str)>) {
     }
 }
 
-fn data_folder(host: &Host) -> Finding {
+fn data_folder(needs: &Needs, host: &Host) -> Finding {
     let check = "data folder";
     if let Some(error) = &host.data.error {
         return fail(
@@ -378,7 +378,7 @@ fn data_folder(host: &Host) -> Finding {
     let Some(kind) = host.data.kind else {
         return unknown(check, "its file system");
     };
-    let (name, wrong) = file_system(kind);
+    let (name, wrong) = file_system(kind, needs.embedded_store);
     let found = format!("can be written and synced, on {name}");
     match wrong {
         None => ok(check, found),
@@ -497,6 +497,7 @@ mod tests {
         Needs {
             listen: "127.0.0.1:8080".parse().expect("an address"),
             data_dir: "data".into(),
+            embedded_store: true,
             shards: 4,
             connections_max: Some(15_000),
             connections_min: 16,
@@ -679,6 +680,11 @@ mod tests {
             h.data.error = Some("EROFS".to_owned())
         });
         check("data folder", Fail, "network", |_, h| {
+            h.data.kind = Some(0x6969)
+        });
+        // Files of several nodes may lie on one.
+        check("data folder", Ok, "nfs", |n, h| {
+            n.embedded_store = false;
             h.data.kind = Some(0x6969)
         });
         check("data folder", Warn, "tmpfs", |_, h| {

@@ -21,8 +21,10 @@ use std::path::PathBuf;
 pub struct Needs {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Folder of the embedded store.
+    /// Folder of the embedded store and of files.
     pub data_dir: PathBuf,
+    /// There is an embedded store in it.
+    pub embedded_store: bool,
     /// Its shards.
     pub shards: u16,
     /// Connections that it is to take; `None`: as many as open files allow.

@@ -70,34 +70,66 @@ pub enum Refused {
 impl Refused {
     /// The answer, whole.
     pub fn response(self) -> Vec<u8> {
-        let (status, code, headers) = match self {
-            Refused::BadRequest => ("400 Bad Request", "bad_request", ""),
+        const UPGRADE: &str = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+        let (status, code, detail, headers) = match self {
+            Refused::BadRequest => (
+                "400 Bad Request",
+                "bad_request",
+                "no request for caffis.chat.v1",
+                "",
+            ),
             Refused::UpgradeRequired => (
                 "426 Upgrade Required",
                 "bad_request",
-                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+                "here is a WebSocket",
+                UPGRADE,
             ),
-            Refused::Forbidden => ("403 Forbidden", "forbidden", ""),
-            Refused::Timeout => ("408 Request Timeout", "bad_request", ""),
-            Refused::TooLarge => ("431 Request Header Fields Too Large", "too_large", ""),
+            Refused::Forbidden => (
+                "403 Forbidden",
+                "forbidden",
+                "not from pages of this origin",
+                "",
+            ),
+            Refused::Timeout => (
+                "408 Request Timeout",
+                "bad_request",
+                "the request did not end in time",
+                "",
+            ),
+            Refused::TooLarge => (
+                "431 Request Header Fields Too Large",
+                "too_large",
+                "the head is too long",
+                "",
+            ),
             Refused::Overloaded => (
                 "503 Service Unavailable",
                 "overloaded",
-                "Retry-After: 5\r\n",
+                "no more connections for now",
+                "",
             ),
             Refused::Crowded => (
                 "429 Too Many Requests",
                 "rate_limited",
-                "Retry-After: 30\r\n",
+                "too many connections of this address",
+                "",
             ),
         };
+        let (retry, later) = match self {
+            Refused::Overloaded => ("Retry-After: 5\r\n", r#","retry_after_ms":5000"#),
+            Refused::Crowded => ("Retry-After: 30\r\n", r#","retry_after_ms":30000"#),
+            _ => ("", ""),
+        };
         let (number, title) = status.split_once(' ').unwrap_or((status, ""));
+        let temporary = !later.is_empty();
+        // Of the same shape as `protocol::openapi::Problem`.
         let body = format!(
-            r#"{{"type":"about:blank","title":"{title}","status":{number},"code":"{code}"}}"#
+            "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{number},\"detail\":\"{detail}\",\
+             \"code\":\"{code}\",\"temporary\":{temporary}{later}}}"
         );
         format!(
             "HTTP/1.1 {status}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
-             {headers}Connection: close\r\n\r\n{body}",
+             {headers}{retry}Connection: close\r\n\r\n{body}",
             body.len()
         )
         .into_bytes()

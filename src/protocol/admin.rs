@@ -11,6 +11,7 @@ use super::error::ErrorCode;
 use super::export::AdminArchive;
 use super::http::{Endpoint, Method, endpoint};
 use super::ids::{RoomId, Seq, UserId};
+use super::presence::PresenceState;
 use super::request::{self, Refused};
 use super::text::Text;
 use super::time::UnixMs;
@@ -76,7 +77,7 @@ admin_requests! {
     /// Users by id, those whose id, or a part of whose name, is asked for. A page may have fewer than
     /// `limit`, or none, and go on all the same: only without `next_cursor` it is the last.
     Get "/v1/admin/users" "admin.users.list" => UsersList(AdminList) answer AdminUsers,
-    /// One user: profile, rooms, blocks, reports, and connections on the node that answers.
+    /// One user: profile, rooms, blocks, reports, and, as the node that answers knows, connections and last seen.
     Get "/v1/admin/users/{user_id}" "admin.users.get" => UserGet(AdminUserNamed) answer AdminUser,
     /// Closes every connection that the user has, on all nodes: within a second, or some seconds later if
     /// Redis is away. They are told `server.closing` with 4102 and may come back.
@@ -90,7 +91,8 @@ admin_requests! {
     Get "/v1/admin/users/{user_id}/erase" "admin.users.erasure"
         => UserErasure(AdminUserNamed) answer AdminErasure,
     /// Everything that is held of a user, as one zip archive, written while it is read: profile, sessions, rooms,
-    /// messages, reactions, mentions, blocks and reports as JSON, and a README that says what they are. Nothing of others
+    /// messages, reactions, mentions, blocks, reports and files as JSON, the bytes of these files, and a README that says
+    /// what they are. Nothing of others
     /// is in it. Noted in the audit trail. One at a time on a node; another is `overloaded`. One that cannot be
     /// ended is broken off, so that it is no archive.
     Get "/v1/admin/users/{user_id}/export" "admin.users.export"
@@ -435,6 +437,11 @@ pub struct AdminUser {
     pub kept: AdminUserKept,
     /// The node whose connections these are.
     pub node: String,
+    /// How others who share a room with them see them, as far as this node knows.
+    pub state: PresenceState,
+    /// Of one who is offline: when they could last be seen; absent if this node does not know, as after a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen_at: Option<UnixMs>,
     /// Their connections on this node, at most [`crate::limits::ADMIN_SHOWN_MAX`].
     pub connections: Vec<AdminConnection>,
 }

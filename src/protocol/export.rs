@@ -2,9 +2,10 @@
 //!
 //! What others wrote is not in it, nor what they did: of a message that mentions the user only where it stands.
 
-use super::ids::{ClientMsgId, RoomId, Seq, UserId};
+use super::ids::{ClientMsgId, RoomId, Seq, UploadId, UserId};
 use super::time::UnixMs;
-use super::view::{Mention, MessageKind, Role, RoomKind};
+use super::upload::UploadKind;
+use super::view::{Attachment, Mention, MessageKind, Role, RoomKind};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -75,8 +76,10 @@ pub struct ExportMessage {
     pub client_msg_id: Option<ClientMsgId>,
     /// What it is.
     pub kind: MessageKind,
-    /// The text; null: it was deleted.
+    /// The text; null: it was deleted, or has files alone.
     pub text: Option<String>,
+    /// Its files; where their bytes are `files.json` says.
+    pub attachments: Vec<Attachment>,
     /// The message it answers.
     pub reply_to_seq: Option<Seq>,
     /// Who is named in it.
@@ -124,6 +127,31 @@ pub struct ExportReport {
     pub revision: u32,
     /// When.
     pub created_at: UnixMs,
+}
+
+/// `files.json`: a file that the user brought, for a message or before it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ExportFile {
+    /// The upload.
+    pub upload_id: UploadId,
+    /// The room that it was brought for.
+    pub room_id: RoomId,
+    /// The message that has it.
+    pub message_seq: Option<Seq>,
+    /// What it is for.
+    pub kind: UploadKind,
+    /// What the user calls it.
+    pub name: String,
+    /// Its bytes, as they were declared.
+    pub size: u64,
+    /// What it is, as it was declared.
+    pub content_type: String,
+    /// Its SHA-256 in hexadecimal digits, if it was declared.
+    pub sha256: Option<String>,
+    /// When they asked to bring it.
+    pub created_at: UnixMs,
+    /// Where in the archive its bytes are; null: they were never brought, or are gone.
+    pub path: Option<String>,
 }
 
 /// `blocks.json`: somebody whom the user blocks.

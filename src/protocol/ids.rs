@@ -1,7 +1,8 @@
 //! Identifiers, as newtypes, and how room ids are derived.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use uuid::Uuid;
 
@@ -14,6 +15,40 @@ pub type RequestId = u64;
 
 /// Largest integer that JSON numbers carry exactly everywhere (RFC 8259, section 6).
 pub const JSON_INTEGER_MAX: u64 = 1 << 53;
+
+/// Reads an integer that every JSON implementation carries whole.
+///
+/// # Errors
+/// It is none, or above [`JSON_INTEGER_MAX`].
+pub(super) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    u64::deserialize(deserializer).and_then(is_whole)
+}
+
+/// The same of one that may be absent.
+pub(super) fn whole_or_none<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    let number = Option::<u64>::deserialize(deserializer)?;
+    number.map(is_whole).transpose()
+}
+
+/// The same of one for each room.
+pub(super) fn whole_by_room<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<RoomId, Seq>, D::Error> {
+    let seqs = BTreeMap::<RoomId, Seq>::deserialize(deserializer)?;
+    for seq in seqs.values() {
+        is_whole(*seq)?;
+    }
+    Ok(seqs)
+}
+
+fn is_whole<E: serde::de::Error>(number: u64) -> Result<u64, E> {
+    match number <= JSON_INTEGER_MAX {
+        true => Ok(number),
+        false => Err(E::custom("a number is above 2^53")),
+    }
+}
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {

@@ -53,7 +53,7 @@ pub struct Me {
     pub token_expires_at: UnixMs,
 }
 
-/// Where [`Me`] is told: the one answer that needs nothing but the token.
+/// Where [`Me`] is told: the one answer that says nothing but what the token does.
 pub const ME_PATH: &str = "/v1/users/me";
 
 const DESCRIPTION: &str = "\

@@ -119,7 +119,7 @@ pub struct Limits {
     pub sends_per_10s: u32,
     /// Commands of one user in 10 s, sends included, counted the same way.
     pub commands_per_10s: u32,
-    /// Shortest time between two `typing.start`, ms.
+    /// How often to say `typing.start` while it lasts, ms; more often tells nobody anything.
     pub typing_interval_ms: u64,
     /// A ping is sent after this silence, ms.
     pub ping_interval_ms: u64,

@@ -6,6 +6,7 @@
 use super::block::{UserBlock, UserBlocks};
 use super::error::ErrorCode;
 use super::ids::{ClientMsgId, JSON_INTEGER_MAX, RequestId, RoomId, Seq, UserId};
+use super::ids::{whole, whole_by_room, whole_or_none};
 use super::presence::{PresenceSet, PresenceSubscribe};
 use super::search::Search;
 use super::text::Text;
@@ -317,6 +318,7 @@ pub struct Resume {
     /// The history that the positions belong to.
     pub epoch: Text,
     /// The position in each room, at most [`crate::limits::READY_ROOMS_MAX`] of them.
+    #[serde(deserialize_with = "whole_by_room")]
     pub rooms: BTreeMap<RoomId, Seq>,
 }
 
@@ -419,6 +421,7 @@ pub struct RoomMembersList {
 pub struct ReceiptMarks {
     /// Up to which `seq`, by room: at most [`crate::limits::RECEIPT_ROOMS_MAX`] rooms. A `seq` that the room
     /// does not have yet counts as its newest; rooms that the user is not a member of are passed over.
+    #[serde(deserialize_with = "whole_by_room")]
     pub rooms: BTreeMap<RoomId, Seq>,
 }
 
@@ -474,7 +477,7 @@ pub struct MessageSend {
     #[serde(default)]
     pub attachments: Vec<SendAttachment>,
     /// The message it answers.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub reply_to_seq: Option<Seq>,
     /// Members named in it, at most [`crate::limits::MENTIONS_MAX`]; `"all"` only by an owner or admin.
     #[serde(default)]
@@ -487,6 +490,7 @@ pub struct MessageEdit {
     /// The room.
     pub room_id: RoomId,
     /// The message.
+    #[serde(deserialize_with = "whole")]
     pub message_seq: Seq,
     /// The text.
     pub text: Text,
@@ -501,6 +505,7 @@ pub struct MessageDelete {
     /// The room.
     pub room_id: RoomId,
     /// The message.
+    #[serde(deserialize_with = "whole")]
     pub message_seq: Seq,
     /// Only if the message has this revision; otherwise `revision_conflict`.
     #[serde(default)]
@@ -513,6 +518,7 @@ pub struct ReactionChange {
     /// The room.
     pub room_id: RoomId,
     /// The message.
+    #[serde(deserialize_with = "whole")]
     pub message_seq: Seq,
     /// One emoji; a spelling without its variation selector is taken for the full one.
     pub emoji: Text,
@@ -524,6 +530,7 @@ pub struct MessageNamed {
     /// The room.
     pub room_id: RoomId,
     /// The message.
+    #[serde(deserialize_with = "whole")]
     pub message_seq: Seq,
 }
 
@@ -559,13 +566,13 @@ pub struct HistoryGet {
     /// The room.
     pub room_id: RoomId,
     /// Messages before this one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub before_seq: Option<Seq>,
     /// Messages created or changed after this event.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub after_seq: Option<Seq>,
     /// Messages around this one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub around_seq: Option<Seq>,
     /// At most so many.
     #[serde(default)]
@@ -656,6 +663,57 @@ mod tests {
         };
         assert!(Request::parse(&nested(levels - 1)).command.is_ok());
         assert_eq!(refused(&nested(levels)), (None, "bad_request"));
+    }
+
+    #[test]
+    fn numbers_are_taken_up_to_those_that_json_carries_whole() {
+        const ID: &str = "00000000-0000-0000-0000-000000000001";
+        let on = |name: &str, field: &str| (name.to_owned(), format!("\"{field}\":"), "");
+        let mut places = vec![
+            ("receipt.read".to_owned(), format!("\"rooms\":{{\"{ID}\":"), "}"),
+            ("receipt.delivered".to_owned(), format!("\"rooms\":{{\"{ID}\":"), "}"),
+            (
+                "auth".to_owned(),
+                format!("\"token\":\"x\",\"resume\":{{\"epoch\":\"e\",\"rooms\":{{\"{ID}\":"),
+                "}}",
+            ),
+            (
+                "message.send".to_owned(),
+                "\"attachments\":[{\"upload_id\":\"00000000-0000-0000-0000-000000000001\",\"duration_ms\":"
+                    .to_owned(),
+                "}]",
+            ),
+            on("upload.create", "size"),
+            on("message.send", "reply_to_seq"),
+            on("history.get", "before_seq"),
+            on("history.get", "after_seq"),
+            on("history.get", "around_seq"),
+        ];
+        for name in ["edit", "delete", "pin", "unpin", "report"] {
+            places.push(on(&format!("message.{name}"), "message_seq"));
+        }
+        for name in ["reaction.add", "reaction.remove"] {
+            places.push(on(name, "message_seq"));
+        }
+        for (name, open, close) in places {
+            let parsed = |number: u64| {
+                let data = format!(
+                    "{{\"room_id\":\"{ID}\",\"client_msg_id\":\"{ID}\",\"kind\":\"file\",\"name\":\"a\",\
+                     \"content_type\":\"a/b\",\"text\":\"a\",\"emoji\":\"x\",{open}{number}{close}}}"
+                );
+                Command::read(&name, &data)
+            };
+            parsed(JSON_INTEGER_MAX).unwrap_or_else(|refused| panic!("{name} {open} {refused:?}"));
+            for number in [JSON_INTEGER_MAX + 1, u64::MAX] {
+                let refused = parsed(number).expect_err("too large");
+                assert_eq!(refused.code, ErrorCode::BadRequest, "{name} {open}");
+                assert!(
+                    refused.message.contains("above 2^53"),
+                    "{}",
+                    refused.message
+                );
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The bytes go from the client to where files are kept, and from there to who reads them; none of them goes through
 //! here.
 
-use super::ids::{RoomId, UploadId};
+use super::ids::{RoomId, UploadId, whole, whole_or_none};
 use super::object::Bucket;
 use super::text::Text;
 use super::time::UnixMs;
@@ -62,6 +62,7 @@ pub struct UploadCreate {
     pub name: Text,
     /// Its bytes, exactly.
     #[schemars(range(min = 1))]
+    #[serde(deserialize_with = "whole")]
     pub size: u64,
     /// What it is; one of the types that are taken for this kind. Parameters are left out.
     pub content_type: Text,
@@ -100,7 +101,7 @@ pub struct SendAttachment {
     #[schemars(range(min = 1, max = 65_535))]
     pub height: Option<u32>,
     /// How long it lasts, ms, up to [`crate::limits::DURATION_MS_MAX`].
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     #[schemars(range(max = 86_400_000))]
     pub duration_ms: Option<u64>,
     /// What to show until it is there, a blur hash or the like: visible ASCII, at most

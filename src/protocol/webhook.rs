@@ -232,8 +232,12 @@ pub fn of_main_app(body: &[u8]) -> Result<Heard<AccountEvent>, Malformed> {
         "user.deleted" => AccountChange::Deleted,
         _ => AccountChange::SessionRevoked {
             sid: match given.sid {
-                Some(sid) if sid.is_empty() || sid.len() > limits::SID_BYTES_MAX => {
-                    return Err("`sid` must have 1 to 256 bytes");
+                Some(sid)
+                    if sid.is_empty()
+                        || sid.len() > limits::SID_BYTES_MAX
+                        || sid.contains('\0') =>
+                {
+                    return Err("`sid` must have 1 to 256 bytes, and no U+0000");
                 }
                 sid => sid,
             },
@@ -354,6 +358,14 @@ mod tests {
         assert_eq!(read("session.revoked", more), Ok(revoked));
         assert!(read("session.revoked", r#","sid":"""#).is_err());
         assert!(read("session.revoked", r#","sid":7"#).is_err());
+        for (more, fits) in [
+            ("s".repeat(256), true),
+            ("s".repeat(257), false),
+            (r"a\u0000b".to_owned(), false),
+        ] {
+            let more = format!(r#","sid":"{more}""#);
+            assert_eq!(read("session.revoked", &more).is_ok(), fits, "{more}");
+        }
         assert!(read("user.updated", r#","name":7"#).is_err());
         assert_eq!(
             of_main_app(br#"{"type":"user.renamed","data":{}}"#),

@@ -17,9 +17,7 @@ pub(super) fn of_message(room_id: RoomId, message: Message) -> ExportMessage {
         created_at,
         edited_at,
         deleted_at,
-        // Its files belong here, by their upload's id, and their bytes into the archive's folder `files/`: see
-        // `api::export`.
-        attachments: _,
+        attachments,
         sender_id: _,
         event: _,
         reactions: _,
@@ -31,6 +29,7 @@ pub(super) fn of_message(room_id: RoomId, message: Message) -> ExportMessage {
         client_msg_id,
         kind,
         text,
+        attachments,
         reply_to_seq,
         mentions,
         revision,

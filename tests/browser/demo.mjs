@@ -2,8 +2,8 @@
 // has made. Run by `./demo --check`, which has started everything and says where it is.
 //
 // Decides: both see the room with the meetup's title and what the other writes; a connection outlives its token, by tokens
-// of the Main App; a new name in the Main App is seen in the other's open chat; who logs out there is out here, and
-// nobody else is. Nothing waits for a time.
+// of the Main App; a new name in the Main App is seen in the other's open chat; who has closed the chat gets a push there, until it
+// is read; who logs out there is out here, and nobody else is. Nothing waits for a time.
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -81,7 +81,10 @@ async function main() {
     const invite = map.locator("#invites > li").filter({ hasText: TITLE });
     assert.match(await invite.locator("span").textContent({ timeout: SEEN_MS_MAX }), /Ada invites you \(accepted\)/);
     assert.ok((await map.locator("#places circle").count()) >= 25);
-    assert.ok((await invite.getByRole("link", { name: "Chat" }).getAttribute("href")).startsWith(`${CHAT}/#room=`));
+    const room = await invite.getByRole("link", { name: "Chat" }).getAttribute("href");
+    assert.ok(room.startsWith(`${CHAT}/#room=`));
+    // Who is near is one step from being written to: the chat has told the map of the room.
+    await until("the map leads to the room with Ada", async () => (await map.locator("#write").getAttribute("href")) === room);
     await map.close();
 
     step("who is renamed in the Main App has the new name in the other's open chat");
@@ -99,6 +102,21 @@ async function main() {
     await bob.page.reload();
     await bob.page.locator("#rooms").getByText(TITLE).click({ timeout: SEEN_MS_MAX });
     await bob.sees("I have the window table");
+
+    step("who has closed the chat is told by a push, and what is read elsewhere is taken back");
+    const phone = await bob.window.newPage();
+    await phone.goto(MAIN_APP);
+    await phone.getByRole("heading", { name: "Notifications" }).waitFor({ timeout: SEEN_MS_MAX });
+    assert.equal(await phone.locator("#notifications > li").count(), 0);
+    await bob.page.goto("about:blank");
+    await ada.say("Are you coming?");
+    const push = phone.locator("#notifications > li").filter({ hasText: `Ada Lovelace in ${TITLE}: Are you coming?` });
+    await push.waitFor({ timeout: SEEN_MS_MAX });
+    assert.equal(await phone.locator("#badge").textContent(), "1");
+    await bob.page.goto(await push.getByRole("link").getAttribute("href"));
+    await bob.sees("Are you coming?");
+    await until("the push is taken back", async () => (await phone.locator("#notifications > li").count()) === 0 && (await phone.locator("#badge").isHidden()));
+    await phone.close();
 
     step("who logs out in the Main App is out of the chat");
     const before = bob.closed;

@@ -7,152 +7,30 @@
 // Decides: both pages show every message once, in one order, whatever happened on the way, and each
 // reconnects by itself; what one does to a message the other sees. Nothing waits for a time; everything waits
 // for something to be seen, with a deadline. `--screenshot` writes docs/screenshot.png. What the server does
-// not know by its /v1/asyncapi.json is left out, and said to be.
+// not know by its /v1/asyncapi.json is left out, and said to be. In the end objects.mjs has the same two, in the same
+// windows, use a server whose files are in an object store. `--objects` does only that.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { chromium } from "playwright-core";
+import { filesInAnObjectStore, startStore } from "./objects.mjs";
+import { Person, RECONNECTED_MS_MAX, ROOT, SEEN_MS_MAX, agree, freePort, startServer, step, until } from "./people.mjs";
 
-const ROOT = resolve(import.meta.dirname, "../..");
-const SERVER = resolve(process.env.CAFFIS_SERVER ?? join(ROOT, "target/release/caffis-chat"));
 const PAGE = process.env.CAFFIS_PAGE && resolve(process.env.CAFFIS_PAGE);
 const BROWSER = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const SCREENSHOT = process.argv.includes("--screenshot");
-/** For what takes milliseconds; generous, as the machine may be busy. */
-const SEEN_MS_MAX = 20_000;
-/** The jitter of a few attempts while the server is away. */
-const RECONNECTED_MS_MAX = 60_000;
 const MESSAGES_EACH = 30;
 const BROWSER_FLAGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
-  // A page that the test gives, see CAFFIS_PAGE, comes from no address, and would not be let speak to this one.
   // A microphone that is none.
   "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+  // A page that the test gives, see CAFFIS_PAGE, comes from no address, and would not be let speak to this one.
   ...(PAGE ? ["--disable-features=LocalNetworkAccessChecks"] : []),
 ];
 
 const folder = mkdtempSync(join(tmpdir(), "caffis-browser-"));
-const step = (text) => console.log(`browser: ${text}`);
-
-async function freePort() {
-  const listener = createServer().listen(0, "127.0.0.1");
-  await once(listener, "listening");
-  const { port } = listener.address();
-  listener.close();
-  await once(listener, "close");
-  return port;
-}
-
-/** Asks again until `check` gives something, or says what it was waiting for. */
-async function until(what, check, msMax = SEEN_MS_MAX) {
-  const deadline = Date.now() + msMax;
-  for (;;) {
-    const seen = await check();
-    if (seen) return seen;
-    assert.ok(Date.now() < deadline, `not within ${msMax} ms: ${what}`);
-    await new Promise((done) => setTimeout(done, 25));
-  }
-}
-
-async function startServer(port) {
-  const { CAFFIS_SERVER: _, CAFFIS_PAGE: __, ...rest } = process.env;
-  const env = { ...rest, CAFFIS_LISTEN: `127.0.0.1:${port}`, CAFFIS_DATA_DIR: join(folder, "data"), CAFFIS_MODE: "development" };
-  const server = spawn(SERVER, { env, stdio: ["ignore", "inherit", "inherit"] });
-  const ended = new Promise((done) => server.once("exit", done).once("error", done));
-  await until("the server is ready", async () => {
-    assert.ok(server.exitCode === null && server.pid, `the server ended with ${server.exitCode}`);
-    return fetch(`http://127.0.0.1:${port}/readyz`).then((response) => response.ok, () => false);
-  });
-  return { kill: async (signal) => { server.kill(signal); await ended; } };
-}
-
-/** One person at one window. */
-class Person {
-  complaints = [];
-  constructor(name, page) {
-    this.name = name;
-    this.page = page;
-    page.on("pageerror", (error) => this.complaints.push(`error: ${error.message}`));
-    page.on("console", (message) => {
-      if (/Content Security Policy/.test(message.text())) this.complaints.push(message.text());
-    });
-  }
-  async comeIn(url) {
-    await this.page.goto(url);
-    await this.signIn();
-  }
-  async signIn() {
-    await this.page.getByLabel("Your name").fill(this.name);
-    await this.page.getByRole("button", { name: "Come in" }).click();
-    await this.connected();
-  }
-  async talkTo(other) {
-    await this.page.getByPlaceholder("Talk to …").fill(other);
-    await this.page.getByRole("button", { name: "Talk", exact: true }).click();
-    await this.page.getByRole("heading", { name: other }).waitFor({ timeout: SEEN_MS_MAX });
-  }
-  async open(other) {
-    await this.page.getByRole("navigation").getByRole("button", { name: new RegExp(`^${other}`) }).click();
-    await this.page.getByRole("heading", { name: other }).waitFor({ timeout: SEEN_MS_MAX });
-  }
-  async say(text) {
-    await this.page.getByRole("textbox", { name: "Message" }).fill(text);
-    await this.page.getByRole("textbox", { name: "Message" }).press("Enter");
-  }
-  state = () => this.page.locator("#state").textContent();
-  connected = () => until(`${this.name} is connected`, async () => (await this.state()) === "Connected", RECONNECTED_MS_MAX);
-  disconnected = () => until(`${this.name} notices`, async () => (await this.state()) !== "Connected");
-  /** What stands on the page, from above: `seq` is missing while a message is only sent. */
-  lines = () => this.page.locator("#messages > li:not(.system)").evaluateAll((all) =>
-    all.map((line) => ({ seq: line.dataset.seq, text: line.querySelector(".text")?.textContent ?? "" })));
-  message = (text, stored = "[data-seq]") => this.page.locator(`#messages > li${stored}`).filter({ has: this.page.locator(".text", { hasText: text }) }).last();
-  /** By the menu of a message. */
-  async menu(text, ...labels) {
-    await this.message(text).hover();
-    await this.message(text).getByRole("button", { name: /^Menu of the message/ }).click();
-    for (const label of labels) await this.page.getByRole("menuitem", { name: label, exact: true }).click();
-  }
-  /** Waits until what is found by `selector` says something that fits. */
-  shows = (selector, fits) => until(`${this.name} sees ${fits} in ${selector}`, async () =>
-    (await this.page.locator(selector).allTextContents()).some((text) => fits.test(text)));
-  marks = (text) => this.message(text).locator(".mark").allTextContents();
-  row = (name) => this.page.locator("#rooms > li").filter({ has: this.page.locator(".title", { hasText: name }) });
-  ticks = (text, state) => until(`${this.name} sees "${text}" as ${state}`, async () => (await this.message(text).locator(".tick").getAttribute("data-state")) === state);
-  /** Nothing is wider than the window, and every button has a name. */
-  async isTidy() {
-    const found = await this.page.evaluate(() => ({
-      wide: document.scrollingElement.scrollWidth - innerWidth,
-      nameless: [...document.querySelectorAll("button")].filter((one) => one.checkVisibility() && !(one.ariaLabel || one.textContent.trim())).map((one) => one.outerHTML),
-    }));
-    assert.ok(found.wide <= 0, `${this.name}'s page is ${found.wide} px too wide`);
-    assert.deepEqual(found.nameless, []);
-  }
-  sees = (text) => until(`${this.name} sees "${text}"`, async () => (await this.lines()).some((line) => line.text === text));
-}
-
-/** Both show exactly `wanted`, in one order, by ascending seq. Returns that order. */
-async function agree(ada, bob, wanted, msMax = SEEN_MS_MAX) {
-  let seen;
-  const sorted = (lines) => lines.map((line) => line.text).sort().join("\n");
-  await until("both pages show every message", async () => {
-    seen = [await ada.lines(), await bob.lines()];
-    return seen.every((lines) => lines.length >= wanted.length && lines.every((line) => line.seq));
-  }, msMax).catch((error) => {
-    const missing = seen.map((lines) => wanted.filter((text) => !lines.some((line) => line.text === text && line.seq)));
-    throw new Error(`${error.message}; Ada lacks ${missing[0]}; Bob lacks ${missing[1]}`);
-  });
-  for (const lines of seen) {
-    assert.equal(sorted(lines), [...wanted].sort().join("\n"), "every message once");
-    assert.deepEqual(lines.map((line) => Number(line.seq)), lines.map((line) => Number(line.seq)).sort((one, other) => one - other));
-  }
-  assert.deepEqual(seen[0], seen[1], "one order for both");
-  return seen[0].map((line) => line.text);
-}
 
 /** A person's own messages must stand in the order in which they were written. */
 function assertOrderOfEach(order, ...written) {
@@ -424,15 +302,11 @@ async function screenshot(page) {
   step("wrote docs/screenshot.png");
 }
 
-async function main() {
+async function conversation(ada, bob) {
   const port = await freePort();
   const url = `http://127.0.0.1:${port}/`;
-  let server = await startServer(port);
-  const options = { executablePath: BROWSER, args: BROWSER_FLAGS, colorScheme: "light", viewport: { width: 1100, height: 720 } };
-  // A profile each: nothing is shared between the two but the server.
-  const windows = await Promise.all(["ada", "bob"].map((name) => chromium.launchPersistentContext(join(folder, name), options)));
-  if (PAGE) await Promise.all(windows.map((window) => pageFrom(PAGE, window)));
-  const [ada, bob] = windows.map((window, index) => new Person(["Ada", "Bob"][index], window.pages()[0]));
+  const data = join(folder, "data");
+  let server = await startServer(port, data);
   try {
     step("two people come in and talk");
     await Promise.all([ada.comeIn(url), bob.comeIn(url)]);
@@ -460,7 +334,7 @@ async function main() {
     assert.equal((await ada.lines()).at(-1).seq, undefined, "shown, but not yet stored");
 
     step("the server comes back, and so do both");
-    server = await startServer(port);
+    server = await startServer(port, data);
     await Promise.all([ada.connected(), bob.connected()]);
     const all = [...talk, ...fromAda, ...fromBob, ...offline];
     const order = await agree(ada, bob, all, RECONNECTED_MS_MAX);
@@ -505,7 +379,7 @@ async function main() {
     await ada.disconnected();
     await ada.say("kept over a reload");
     await ada.page.reload().then(() => assert.fail("nobody should have answered"), () => {});
-    server = await startServer(port);
+    server = await startServer(port, data);
     // The browser may still be on its way to its own error page, which would interrupt a first try.
     await until("the page is there again", () => ada.page.goto(url).then(() => true, () => false));
     await Promise.all([ada.connected(), bob.connected()]);
@@ -538,7 +412,7 @@ async function main() {
     await ada.page.locator("#text").fill("a secret draft");
     await ada.page.getByRole("button", { name: "Back to the conversations" }).click();
     await ada.page.getByRole("button", { name: "Sign out" }).click();
-    ada.name = "Cleo";
+    ada.name = "Cleo"; // until the next server
     await ada.signIn();
     await ada.talkTo("Bob");
     await ada.page.getByRole("button", { name: "Back to the conversations" }).click();
@@ -546,14 +420,35 @@ async function main() {
     assert.equal(await ada.page.locator("#text").inputValue(), "");
     assert.equal(await ada.page.locator("#messages > li[data-seq]:not(.system)").count(), 0);
 
+    step(`${all.length + 1} messages on both pages, two kills, reloads, one lost answer, and what one does in a chat`);
+    await Promise.all([ada.leave(), bob.leave()]);
+  } finally {
+    await server.kill("SIGTERM");
+  }
+}
+
+async function main() {
+  // It starts meanwhile.
+  const store = startStore(join(folder, "objects"));
+  store.catch(() => {}); // told below, where it is waited for
+  const options = { executablePath: BROWSER, args: BROWSER_FLAGS, colorScheme: "light", viewport: { width: 1100, height: 720 } };
+  // A profile each: nothing is shared between the two but the server.
+  const windows = await Promise.all(["ada", "bob"].map((name) => chromium.launchPersistentContext(join(folder, name), options)));
+  if (PAGE) await Promise.all(windows.map((window) => pageFrom(PAGE, window)));
+  const [ada, bob] = windows.map((window, index) => new Person(["Ada", "Bob"][index], window.pages()[0]));
+  try {
+    if (!process.argv.includes("--objects")) await conversation(ada, bob);
+    ada.name = "Ada";
+    await Promise.all([ada, bob].map((person) => person.page.setViewportSize(options.viewport)));
+    await filesInAnObjectStore(ada, bob, await store, join(folder, "data-of-objects"));
     for (const person of [ada, bob]) assert.deepEqual(person.complaints, [], `${person.name}'s page complained`);
-    step(`passed: ${all.length + 1} messages on both pages, two kills, reloads, one lost answer, and what one does in a chat`);
+    step("passed");
   } catch (error) {
     await Promise.all([ada, bob].map((person) => person.page.screenshot({ path: join(ROOT, `.check/browser-${person.name}.png`) }).catch(() => {})));
     throw error;
   } finally {
     await Promise.all(windows.map((window) => window.close()));
-    await server.kill("SIGTERM");
+    await store.then((it) => it.end(), () => {});
     rmSync(folder, { recursive: true, force: true });
   }
 }

@@ -3,8 +3,8 @@
 use crate::harness::*;
 use caffis_chat::chat::port::*;
 use caffis_chat::limits;
-use caffis_chat::protocol::view::Role;
-use caffis_chat::protocol::{ErrorCode, RoomId};
+use caffis_chat::protocol::view::{Member, Role};
+use caffis_chat::protocol::{ErrorCode, RoomId, Seq};
 
 /// Who blocked whom, of users 1 and 2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,6 +71,101 @@ fn severed(backend: &Backend, room: RoomId) -> bool {
     };
     assert_eq!(severed.contains(&room), opened);
     opened
+}
+
+/// How far this member of the pair's room is, as the other is told in each way in which it is told: by `room.get`, in a
+/// page of members, and when they sign in.
+fn shown(backend: &Backend, room: RoomId, n: u128, other: u128) -> (Seq, Seq) {
+    let of = |members: &[Member]| {
+        let member = members.iter().find(|it| it.user_id == user(other));
+        member.map(|it| (it.read_seq, it.delivered_seq))
+    };
+    let got = backend.get_room(room, n).expect("a member").room;
+    let marks = of(&got.members).expect("the other one");
+    let page = StoreCall::ListMembers(MembersRead {
+        room,
+        user: user(n),
+        cursor: None,
+        limit: 10,
+    });
+    let StoreAnswer::ListMembers(Ok(page)) = backend.call(page) else {
+        panic!("not a page of members");
+    };
+    assert_eq!(of(&page.members), Some(marks));
+    let told = backend.sign_in_as(SignIn {
+        describe_max: 100,
+        ..sign_in(n, None)
+    });
+    let it = told.rooms.iter().find(|it| it.room == room);
+    let watermarks = &it
+        .and_then(|it| it.described.as_ref())
+        .expect("described")
+        .watermarks;
+    let own = watermarks
+        .iter()
+        .find(|it| it.user_id == user(other))
+        .expect("the other one");
+    assert_eq!((own.read_seq, own.delivered_seq), marks);
+    marks
+}
+
+fn advance(backend: &Backend, room: RoomId, n: u128, read_seq: Seq, delivered_seq: Seq) {
+    let receipt = Receipt {
+        room,
+        user: user(n),
+        read_seq,
+        delivered_seq,
+    };
+    let outcome = backend.receipts(vec![receipt]).remove(0);
+    assert!(
+        matches!(outcome, ReceiptOutcome::Advanced { .. }),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn under_a_block_nobody_is_shown_how_far_the_other_reads_until_it_is_gone() {
+    for backend in Backend::all() {
+        for (case, who) in CASES.into_iter().enumerate() {
+            // A pair of its own each time, called as the table calls them.
+            let [one, two] = [10, 20].map(|n| n + case as u128);
+            backend.users(30);
+            let room = RoomId::direct(user(one), user(two));
+            backend.done(create_direct(one, two));
+            let first = sent(&backend.done(send(room, one, 1, "first"))).0;
+            let last = sent(&backend.done(send(room, two, 2, "second"))).0;
+            let newest = sent(&backend.done(send(room, two, 3, "third"))).0;
+            advance(&backend, room, one, 0, last);
+            let frozen = [(first, last), (newest, newest)];
+            let pair = [(one, two, frozen[1]), (two, one, frozen[0])];
+            for (n, other, marks) in pair {
+                assert_eq!(shown(&backend, room, n, other), marks);
+            }
+            let blocks = who.blocks().into_iter().map(|(by, whom)| match (by, whom) {
+                (1, _) => (one, two),
+                _ => (two, one),
+            });
+            let blocks: Vec<_> = blocks.collect();
+            for (by, whom) in &blocks {
+                backend.done(block(*by, *whom));
+            }
+            // What is read goes on, for whom it is.
+            advance(&backend, room, one, newest, newest);
+            assert_eq!(
+                backend.get_room(room, one).expect("a member").own.read_seq,
+                newest
+            );
+            let now = (newest, newest);
+            let told = if blocks.is_empty() { now } else { frozen[0] };
+            assert_eq!(shown(&backend, room, two, one), told, "{who:?}");
+            assert_eq!(shown(&backend, room, one, two), now);
+            for (left, (by, whom)) in blocks.iter().enumerate().rev() {
+                backend.done(unblock(*by, *whom));
+                let told = if left == 0 { now } else { frozen[0] };
+                assert_eq!(shown(&backend, room, two, one), told, "{who:?}");
+            }
+        }
+    }
 }
 
 /// The whole of what a refusal tells.

@@ -10,7 +10,7 @@ use caffis_chat::store::sqlite::{SqliteOptions, SqliteStore};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Time of the first commit of every test, ms.
@@ -273,6 +273,25 @@ pub fn patient(url: &str, clock_ms: Arc<AtomicU64>) -> PostgresOptions {
 
 /// Long enough for a full disk and a slow machine; nothing waits for it when all is well.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
+
+/// Between two looks at what nothing announces.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Looks until there is nothing left.
+///
+/// # Panics
+/// When something is left after [`ANSWER_MAX`].
+pub fn wait_gone<T: std::fmt::Debug>(mut look: impl FnMut() -> Vec<T>) {
+    let deadline = Instant::now() + ANSWER_MAX;
+    loop {
+        let left = look();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{left:?} is still there");
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+}
 
 struct Channel(mpsc::Sender<StoreReply>);
 

@@ -16,7 +16,7 @@ fn intake(backend: &Backend, call: IntakeCall) -> IntakeAnswer {
     *answer
 }
 
-fn webhook(source: WebhookSource, id: &str, body: &str) -> Webhook {
+pub fn webhook(source: WebhookSource, id: &str, body: &str) -> Webhook {
     Webhook {
         source,
         id: id.to_owned(),
@@ -25,7 +25,7 @@ fn webhook(source: WebhookSource, id: &str, body: &str) -> Webhook {
     }
 }
 
-fn take(backend: &Backend, webhook: &Webhook) -> WebhookTaken {
+pub fn take(backend: &Backend, webhook: &Webhook) -> WebhookTaken {
     match intake(backend, IntakeCall::Take(webhook.clone())) {
         IntakeAnswer::Taken(taken) => taken,
         other => panic!("{other:?}"),

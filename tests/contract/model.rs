@@ -35,6 +35,8 @@ pub struct ModelRoom {
     former: Vec<UserId>,
     read: BTreeMap<UserId, Seq>,
     delivered: BTreeMap<UserId, Seq>,
+    /// What is told of both instead, while one blocks the other.
+    shown: BTreeMap<UserId, (Seq, Seq)>,
     muted_until: BTreeMap<UserId, UnixMs>,
     /// As of which event.
     archived: BTreeMap<UserId, Seq>,
@@ -89,10 +91,20 @@ impl Model {
         if !self.names.contains_key(&user) {
             return Err(ErrorCode::NotFound);
         }
+        let was_severed = self.severed(by, &[user]);
         let changed = match blocked {
             true => self.blocks.insert((by, user)),
             false => self.blocks.remove(&(by, user)),
         };
+        let severed = self.severed(by, &[user]);
+        if let Some(room) = self.rooms.get_mut(&RoomId::direct(by, user)) {
+            let marks = |who: &UserId| (*who, (room.read[who], room.delivered[who]));
+            match (was_severed, severed) {
+                (false, true) => room.shown = [by, user].iter().map(marks).collect(),
+                (true, false) => room.shown.clear(),
+                _ => (),
+            }
+        }
         let version = self.block_versions.entry(by).or_default();
         *version += u64::from(changed);
         let block = BlockChange {
@@ -100,7 +112,7 @@ impl Model {
             user,
             blocked,
             version: *version,
-            severed: self.severed(by, &[user]),
+            severed,
         };
         Ok((OpReply::Block { block, changed }, Vec::new()))
     }
@@ -168,6 +180,7 @@ impl Model {
             former: Vec::new(),
             read: BTreeMap::new(),
             delivered: BTreeMap::new(),
+            shown: BTreeMap::new(),
             muted_until: BTreeMap::new(),
             archived: BTreeMap::new(),
             messages: BTreeMap::new(),
@@ -631,12 +644,16 @@ impl Model {
             .collect();
         members.sort_unstable();
         members.truncate(members_max);
-        let member = |(_, user_id): (Seq, UserId)| Member {
-            user_id,
-            name: self.names[&user_id].clone(),
-            role: room.members[&user_id].role,
-            read_seq: room.read[&user_id],
-            delivered_seq: room.delivered[&user_id],
+        let member = |(_, user_id): (Seq, UserId)| {
+            let marks = (room.read[&user_id], room.delivered[&user_id]);
+            let (read_seq, delivered_seq) = *room.shown.get(&user_id).unwrap_or(&marks);
+            Member {
+                user_id,
+                name: self.names[&user_id].clone(),
+                role: room.members[&user_id].role,
+                read_seq,
+                delivered_seq,
+            }
         };
         Room {
             room_id,

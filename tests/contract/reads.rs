@@ -2,7 +2,9 @@
 //! `random`.
 
 use crate::harness::*;
-use caffis_chat::chat::port::{EventsRead, HistoryPage, HistoryRead, ListRead, SignIn, StoreCall};
+use caffis_chat::chat::port::{
+    BlocksRead, EventsRead, HistoryPage, HistoryRead, ListRead, MembersRead, SignIn, StoreCall,
+};
 use caffis_chat::chat::port::{RoomsPage, StoreAnswer};
 use caffis_chat::limits;
 use caffis_chat::protocol::event::RoomEventBody;
@@ -404,5 +406,97 @@ fn an_epoch_is_renewed_once_for_all_who_ask() {
             1,
             []
         )])));
+    }
+}
+
+/// What is there all the while stands on one page, and only one, however much comes between two of them.
+#[test]
+fn pages_end_and_lose_nothing_while_more_comes() {
+    for backend in Backend::all() {
+        backend.users(40);
+        for name in 1..=6u128 {
+            backend.set_clock_ms(START_MS + name as u64);
+            backend.done(create_group(1, name, 2..=12));
+        }
+        let blocks = (2..=12).map(|n| block(40, n)).collect();
+        assert!(backend.commit(blocks).iter().all(Result::is_ok));
+        // Not one of those that are listed: a new member is activity.
+        let room = group_id(2, 50);
+        backend.done(create_group(2, 50, 3..=13));
+        let (mut rooms, mut members, mut blocked) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut of_rooms, mut of_members, mut of_blocks) = (None, None, None);
+        for round in 0.. {
+            assert!(round < 20, "it ends");
+            let first = round == 0;
+            let mut more = false;
+            if first || of_rooms.is_some() {
+                let read = ListRead {
+                    user: user(1),
+                    cursor: of_rooms.take(),
+                    limit: 2,
+                    archived: false,
+                    now: UnixMs(START_MS),
+                };
+                let page = list(&backend, read).expect("a page");
+                rooms.extend(page.rooms.iter().map(|listed| listed.room.room_id));
+                of_rooms = page.next_cursor;
+                more |= of_rooms.is_some();
+            }
+            if first || of_members.is_some() {
+                let read = StoreCall::ListMembers(MembersRead {
+                    room,
+                    user: user(2),
+                    cursor: of_members.take(),
+                    limit: 5,
+                });
+                let StoreAnswer::ListMembers(Ok(page)) = backend.call(read) else {
+                    panic!("no page of members");
+                };
+                members.extend(page.members.iter().map(|member| member.user_id));
+                of_members = page.next_cursor;
+                more |= of_members.is_some();
+            }
+            if first || of_blocks.is_some() {
+                let read = StoreCall::Blocks(BlocksRead {
+                    user: user(40),
+                    cursor: of_blocks.take(),
+                    limit: 4,
+                });
+                let StoreAnswer::Blocks(Ok(page)) = backend.call(read) else {
+                    panic!("no page of blocks");
+                };
+                blocked.extend(page.users.iter().map(|blocked| blocked.user_id));
+                of_blocks = page.next_cursor;
+                more |= of_blocks.is_some();
+            }
+            if !more {
+                break;
+            }
+            // A new room, a message in one that was shown, a new member, one who was shown leaves, a block more.
+            let n = 20 + round;
+            backend.set_clock_ms(START_MS + 100 + round as u64);
+            backend.done(create_group(1, 100 + round, 2..=3));
+            backend.done(send(group_id(1, 6), 1, n, "the newest"));
+            backend.done(add(room, 2, [n]));
+            if first {
+                let shown = (3..=13).find(|n| members[..5].contains(&user(*n)));
+                backend.done(leave(room, shown.expect("one of them")));
+            }
+            backend.done(block(40, n));
+        }
+        let times = |all: &[UserId], n: u128| all.iter().filter(|one| **one == user(n)).count();
+        for name in 1..=6 {
+            let id = group_id(1, name);
+            assert_eq!(rooms.iter().filter(|one| **one == id).count(), 1, "{name}");
+        }
+        for n in 2..=13 {
+            assert_eq!(times(&members, n), 1, "member {n}");
+        }
+        for n in 2..=12 {
+            assert_eq!(times(&blocked, n), 1, "block {n}");
+        }
+        for n in 20..40 {
+            assert!(times(&members, n) <= 1 && times(&blocked, n) <= 1, "{n}");
+        }
     }
 }

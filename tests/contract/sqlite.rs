@@ -3,16 +3,17 @@
 
 use crate::erase::erase;
 use crate::harness::*;
+use crate::intake::{take, webhook};
 use crate::search::{found, settle};
 use caffis_chat::chat::port::{MessageChange, Op, Store, StoreAnswer, StoreCall, StoreError};
 use caffis_chat::protocol::view::Role;
+use caffis_chat::protocol::webhook::WebhookSource;
 use caffis_chat::protocol::{ErrorCode, UnixMs};
 use caffis_chat::store::sqlite::{Db, DbOptions, OpenError, SqliteOptions, SqliteStore};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 fn open(folder: &Path) -> Result<Arc<dyn Store>, OpenError> {
     let store = SqliteStore::open(folder, SqliteOptions::default())?;
@@ -464,11 +465,30 @@ fn no_page_of_the_file_holds_what_an_erased_user_wrote() {
     let room = group_id(1, 1);
     backend.done(create_group(1, 1, [2]));
     // Of the row, of the index, of a page that only a long text needs, and of what is edited before.
-    let words = ["xylophone", "zymurgy", "quokka", "wombat"];
-    let long = format!("{} quokka", "filler ".repeat(4_000));
+    let mut words = vec!["xylophone", "zymurgy", "quokka", "wombat"];
+    // Of texts of several pages, each of which is another by then or no longer there; of webhooks that came and go.
+    words.extend(["kookaburra", "echidna", "numbat", "platypus"]);
+    let filler = "filler ".repeat(4_000);
+    let long = format!("{filler} quokka");
     let (seq, _) = sent(&backend.done(send(room, 1, 1, "a wombat")));
     backend.done(send(room, 1, 2, "a xylophone and zymurgy"));
     backend.done(send(room, 1, 3, &long));
+    let edited = sent(&backend.done(send(room, 1, 4, &format!("{filler} kookaburra")))).0;
+    backend.done(edit(room, 1, edited, "short"));
+    let deleted = sent(&backend.done(send(room, 1, 5, &format!("{filler} echidna")))).0;
+    backend.done(delete(room, 1, deleted));
+    let of_theirs = format!("{{\"user_id\":\"{}\",\"text\":\"{filler}", user(1));
+    let came = webhook(WebhookSource::Map, "w1", &format!("{of_theirs} numbat\"}}"));
+    take(&backend, &came);
+    let goes = format!("{of_theirs} platypus\"}}");
+    let direct = Connection::open(database(backend.folder())).expect("the file");
+    let put = direct.execute(
+        "INSERT INTO hook_outbox (webhook_id, type, room_id, user_id, seq, created_at, data)
+         VALUES (?1, 'push.required', ?1, ?1, 1, 1, ?2)",
+        rusqlite::params![[7_u8; 16], goes],
+    );
+    assert_eq!(put.expect("it waits"), 1);
+    drop(direct);
     // Of somebody else, in the same pages, enough for several segments of the index.
     for some in 0..30 {
         let ids = some * 100..(some + 1) * 100;
@@ -488,21 +508,16 @@ fn no_page_of_the_file_holds_what_an_erased_user_wrote() {
     settle(&backend, room, 2, 9_001);
     let before = held(backend.folder(), &words);
     assert!(
-        before.contains(&"xylophone") && before.contains(&"quokka"),
+        ["xylophone", "quokka", "numbat", "platypus"]
+            .iter()
+            .all(|word| before.contains(word)),
         "{before:?}"
     );
 
     backend.reopen();
     erase(&backend, 1);
     // What is merged is read from the files of an open store: the log as well.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let left = held(backend.folder(), &words);
-        if left.is_empty() {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{left:?} is still there");
-    }
+    wait_gone(|| held(backend.folder(), &words));
     backend.reopen();
     for word in ["word0", "word2999"] {
         assert_eq!(

@@ -522,3 +522,87 @@ fn the_files_of_messages_that_are_dropped_by_age_are_removed() {
         assert_eq!(sent(&again), (old, true));
     }
 }
+
+/// What an export is given of a user's uploads after a place: number, room, and when.
+fn exported(
+    backend: &Backend,
+    n: u128,
+    after: Option<(UnixMs, UploadId)>,
+) -> Vec<export::ExportUpload> {
+    let read = export::ExportRead {
+        user: user(n),
+        part: export::ExportPart::Uploads(after),
+    };
+    let call = admin::AdminCall::Export(read);
+    let StoreAnswer::Admin(answer) = backend.call(StoreCall::Admin(Box::new(call))) else {
+        panic!("not the answer to an export");
+    };
+    match *answer {
+        admin::AdminAnswer::Export(export::ExportPage {
+            found: export::ExportFound::Uploads(found),
+            next: None,
+        }) => found,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_export_is_given_all_that_a_user_brought_page_by_page() {
+    for backend in Backend::all() {
+        backend.users(2);
+        let room = group_id(1, 1);
+        backend.done(create_group(1, 1, [2]));
+        let uploads = export::EXPORT_PAGE as u128 + 5;
+        let many = UploadQuota {
+            uploads: 1_000,
+            ..QUOTA
+        };
+        for n in 1..=uploads {
+            let image = (UploadKind::Image, "image/png");
+            call(&backend, create_of(room, 1, n, image, many));
+        }
+        brought(&backend, room, 2, 1_000);
+        // One is sent, one was removed.
+        seen(&backend, 2, UploadState::Checked);
+        let (seq, _) = sent(&backend.done(with_files(room, 1, 1, "with a file", &[2])));
+        seen(&backend, 3, UploadState::Checked);
+        let (gone, _) = sent(&backend.done(with_files(room, 1, 2, "another", &[3])));
+        backend.done(delete(room, 1, gone));
+
+        let first = exported(&backend, 1, None);
+        assert_eq!(first.len(), export::EXPORT_PAGE);
+        let place = |it: &export::ExportUpload| (it.created_at, it.upload.id);
+        let rest = exported(&backend, 1, first.last().map(place));
+        let found: Vec<_> = first.iter().chain(&rest).collect();
+        let ids: Vec<UploadId> = found.iter().map(|it| it.upload.id).collect();
+        let expected: Vec<UploadId> = (1..=uploads).filter(|n| *n != 3).map(upload).collect();
+        assert_eq!(ids, expected, "the clock of the tests stands still");
+        assert!(found.iter().all(|it| it.room == room));
+        let used = &found[1].upload;
+        assert_eq!(
+            (used.state, used.message_seq),
+            (UploadState::Used, Some(seq))
+        );
+        assert_eq!((&used.key, used.size), (&key(2), 1_002));
+        assert!(exported(&backend, 1, found.last().map(|it| place(it))).is_empty());
+
+        let read = export::ExportRead {
+            user: user(1),
+            part: export::ExportPart::InRoom(export::ExportKind::Messages, room, 0),
+        };
+        let messages = backend.call(StoreCall::Admin(Box::new(admin::AdminCall::Export(read))));
+        let StoreAnswer::Admin(answer) = messages else {
+            panic!("not the answer to an export");
+        };
+        let admin::AdminAnswer::Export(export::ExportPage {
+            found: export::ExportFound::Messages(messages),
+            ..
+        }) = *answer
+        else {
+            panic!("not messages");
+        };
+        let files: Vec<usize> = messages.iter().map(|it| it.attachments.len()).collect();
+        assert_eq!(files, [1, 0], "the second one was deleted");
+        assert_eq!(messages[0].attachments[0].upload_id, upload(2));
+    }
+}

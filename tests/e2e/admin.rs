@@ -571,3 +571,204 @@ fn the_audit_trail_cannot_be_changed_by_statements() {
     }
     assert_eq!(service.audit().len(), 1);
 }
+
+/// Every operation of the document that changes something, or reads what only its user may otherwise, leaves one entry
+/// of its own name, whatever comes of it; and no other leaves any.
+#[test]
+fn every_act_leaves_one_entry_and_looking_leaves_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut server = with_tokens(&[]).within(folder.path());
+    let (ada, bob) = (User::new("Ada"), User::new("Bob"));
+    let mut adas = server.connect(&ada);
+    let mut bobs = server.connect(&bob);
+    let room = adas.group(&[&bob]);
+    bobs.event_of("room.added");
+    let mut reports = Vec::new();
+    let service = Service::new(&server);
+    for text in ["one", "two"] {
+        let seq = adas.send(room, text);
+        bobs.wait_for_seq(room, seq);
+        bobs.ack(
+            "message.report",
+            &json!({"room_id": room, "message_seq": seq}),
+        );
+        let found = service.get("reports").is(200)["reports"].clone();
+        reports = found.as_array().expect("reports").clone();
+    }
+    assert_eq!(reports.len(), 2);
+    let report = |at: usize| reports[at]["report_id"].as_str().expect("an id").to_owned();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let connection = text(&adas.ready["connection_id"]);
+    let hook = format!("msg_{}", Uuid::now_v7());
+    // Operation, what its path names, its body, the answer, what the entry says of it. The last one, and draining, end what the
+    // others need.
+    let cases: Vec<(&str, Vec<String>, Value, u16, String)> = vec![
+        (
+            "admin_rooms_messages",
+            vec![room.to_string()],
+            Value::Null,
+            200,
+            room.to_string(),
+        ),
+        (
+            "admin_users_export",
+            vec![ada.id.to_string()],
+            Value::Null,
+            200,
+            ada.id.to_string(),
+        ),
+        (
+            "admin_rooms_retention",
+            vec![room.to_string()],
+            json!({"days": 3}),
+            200,
+            room.to_string(),
+        ),
+        (
+            "admin_reports_resolve",
+            vec![report(0)],
+            json!({"action": "dismiss"}),
+            200,
+            report(0),
+        ),
+        (
+            "admin_reports_resolve",
+            vec![report(1)],
+            json!({"action": "delete_message"}),
+            200,
+            report(1),
+        ),
+        (
+            "admin_connections_disconnect",
+            vec![connection.clone()],
+            json!({}),
+            200,
+            connection,
+        ),
+        (
+            "admin_users_disconnect",
+            vec![bob.id.to_string()],
+            json!({}),
+            200,
+            bob.id.to_string(),
+        ),
+        (
+            "admin_webhooks_replay",
+            vec!["map".to_owned(), "m1".to_owned()],
+            json!({}),
+            404,
+            "map/m1".to_owned(),
+        ),
+        (
+            "admin_webhooks_out_replay",
+            vec![hook.clone()],
+            json!({}),
+            200,
+            hook,
+        ),
+        (
+            "admin_webhooks_out_enable",
+            vec![],
+            json!({}),
+            200,
+            String::new(),
+        ),
+        (
+            "admin_users_erase",
+            vec![bob.id.to_string()],
+            json!({}),
+            200,
+            bob.id.to_string(),
+        ),
+    ];
+    let drain = "admin_drain";
+    let entries = |service: &Service| {
+        let audit = service.get("audit?limit=200").is(200);
+        audit["acts"].as_array().expect("acts").clone()
+    };
+    let document: Value =
+        serde_json::from_str(include_str!("../../docs/openapi.json")).expect("JSON");
+    let paths = document["paths"].as_object().expect("paths");
+    let mut operations = std::collections::BTreeMap::new();
+    for (path, methods) in paths
+        .iter()
+        .filter(|(path, _)| path.starts_with("/v1/admin/"))
+    {
+        for (method, operation) in methods.as_object().expect("methods") {
+            operations.insert(
+                text(&operation["operationId"]),
+                (path, method.to_uppercase()),
+            );
+        }
+    }
+    let named = |path: &str, names: &[String]| {
+        let mut names = names.iter();
+        let filled = path.split('/').map(|part| match part.starts_with('{') {
+            true => names.next().expect("a name for each").as_str(),
+            false => part,
+        });
+        filled.collect::<Vec<_>>().join("/")
+    };
+    let ask = |method: &str, target: &str, body: &Value| {
+        let lines = [&*service.authorization, "content-type: application/json"];
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        service.rest.ask_bare(method, target, &lines, &body)
+    };
+    for (id, (path, method)) in &operations {
+        if id == drain || cases.iter().any(|(of, ..)| of == id) {
+            continue;
+        }
+        assert_eq!(method, "GET", "{id} has no case here");
+        let before = entries(&service);
+        let names = [if path.contains("room_id") {
+            room.to_string()
+        } else {
+            ada.id.to_string()
+        }];
+        assert!(
+            ask(method, &named(path, &names), &Value::Null).status < 500,
+            "{id}"
+        );
+        assert_eq!(entries(&service), before, "{id} only looks");
+    }
+    for (id, names, body, status, target) in cases {
+        let (path, method) = &operations[id];
+        let before = entries(&service).len();
+        // The archive is no JSON, and what is read of it here is its head.
+        if id == "admin_users_export" {
+            assert!(
+                crate::export::fetch(&server, &names[0])
+                    .0
+                    .starts_with("http/1.0 200")
+            );
+        } else {
+            let told = ask(method, &named(path, &names), &body);
+            assert_eq!(told.status, status, "{id}");
+        }
+        let after = entries(&service);
+        assert_eq!(after.len(), before + 1, "{id}: {after:?}");
+        assert_eq!(text(&after[0]["act"]).replace('.', "_"), id);
+        assert_eq!(
+            after[0]["target"].as_str().unwrap_or_default(),
+            target,
+            "{id}"
+        );
+        assert!(!text(&after[0]["who"]).is_empty() && !text(&after[0]["at"]).is_empty());
+    }
+    // The one after which nobody can be asked any more.
+    let before = entries(&service).len();
+    assert!(operations.contains_key(drain));
+    service.post("drain", &json!({})).is(200);
+    assert_eq!(server.ended().code(), Some(0));
+    let server = with_tokens(&[]).within(folder.path());
+    let after = entries(&Service::new(&server));
+    assert_eq!(after.len(), before + 1, "{after:?}");
+    assert_eq!(
+        (&after[0]["act"], &after[0]["target"]),
+        (&json!("admin.drain"), &json!("n1"))
+    );
+}

@@ -1,6 +1,7 @@
 //! Bytes that break HTTP, WebSocket or the rules of frames: each is answered with its own code, and
 //! two people who talk meanwhile notice nothing.
 
+use crate::openapi;
 use crate::support::pair::Pair;
 use crate::support::socket::{
     self, BINARY, CLOSE, CONTINUATION, End, FIN, Frame, PING, Socket, TEXT, connect, frame,
@@ -209,8 +210,11 @@ fn refused(server: &Server, request: &str) -> (u16, String) {
         "{}",
         answer.head
     );
+    openapi::validate_problem(&answer.body).expect("a problem of the document");
     let problem: Value = serde_json::from_str(&answer.body).expect("JSON");
     assert_eq!(problem["status"], answer.status);
+    let temporary = [429, 503].contains(&answer.status);
+    assert_eq!(problem["temporary"], temporary, "{problem}");
     (
         answer.status,
         problem["code"].as_str().expect("a code").to_owned(),

@@ -22,6 +22,7 @@ fn refused(server: &Server, request: &str) -> Answer {
     let answer = socket::http(connect(server.address), request).expect("an answer");
     assert_eq!(answer.status, 429, "{}", answer.head);
     assert!(answer.head.contains("retry-after: "), "{}", answer.head);
+    crate::openapi::validate_problem(&answer.body).expect("a problem of the document");
     let problem: Value = serde_json::from_str(&answer.body).expect("JSON");
     assert_eq!(problem["code"], "rate_limited");
     answer

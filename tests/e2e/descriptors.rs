@@ -42,6 +42,7 @@ fn connections_beyond_the_limit_are_told_to_come_back() {
     {
         assert_eq!(answer.status, 503);
         assert!(answer.head.contains("retry-after: "), "{}", answer.head);
+        crate::openapi::validate_problem(&answer.body).expect("a problem of the document");
         let problem: Value = serde_json::from_str(&answer.body).expect("JSON");
         assert_eq!(problem["code"], "overloaded");
     }

@@ -156,6 +156,32 @@ fn an_erasure_is_seen_on_all_nodes_and_leaves_nothing_behind() {
     }
     // The event itself, and that somebody asked for it.
     assert_eq!(found, ["admin_audit", "messages"]);
+    let bytes = Uuid::parse_str(id.trim()).expect("an id").into_bytes();
+    let needles = [
+        &b"schluesselblume"[..],
+        b"Grimbart",
+        id.trim().as_bytes(),
+        &bytes,
+    ];
+    // What is there is found, whatever holds it.
+    redis.command(&["XADD", "a-stream", "*", "text", "eine schluesselblume"]);
+    redis.command(&["HSET", "a-hash", id.trim(), "x"]);
+    redis.command(&["-n", "3", "SET", "of Grimbart", "x"]);
+    let mut found = redis.keys_with(&needles);
+    found.sort_unstable();
+    assert_eq!(found, ["a-hash", "a-stream", "of Grimbart"]);
+    for key in [&["a-stream"][..], &["a-hash"], &["of Grimbart"]] {
+        let database = if key[0].starts_with("of") { "3" } else { "0" };
+        redis.command(&["-n", database, "DEL", key[0]]);
+    }
+    assert!(redis.keys_with(&needles).is_empty());
+    // Nothing is kept there at all: what nodes tell each other is told, and gone.
+    let kept = redis.command(&["INFO", "keyspace"]);
+    assert_eq!(String::from_utf8_lossy(&kept).trim(), "# Keyspace");
+    let channels = redis.command(&["PUBSUB", "CHANNELS"]);
+    for needle in needles {
+        assert!(!channels.windows(needle.len()).any(|it| it == needle));
+    }
 }
 
 #[test]

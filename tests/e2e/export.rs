@@ -6,6 +6,8 @@ use crate::support::server::{self, NO_LIMIT, Server};
 use crate::support::socket::connect;
 use crate::support::wait::wait_until;
 use crate::support::{Client, User};
+use crate::uploads::{PNG, asked, bring, brought, image};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
@@ -19,7 +21,7 @@ fn with_tokens() -> Server {
 }
 
 /// The head and the body of an answer. By HTTP/1.0, so that the body is as it is.
-fn fetch(server: &Server, user: &str) -> (String, Vec<u8>) {
+pub fn fetch(server: &Server, user: &str) -> (String, Vec<u8>) {
     let token = TOKENS.split(',').next().expect("a token");
     let mut stream = connect(server.address);
     write!(
@@ -37,8 +39,14 @@ fn fetch(server: &Server, user: &str) -> (String, Vec<u8>) {
     (head.to_ascii_lowercase(), bytes.split_off(end + 4))
 }
 
-/// The files of the archive.
+/// The files of the archive that are text.
 fn export(server: &Server, user: &User) -> BTreeMap<String, String> {
+    let text = |(name, bytes)| (name, String::from_utf8(bytes).expect("text"));
+    archive(server, user).into_iter().map(text).collect()
+}
+
+/// The files of the archive.
+fn archive(server: &Server, user: &User) -> BTreeMap<String, Vec<u8>> {
     let (head, body) = fetch(server, &user.id.to_string());
     assert!(head.starts_with("http/1.0 200"), "{head}");
     assert!(head.contains("content-type: application/zip"), "{head}");
@@ -51,9 +59,10 @@ fn export(server: &Server, user: &User) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     for at in 0..archive.len() {
         let mut file = archive.by_index(at).expect("a file");
-        let mut text = String::new();
-        file.read_to_string(&mut text).expect("text");
-        files.insert(file.name().expect("a name").to_string(), text);
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).expect("whole");
+        let before = files.insert(file.name().expect("a name").to_string(), bytes);
+        assert_eq!(before, None, "one file of a name");
     }
     files
 }
@@ -112,6 +121,7 @@ fn a_users_archive_is_what_they_did_and_nothing_of_others() {
         [
             "README.md",
             "blocks.json",
+            "files.json",
             "mentions.json",
             "messages.json",
             "profile.json",
@@ -251,4 +261,106 @@ fn there_is_no_archive_of_one_who_is_not_known_or_was_erased() {
     service.get(&path).is_problem(404, "not_found");
     let (head, _) = fetch(&server, &bob.id.to_string());
     assert!(head.starts_with("http/1.0 404"), "{head}");
+}
+
+#[test]
+fn the_files_of_a_user_are_in_their_archive_byte_by_byte() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut settings = NO_LIMIT.to_vec();
+    settings.push(("CAFFIS_ADMIN_TOKEN", TOKENS));
+    let server = server::start(&settings).within(folder.path());
+    let (ada, bob) = (User::new("Ada"), User::new("Bob"));
+    let mut adas = server.connect(&ada);
+    let mut bobs = server.connect(&bob);
+    let room = bobs.group(&[&ada]);
+    adas.event_of("room.added");
+    // Sent, of several pieces, under a name that is a path; whose bytes are gone; brought and not sent; never brought;
+    // deleted; and of another.
+    let large: Vec<u8> = b"%PDF-1.7\n"
+        .iter()
+        .copied()
+        .chain((0..700_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8))
+        .collect();
+    let mut wanted = asked(room, "file", "application/pdf", large.len());
+    wanted["name"] = json!("../../etc/pass\\wd");
+    let ticket = bobs.ack("upload.create", &wanted);
+    assert_eq!(bring(&server, &ticket, &large), 204);
+    let sent = ticket["upload_id"].clone();
+    let mut message = image(room, Uuid::now_v7(), &sent);
+    message["kind"] = json!("file");
+    let seq = bobs.ack("message.send", &message)["seq"].clone();
+    let [gone, unsent, deleted] = [(); 3].map(|()| brought(&server, &mut bobs, room));
+    bobs.ack("message.send", &image(room, Uuid::now_v7(), &gone));
+    let never =
+        bobs.ack("upload.create", &asked(room, "image", "image/png", 5))["upload_id"].clone();
+    let told = bobs.ack("message.send", &image(room, Uuid::now_v7(), &deleted));
+    bobs.ack(
+        "message.delete",
+        &json!({"room_id": room, "message_seq": told["seq"]}),
+    );
+    let theirs = brought(&server, &mut adas, room);
+    adas.ack("message.send", &image(room, Uuid::now_v7(), &theirs));
+    let key = Connection::open(folder.path().join("chat.db"))
+        .and_then(|store| {
+            let sql = "SELECT object_key FROM uploads WHERE upload_id = ?1";
+            let id = uuid(&gone);
+            store.query_row(sql, [id.as_bytes()], |row| row.get::<_, String>(0))
+        })
+        .expect("where it is");
+    let object = folder.path().join("files/chat-images").join(key);
+    std::fs::remove_file(object).expect("it is there");
+
+    let files = archive(&server, &bob);
+    let path =
+        |upload: &Value, name: &str| format!("files/{}/{name}", upload.as_str().expect("an id"));
+    let in_folder: BTreeMap<&str, &[u8]> = files
+        .iter()
+        .filter(|(name, _)| name.starts_with("files/"))
+        .map(|(name, bytes)| (&**name, &**bytes))
+        .collect();
+    let expected = [
+        (path(&sent, "_.._etc_pass_wd"), &*large),
+        (path(&unsent, "a file"), PNG),
+    ];
+    let expected = expected
+        .iter()
+        .map(|(name, bytes)| (&**name, *bytes))
+        .collect();
+    assert!(in_folder == expected, "{:?}", in_folder.keys());
+
+    let listed: Vec<Value> = serde_json::from_slice(&files["files.json"]).expect("a list");
+    let mut shown: Vec<(&str, Option<&str>)> = listed
+        .iter()
+        .map(|it| {
+            (
+                it["upload_id"].as_str().expect("an id"),
+                it["path"].as_str(),
+            )
+        })
+        .collect();
+    shown.sort_unstable();
+    let (sent_path, unsent_path) = (path(&sent, "_.._etc_pass_wd"), path(&unsent, "a file"));
+    let mut expected = [
+        (&sent, Some(&*sent_path)),
+        (&gone, None),
+        (&unsent, Some(&*unsent_path)),
+        (&never, None),
+    ]
+    .map(|(upload, path)| (upload.as_str().expect("an id"), path));
+    expected.sort_unstable();
+    assert_eq!(shown, expected);
+    let of_it = listed.iter().find(|it| it["upload_id"] == sent);
+    let of_it = of_it.expect("it");
+    assert_eq!(
+        (&of_it["message_seq"], &of_it["room_id"]),
+        (&seq, &json!(room))
+    );
+    assert_eq!(
+        (&of_it["size"], &of_it["name"]),
+        (&json!(large.len()), &wanted["name"])
+    );
+    let messages: Vec<Value> = serde_json::from_slice(&files["messages.json"]).expect("a list");
+    assert_eq!(messages[0]["attachments"][0]["upload_id"], sent);
+    assert_eq!(messages[0]["attachments"][0]["name"], wanted["name"]);
+    assert_eq!(messages[2]["attachments"], json!([]), "deleted");
 }

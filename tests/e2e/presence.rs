@@ -1,5 +1,6 @@
 //! Presence: who is told how somebody is seen, when that changes, and who is not.
 
+use crate::admin::{Service, TOKENS};
 use crate::postgres::PostgresServer;
 use crate::redis::Redis;
 use crate::support::server::{self, Server};
@@ -75,7 +76,14 @@ fn assert_between(from_ms: u64, seen: &Value, to_ms: u64) {
 
 #[test]
 fn who_shares_a_room_is_seen_to_come_to_go_and_to_choose() {
-    let server = Server::new();
+    let server = server::start(&[("CAFFIS_ADMIN_TOKEN", TOKENS)]).anywhere();
+    let service = Service::new(&server);
+    // Those who run the service are told the same as others.
+    let told_to_service = |seen: &Value, user: &User| {
+        let told = service.get(&format!("users/{}", user.id)).is(200);
+        assert_eq!(told["state"], seen["state"]);
+        assert_eq!(told["last_seen_at"], seen["last_seen_at"]);
+    };
     let (ada, bob) = (User::new("Ada"), User::new("Bob"));
     // The two sit on different shards, so that it crosses from one to the other and back.
     let mut bob_client = server.connect_on(1, &bob);
@@ -94,6 +102,7 @@ fn who_shares_a_room_is_seen_to_come_to_go_and_to_choose() {
     let mut second = server.connect(&bob);
     let seen = wait_for(&mut ada_client, &bob, "online", &[]);
     assert!(seen.get("last_seen_at").is_none(), "{seen}");
+    told_to_service(&seen, &bob);
     set(&mut second, "invisible");
     wait_for(&mut ada_client, &bob, "away", &[]);
     let from_ms = now_ms();
@@ -110,6 +119,7 @@ fn who_shares_a_room_is_seen_to_come_to_go_and_to_choose() {
     drop(bob_client);
     let seen = wait_for(&mut ada_client, &bob, "offline", &[]);
     assert_between(from_ms, &seen, now_ms());
+    told_to_service(&seen, &bob);
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Coming back: everything missed is replayed in order before anything live, or the client is told
 //! plainly what to reload.
 
+use crate::postgres::PostgresServer;
 use crate::support::client::{message, uuid};
 use crate::support::follower::Follower;
+use crate::support::server;
 use crate::support::socket::Socket;
+use crate::support::wait::wait_for;
 use crate::support::{Client, Server, User};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -355,4 +358,115 @@ fn more_than_a_connection_may_have_replayed_is_told_room_by_room() {
         let seen = &follower.seen[room];
         assert_eq!((seen.len(), seen.keys().last()), (250, Some(&seq)));
     }
+}
+
+#[test]
+fn five_hundred_rooms_are_described_and_of_further_ones_everything_is_heard() {
+    let server = Server::unlimited();
+    let ada = User::new("Ada");
+    let mut writer = server.connect(&ada);
+    let create = |writer: &mut Client| {
+        let data = json!({
+            "kind": "group", "member_ids": [], "client_room_id": Uuid::new_v4(),
+        });
+        writer.tell("room.create", &data)
+    };
+    let asked: Vec<u64> = (0..500).map(|_| create(&mut writer)).collect();
+    let mut rooms: Vec<Uuid> = asked
+        .into_iter()
+        .map(|id| uuid(&writer.reply(id)["data"]["room"]["room_id"]))
+        .collect();
+    let described = |client: &Client| -> Vec<Uuid> {
+        let rooms = client.ready["rooms"].as_array().expect("rooms");
+        rooms.iter().map(|room| uuid(&room["room_id"])).collect()
+    };
+    let all = server.connect(&ada);
+    assert_eq!(described(&all).len(), 500);
+    assert_eq!(all.ready.get("rooms_more"), None);
+
+    let one_more = create(&mut writer);
+    rooms.push(uuid(&writer.reply(one_more)["data"]["room"]["room_id"]));
+    let reader = server.connect(&ada);
+    assert_eq!(reader.ready["rooms_more"], true);
+    let of_reader = described(&reader);
+    assert_eq!(of_reader.len(), 500);
+    assert_eq!(of_reader[0], rooms[500], "by activity");
+    let left_out = |told: &[Uuid]| -> Vec<Uuid> {
+        let is_out = |room: &&Uuid| !told.contains(room);
+        rooms.iter().filter(is_out).copied().collect()
+    };
+    let [oldest] = left_out(&of_reader)[..] else {
+        panic!("one is left out");
+    };
+    // Named, it comes first, and another one is left out; of that one everything is heard too.
+    let epoch = epoch_of(&writer);
+    let mut named = resume(&server, &ada, &epoch, json!({oldest.to_string(): 1}));
+    let of_named = described(&named);
+    assert_eq!((of_named.len(), of_named[0]), (500, oldest));
+    assert_eq!(named.ready["rooms_more"], true);
+    let [silent] = left_out(&of_named)[..] else {
+        panic!("one is left out");
+    };
+    named.positions.insert(silent, 1);
+    writer.wait_for_seq(silent, 1);
+    let seq = writer.send(silent, "Here, too.");
+    named.wait_for_seq(silent, seq);
+    let (mut listed, mut asked) = (Vec::new(), json!({}));
+    loop {
+        let page = named.ack("rooms.list", &asked);
+        let rooms = page["rooms"].as_array().expect("rooms");
+        listed.extend(rooms.iter().map(|room| uuid(&room["room_id"])));
+        match page.get("next_cursor") {
+            Some(cursor) => asked["cursor"] = cursor.clone(),
+            None => break,
+        }
+    }
+    assert_eq!(left_out(&listed), Vec::<Uuid>::new());
+    assert_eq!(listed.len(), 501);
+}
+
+/// As when a backup is put back below a running node: whoever is connected is told, and then that nothing they have
+/// holds any more.
+#[test]
+fn when_the_history_was_replaced_everybody_is_closed_4203_and_told_to_reload() {
+    let postgres = PostgresServer::start("");
+    let database = postgres.database();
+    let url = postgres.url(&database);
+    let mut settings = server::NO_LIMIT.to_vec();
+    settings.push(("CAFFIS_DATABASE_URL", &url));
+    let mut server = server::start(&settings).anywhere();
+    for part in [
+        "the database has another history",
+        "no connection to the database",
+        "commit is tried again",
+        "read failed",
+    ] {
+        server.expect_log(part);
+    }
+    let (ada, bob) = (User::new("Ada"), User::new("Bob"));
+    let (mut first, mut second) = (server.connect_on(0, &ada), server.connect_on(1, &bob));
+    let room = first.group(&[&bob]);
+    second.wait_for_seq(room, 1);
+    let old = epoch_of(&first);
+    postgres.sql(&database, "UPDATE meta SET epoch = epoch # 1");
+    postgres.sql(
+        &database,
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    );
+    first.closed_with(4203);
+    second.closed_with(4203);
+    let back = wait_for("a sign-in", || {
+        let mut back = Client::new(Socket::open(server.address), &ada);
+        let resume = json!({"epoch": old, "rooms": {room.to_string(): 1}});
+        let id = back.tell_auth(&ada.token(), Some(resume));
+        let ready = back.reply_or_end(id).ok()?;
+        (ready["type"] == "ready").then_some(back)
+    });
+    assert_ne!(epoch_of(&back), old);
+    let standing = standing(&back, room);
+    assert_eq!(
+        (&standing["recovered"], &standing["reason"]),
+        (&json!(false), &json!("epoch_changed"))
+    );
 }

@@ -3,6 +3,7 @@
 use crate::postgres::PostgresServer;
 use crate::redis::Redis;
 use crate::support::server::{self, NO_LIMIT};
+use crate::support::wait::wait_until;
 use crate::support::{Client, Server, User};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -70,6 +71,52 @@ fn everybody_in_the_room_is_told_who_types_and_who_stopped() {
     assert_eq!(refused, "forbidden");
     eves.round_trip();
     assert_eq!(eves.take_event_of("typing.updated"), None::<Value>);
+}
+
+#[test]
+fn where_more_than_a_hundred_connections_listen_typing_is_neither_taken_nor_told() {
+    let mut settings = NO_LIMIT.to_vec();
+    settings.push(("CAFFIS_CONNECTIONS_PER_USER", "0"));
+    let server = server::start(&settings).anywhere();
+    let (ada, bob, cleo) = (User::new("Ada"), User::new("Bob"), User::new("Cleo"));
+    // Bob's and Ada's on one shard, Cleo's on the other.
+    let mut bobs: Vec<Client> = (0..99).map(|_| server.connect_on(0, &bob)).collect();
+    let mut cleos = server.connect_on(1, &cleo);
+    let mut adas = server.connect_on(0, &ada);
+    let room = adas.group(&[&bob, &cleo]);
+    let seq = adas.send(room, "So many.");
+    for client in bobs.iter_mut().chain([&mut cleos]) {
+        client.wait_for_seq(room, seq);
+    }
+    start(&mut adas, room);
+    told(&mut cleos, room, &[&ada]);
+    told(&mut bobs[0], room, &[&ada]);
+    stop(&mut adas, room);
+    told(&mut cleos, room, &[]);
+    told(&mut bobs[0], room, &[]);
+    start(&mut cleos, room);
+    told(&mut bobs[0], room, &[&cleo]);
+    // One more: of Cleo, who types, everybody is still told the end.
+    bobs.push(server.connect_on(0, &bob));
+    stop(&mut cleos, room);
+    told(&mut bobs[0], room, &[]);
+    // From now on Ada is not heard, and of Cleo only Cleo's own shard is told.
+    start(&mut adas, room);
+    // By the room's home, so what came before it from there has arrived.
+    let data = json!({"room_id": room, "message_seq": seq, "emoji": "👍"});
+    adas.ack("reaction.add", &data);
+    start(&mut cleos, room);
+    let event = cleos.event_of("typing.updated");
+    assert_eq!(event["data"]["user_ids"], json!([cleo.id]));
+    // Who goes makes room again, and what is told then is the whole set.
+    bobs.pop();
+    wait_until("one connection less", || {
+        start(&mut adas, room);
+        adas.round_trip();
+        cleos.round_trip();
+        let told = cleos.take_event_of("typing.updated");
+        told.is_some_and(|event| event["data"]["user_ids"].as_array().map(Vec::len) == Some(2))
+    });
 }
 
 #[test]

@@ -36,11 +36,12 @@ const FILES: [(&str, &str, &str, &[u8]); 3] = [
         b"OggS\0\x02\0\0\0\0\0\0\0\0\xff\xff",
     ),
 ];
-const PNG: &[u8] = FILES[0].3;
+/// A picture.
+pub const PNG: &[u8] = FILES[0].3;
 
 /// What a server of files answers.
-struct Answer {
-    status: u16,
+pub struct Answer {
+    pub status: u16,
     head: String,
     body: Vec<u8>,
 }
@@ -65,7 +66,7 @@ fn exchange(server: &Server, head: &str, body: &[u8]) -> Answer {
 }
 
 /// Brings these bytes with a ticket; the status.
-fn bring(server: &Server, ticket: &Value, bytes: &[u8]) -> u16 {
+pub fn bring(server: &Server, ticket: &Value, bytes: &[u8]) -> u16 {
     const LINE: &str = "-----------------------------9051914041544843365972754266";
     assert_eq!(ticket["method"], "POST");
     let mut form = Vec::new();
@@ -91,12 +92,12 @@ fn bring(server: &Server, ticket: &Value, bytes: &[u8]) -> u16 {
     exchange(server, &head, &form).status
 }
 
-fn fetch(server: &Server, url: &str) -> Answer {
+pub fn fetch(server: &Server, url: &str) -> Answer {
     let head = format!("GET {url} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     exchange(server, &head, &[])
 }
 
-fn asked(room: Uuid, kind: &str, content_type: &str, size: usize) -> Value {
+pub fn asked(room: Uuid, kind: &str, content_type: &str, size: usize) -> Value {
     json!({
         "room_id": room, "kind": kind, "name": "a file", "size": size,
         "content_type": content_type,
@@ -112,13 +113,13 @@ fn ticket(client: &mut Client, room: Uuid, bytes: &[u8]) -> Value {
 }
 
 /// An image that was brought.
-fn brought(server: &Server, client: &mut Client, room: Uuid) -> Value {
+pub fn brought(server: &Server, client: &mut Client, room: Uuid) -> Value {
     let ticket = ticket(client, room, PNG);
     assert_eq!(bring(server, &ticket, PNG), 204);
     ticket["upload_id"].clone()
 }
 
-fn image(room: Uuid, id: Uuid, upload: &Value) -> Value {
+pub fn image(room: Uuid, id: Uuid, upload: &Value) -> Value {
     json!({
         "room_id": room, "client_msg_id": id, "kind": "image",
         "attachments": [{"upload_id": upload, "width": 1, "height": 1, "placeholder": "L00000fQfQfQ"}],
@@ -248,6 +249,44 @@ fn what_is_brought_to_one_node_is_seen_on_another() {
     };
     let (one, other) = (node("one"), node("other"));
     sent_and_seen(&one, &other);
+}
+
+/// Nodes that share no folder take no bytes for each other, lose none, and say at the start what to do.
+#[test]
+fn a_node_takes_nothing_for_the_folder_of_another() {
+    let (postgres, redis) = (PostgresServer::start(""), Redis::start());
+    let (url, redis) = (postgres.url(&postgres.database()), redis.url());
+    let node = |name| {
+        let mut settings = NO_LIMIT.to_vec();
+        settings.push(("CAFFIS_DATABASE_URL", &*url));
+        settings.push(("CAFFIS_REDIS_URL", &*redis));
+        settings.push(("CAFFIS_NODE", name));
+        server::start(&settings).anywhere()
+    };
+    let (one, other) = (node("one"), node("other"));
+    for node in [&one, &other] {
+        let log = node.log();
+        assert!(log.contains("files are kept on this node alone"), "{log}");
+        assert!(log.contains("CAFFIS_S3_ENDPOINT"), "{log}");
+    }
+    let ada = User::new("Ada");
+    let (mut here, mut there) = (one.connect(&ada), other.connect(&ada));
+    let room = here.group(&[]);
+    there.event_of("room.added");
+    let ticket = ticket(&mut here, room, PNG);
+    assert_eq!(bring(&other, &ticket, PNG), 403);
+    assert_eq!(refused(&mut there, room, &ticket["upload_id"]), "not_found");
+    // Where it belongs it is taken; there nobody finds it, and it is not used up.
+    assert_eq!(bring(&one, &ticket, PNG), 204);
+    assert_eq!(refused(&mut there, room, &ticket["upload_id"]), "not_found");
+    here.ack(
+        "message.send",
+        &image(room, Uuid::now_v7(), &ticket["upload_id"]),
+    );
+    let url = urls(&mut there, room, &[&ticket["upload_id"]])["urls"][0]["url"].clone();
+    let url = url.as_str().expect("a url");
+    assert!([403, 404].contains(&fetch(&one, url).status));
+    assert_eq!(fetch(&other, url).status, 404);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::support::{Client, Server, User};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -397,12 +398,19 @@ fn phones_end() -> Value {
 }
 
 fn rest_status(server: &Server, token: &str) -> u16 {
-    let request = format!(
-        "GET /v1/rooms HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n"
-    );
-    let stream = crate::support::socket::connect(server.address);
-    let answer = crate::support::socket::http(stream, &request);
-    answer.expect("an answer").status
+    let status = |path: &str| {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n"
+        );
+        let stream = crate::support::socket::connect(server.address);
+        let answer = crate::support::socket::http(stream, &request);
+        answer.expect("an answer").status
+    };
+    // Whoever is refused is refused in everything. First what looks into no room: it must not be told by the other.
+    let me = status("/v1/users/me");
+    let rooms = status("/v1/rooms");
+    assert_eq!(me, rooms);
+    rooms
 }
 
 #[test]
@@ -432,6 +440,13 @@ impl Numbers {
         for at in (1..items.len()).rev() {
             items.swap(at, self.next() as usize % (at + 1));
         }
+    }
+}
+
+/// Waits until all of them have ended, while these clients stay.
+fn attend_until<T>(senders: &[ScopedJoinHandle<'_, T>], clients: &mut [Client]) {
+    while !senders.iter().all(ScopedJoinHandle::is_finished) {
+        clients.iter_mut().for_each(Client::attend);
     }
 }
 
@@ -482,7 +497,7 @@ fn a_storm_of_invites_makes_each_room_once() {
     let rooms: Mutex<BTreeMap<usize, BTreeSet<Uuid>>> = Mutex::default();
     let next = Mutex::new(deliveries.into_iter());
     std::thread::scope(|scope| {
-        for sender in 0..8 {
+        let sender = |sender: usize| {
             let (rooms, next, nodes) = (&rooms, &next, &two.nodes);
             scope.spawn(move || {
                 loop {
@@ -504,8 +519,9 @@ fn a_storm_of_invites_makes_each_room_once() {
                         .or_default()
                         .insert(room);
                 }
-            });
-        }
+            })
+        };
+        attend_until(&(0..8).map(sender).collect::<Vec<_>>(), &mut clients);
     });
     let rooms = rooms.into_inner().expect("not poisoned");
     assert_eq!(rooms.len(), INVITES);
@@ -541,11 +557,10 @@ fn a_storm_of_profiles_ends_in_the_newest_everywhere() {
     for user in &users {
         drop(two.nodes[0].connect(user));
     }
-    let mut here = two.nodes[0].connect(&watcher);
-    let mut there = two.nodes[1].connect(&watcher);
+    let mut watchers = [0, 1].map(|node: usize| two.nodes[node].connect(&watcher));
     let all: Vec<&User> = users.iter().collect();
-    let room = here.group(&all);
-    there.wait_for_seq(room, 1);
+    let room = watchers[0].group(&all);
+    watchers[1].wait_for_seq(room, 1);
     let mut updates: Vec<Webhook> = Vec::new();
     for user in &users {
         for version in 1..=VERSIONS {
@@ -557,20 +572,22 @@ fn a_storm_of_profiles_ends_in_the_newest_everywhere() {
     Numbers(7).shuffle(&mut updates);
     let next = Mutex::new(updates.into_iter());
     std::thread::scope(|scope| {
-        for sender in 0..8 {
+        let sender = |sender: usize| {
             let (next, nodes) = (&next, &two.nodes);
             scope.spawn(move || {
                 while let Some(update) = { next.lock().expect("not poisoned").next() } {
                     update.taken(nodes[sender % 2].address);
                 }
-            });
-        }
+            })
+        };
+        let senders: Vec<_> = (0..8).map(sender).collect();
+        attend_until(&senders, &mut watchers);
     });
     let names: BTreeMap<Uuid, String> = users
         .iter()
         .map(|user| (user.id, format!("{} v{VERSIONS}", user.name)))
         .collect();
-    for client in [&mut here, &mut there] {
+    for client in &mut watchers {
         let mut called: BTreeMap<Uuid, (u64, String)> = BTreeMap::new();
         let deadline = Instant::now() + DEADLINE;
         while called.len() < users.len() || called.values().any(|(version, _)| *version < VERSIONS)

@@ -1,126 +1,15 @@
 //! A client as the protocol asks it to be, and as suspicious as it can be: it checks every frame
 //! it is sent against what it was promised.
 
+use crate::hints::Hints;
 use crate::node::At;
 use crate::receipts::Receipts;
+use crate::truth::{Truth, uuid_of};
 use caffis_chat::chat::ConnId;
 use caffis_chat::protocol::{RoomId, Seq, UserId};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
-
-/// What is the same for everybody, whoever saw it first.
-#[derive(Default)]
-pub struct Truth {
-    /// The event at each place of each room, as first seen by anybody.
-    pub events: BTreeMap<(RoomId, Seq), String>,
-    /// The place that was acknowledged for each message.
-    pub acked: BTreeMap<(RoomId, UserId, Uuid), Seq>,
-    /// The place at which each message was seen.
-    pub placed: BTreeMap<(RoomId, UserId, Uuid), Seq>,
-    /// Each state of each message: by room, `seq` and `changed_seq`.
-    pub states: BTreeMap<(RoomId, Seq, Seq), String>,
-    /// Events that were acknowledged as changes, and of which message.
-    pub changed: BTreeMap<(RoomId, Seq), Seq>,
-    /// The node that wrote each event, where it is known.
-    pub origin: BTreeMap<(RoomId, Seq), usize>,
-    /// Live events that were heard at another node than wrote them.
-    pub crossed: u64,
-    /// `room.added` that were.
-    pub added_across: u64,
-}
-
-impl Truth {
-    /// Somebody was shown this event.
-    fn event(&mut self, room: RoomId, seq: Seq, event: &Value) -> Result<(), String> {
-        let shown = same_for_all(room, event);
-        match self.events.get(&(room, seq)) {
-            None => {
-                self.events.insert((room, seq), shown);
-            }
-            Some(known) if *known == shown => (),
-            Some(known) => {
-                return Err(format!("two events at {room}/{seq}:\n  {known}\n  {shown}"));
-            }
-        }
-        let message = &event["data"]["message"];
-        if !message.is_null() {
-            if message["changed_seq"].as_u64() < Some(seq) {
-                return Err(format!("a message before its own event: {event}"));
-            }
-            self.message(room, message)?;
-        }
-        Ok(())
-    }
-
-    fn is_from_elsewhere(&self, room: RoomId, seq: Seq, host: usize) -> bool {
-        self.origin
-            .get(&(room, seq))
-            .is_some_and(|origin| *origin != host)
-    }
-
-    /// Somebody was shown this message, in an event or in the history.
-    fn message(&mut self, room: RoomId, message: &Value) -> Result<(), String> {
-        let (Some(seq), Some(sender)) = (message["seq"].as_u64(), uuid_of(&message["sender_id"]))
-        else {
-            return Err(format!("not a message: {message}"));
-        };
-        self.state(room, seq, message)?;
-        let Some(id) = uuid_of(&message["client_msg_id"]) else {
-            return Ok(());
-        };
-        let key = (room, UserId(sender), id);
-        match self.placed.insert(key, seq) {
-            Some(other) if other != seq => Err(format!(
-                "message {id} stands at {other} and at {seq} of {room}"
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Truth {
-    /// At one `changed_seq` a message is the same for everybody.
-    fn state(&mut self, room: RoomId, seq: Seq, message: &Value) -> Result<(), String> {
-        let Some(changed_seq) = message["changed_seq"].as_u64() else {
-            return Err(format!("a message without changed_seq: {message}"));
-        };
-        let mut shown = message.clone();
-        for (_, reaction) in shown["reactions"].as_object_mut().into_iter().flatten() {
-            *reaction = reaction["count"].take();
-        }
-        let shown = shown.to_string();
-        let known = self
-            .states
-            .entry((room, seq, changed_seq))
-            .or_insert_with(|| shown.clone());
-        match *known == shown {
-            true => Ok(()),
-            false => Err(format!(
-                "two states of {room}/{seq} at {changed_seq}:\n  {known}\n  {shown}"
-            )),
-        }
-    }
-}
-
-/// What no two recipients of an event are told differently: all but the room's spelling, and the
-/// state of a message, which may be a later one when the event is told again.
-pub fn same_for_all(room: RoomId, event: &Value) -> String {
-    let mut shown = event.clone();
-    shown["room_id"] = json!(room);
-    if let Some(message) = shown["data"].get_mut("message") {
-        *message = json!([
-            message["seq"],
-            message["sender_id"],
-            message["client_msg_id"]
-        ]);
-    }
-    shown.to_string()
-}
-
-fn uuid_of(value: &Value) -> Option<Uuid> {
-    value.as_str().and_then(|text| Uuid::parse_str(text).ok())
-}
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -128,6 +17,8 @@ pub struct Pending {
     pub room: RoomId,
     pub id: Uuid,
     pub text: String,
+    /// Its file.
+    pub upload: Option<Uuid>,
 }
 
 /// A client's view of one room.
@@ -141,6 +32,8 @@ pub struct View {
     pub catching_up: Option<Seq>,
     /// The messages it was shown, by `seq`.
     pub messages: BTreeMap<Seq, Shown>,
+    /// The last `ready` said that its position is no longer kept.
+    pub expired: bool,
     /// Live events without a whole message that came while it was catching up: the pages may be older
     /// than they are and newer than what they change, so they are applied after them.
     later: Vec<Value>,
@@ -150,6 +43,8 @@ pub struct View {
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Shown {
     pub changed_seq: Seq,
+    pub sender: String,
+    pub files: Vec<String>,
     pub text: Option<String>,
     pub deleted: bool,
     pub reactions: BTreeMap<String, u64>,
@@ -161,6 +56,8 @@ impl Shown {
         let reactions = message["reactions"].as_object().into_iter().flatten();
         Shown {
             changed_seq: message["changed_seq"].as_u64().unwrap_or(0),
+            sender: message["sender_id"].as_str().unwrap_or_default().to_owned(),
+            files: files_of(message),
             text: message["text"].as_str().map(str::to_owned),
             deleted: !message["deleted_at"].is_null(),
             reactions: reactions
@@ -170,9 +67,20 @@ impl Shown {
     }
 }
 
+/// The uploads in a message.
+pub fn files_of(message: &Value) -> Vec<String> {
+    let files = message["attachments"].as_array().into_iter().flatten();
+    let ids = files.filter_map(|file| file["upload_id"].as_str());
+    ids.map(str::to_owned).collect()
+}
+
 impl View {
     /// A whole message, in an event or in a page.
     fn show(&mut self, message: &Value) {
+        if message["event"]["type"] == "user.erased" {
+            let seq = message["seq"].as_u64().unwrap_or(0);
+            return self.erase(seq, &message["event"]);
+        }
         let seq = message["seq"].as_u64().unwrap_or(0);
         let shown = Shown::of(message);
         let held = self.messages.entry(seq).or_default();
@@ -181,9 +89,46 @@ impl View {
         }
     }
 
+    /// `user.erased`, as an event or in a page: all messages of one author.
+    fn erase(&mut self, event_seq: Seq, data: &Value) {
+        let id = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
+        let (user, stood_as) = (id("user_id"), id("erased_as"));
+        for held in self.messages.values_mut() {
+            if held.sender == user || held.sender == stood_as {
+                *held = Shown {
+                    changed_seq: held.changed_seq,
+                    sender: stood_as.clone(),
+                    deleted: true,
+                    ..Shown::default()
+                };
+            }
+        }
+        for left in data["reactions"].as_array().into_iter().flatten() {
+            let held = left["message_seq"].as_u64();
+            let held = held.and_then(|seq| self.messages.get_mut(&seq));
+            let Some(held) = held.filter(|held| held.changed_seq <= event_seq) else {
+                continue;
+            };
+            held.changed_seq = event_seq;
+            let emoji = left["emoji"].as_str().unwrap_or_default().to_owned();
+            match left["count"].as_u64() {
+                Some(count) if count > 0 => held.reactions.insert(emoji, count),
+                _ => held.reactions.remove(&emoji),
+            };
+        }
+    }
+
+    /// Nothing up to here is kept any more.
+    fn drop_up_to(&mut self, floor: Seq) {
+        self.messages.retain(|seq, _| *seq > floor);
+    }
+
     /// An event that is neither old nor ahead of what was caught up.
     fn apply(&mut self, event: &Value) {
         let data = &event["data"];
+        if event["type"] == "user.erased" {
+            return self.erase(event["seq"].as_u64().unwrap_or(0), data);
+        }
         if !data["message"].is_null() {
             return self.show(&data["message"]);
         }
@@ -199,6 +144,7 @@ impl View {
             Some("message.deleted") => {
                 *held = Shown {
                     changed_seq: seq,
+                    sender: std::mem::take(&mut held.sender),
                     deleted: true,
                     ..Shown::default()
                 };
@@ -254,6 +200,18 @@ enum Asked {
     Send(RoomId, Uuid),
     History(RoomId),
     Change,
+    /// Users who are watched from then on.
+    Watch,
+    /// How it is seen from then on.
+    Choice(&'static str),
+    /// Whom it blocks, or no longer.
+    Block,
+    /// A place to bring a file to, for a message in this room.
+    Upload(RoomId),
+    /// Where to fetch these from.
+    Urls(Vec<String>),
+    /// Muted and archived, where it says so.
+    Own(RoomId, Option<bool>, Option<bool>),
     Other,
 }
 
@@ -287,6 +245,15 @@ pub struct Client {
     /// The store has lost some of its history since then.
     pub may_be_ahead: bool,
     pub receipts: Receipts,
+    pub hints: Hints,
+    /// Tickets that it got and that the world took no note of yet.
+    pub tickets: Vec<(RoomId, Uuid)>,
+    /// Its user was erased.
+    pub erased: bool,
+    /// It was told so, and stays away.
+    pub gone: bool,
+    /// It stays away for a while, also when all is calm.
+    pub resting: bool,
     next_request: u64,
     pub closes: BTreeMap<u16, u32>,
 }
@@ -305,6 +272,11 @@ impl Client {
             epoch: String::new(),
             may_be_ahead: false,
             receipts: Receipts::default(),
+            hints: Hints::default(),
+            tickets: Vec::new(),
+            erased: false,
+            gone: false,
+            resting: false,
             next_request: 1,
             closes: BTreeMap::new(),
         }
@@ -331,7 +303,16 @@ impl Client {
     /// Sends a message, until it is acknowledged.
     pub fn say(&mut self, room: RoomId, id: Uuid) {
         let text = "everybody reads this".to_owned();
-        let pending = Pending { room, id, text };
+        self.begin(Pending {
+            room,
+            id,
+            text,
+            upload: None,
+        });
+    }
+
+    /// Sends it, until it is acknowledged.
+    pub fn begin(&mut self, pending: Pending) {
         self.send(&pending);
         self.pending.push(pending);
     }
@@ -354,14 +335,24 @@ impl Client {
         self.ask("auth", data, Asked::Auth);
     }
 
+    /// It was not told yet what became of a block that it asked for.
+    pub fn is_blocking(&self) -> bool {
+        let asked = self.wire.iter().flat_map(|wire| wire.asked.values());
+        asked.into_iter().any(|asked| matches!(asked, Asked::Block))
+    }
+
     pub fn is_ready(&self) -> bool {
         self.wire.as_ref().is_some_and(|wire| wire.ready)
     }
 
     pub fn send(&mut self, pending: &Pending) {
-        let data = json!({
+        let mut data = json!({
             "room_id": pending.room, "client_msg_id": pending.id, "kind": "text", "text": pending.text,
         });
+        if let Some(upload) = pending.upload {
+            data["kind"] = json!("file");
+            data["attachments"] = json!([{ "upload_id": upload }]);
+        }
         self.ask("message.send", data, Asked::Send(pending.room, pending.id));
     }
 
@@ -374,6 +365,62 @@ impl Client {
         self.ask(kind, data, Asked::Change);
     }
 
+    /// Wants to be told of these users.
+    pub fn watch(&mut self, users: &[UserId]) {
+        self.hints.ask(users);
+        self.ask(
+            "presence.subscribe",
+            json!({ "user_ids": users }),
+            Asked::Watch,
+        );
+    }
+
+    /// How this connection wants to be seen.
+    pub fn choose(&mut self, state: &'static str) {
+        self.ask(
+            "presence.set",
+            json!({ "state": state }),
+            Asked::Choice(state),
+        );
+    }
+
+    pub fn block(&mut self, user: UserId, blocked: bool) {
+        let kind = match blocked {
+            true => "user.block",
+            false => "user.unblock",
+        };
+        self.ask(kind, json!({ "user_id": user }), Asked::Block);
+    }
+
+    /// Wants to bring a file.
+    pub fn upload(&mut self, room: RoomId) {
+        let data = json!({
+            "room_id": room, "kind": "file", "name": "a.pdf", "size": 100,
+            "content_type": "application/pdf",
+        });
+        self.ask("upload.create", data, Asked::Upload(room));
+    }
+
+    pub fn urls(&mut self, room: RoomId, uploads: Vec<String>) {
+        let data = json!({"room_id": room, "upload_ids": uploads});
+        self.ask("attachment.urls", data, Asked::Urls(uploads));
+    }
+
+    /// Mutes the room, or no longer.
+    pub fn mute(&mut self, room: RoomId, muted: bool) {
+        let mut data = json!({ "room_id": room });
+        if !muted {
+            data["until"] = Value::Null;
+        }
+        self.ask("room.mute", data, Asked::Own(room, Some(muted), None));
+    }
+
+    /// Archives the room, or no longer.
+    pub fn archive(&mut self, room: RoomId, archived: bool) {
+        let data = json!({"room_id": room, "archived": archived});
+        self.ask("room.archive", data, Asked::Own(room, None, Some(archived)));
+    }
+
     fn history(&mut self, room: RoomId, after: Seq) {
         let data = json!({"room_id": room, "after_seq": after, "limit": 10});
         self.ask("history.get", data, Asked::History(room));
@@ -384,9 +431,9 @@ impl Client {
         let frame: Value =
             serde_json::from_str(text).map_err(|error| format!("{error} in a frame: {text}"))?;
         match frame["type"].as_str().unwrap_or_default() {
-            "ready" => self.on_ready(&frame["data"]),
+            "ready" => self.on_ready(&frame["data"], truth),
             "ack" => self.on_ack(&frame, truth),
-            "error" => self.on_error(&frame),
+            "error" => self.on_error(&frame, truth),
             "ping" => {
                 if let Some(wire) = &mut self.wire {
                     wire.to_server.push("{\"type\":\"pong\"}".to_owned());
@@ -399,6 +446,7 @@ impl Client {
                 let last_seq = data["last_seq"].as_u64().ok_or("last_seq of room.added")?;
                 let elsewhere = truth.is_from_elsewhere(room, last_seq, self.last_host);
                 truth.added_across += u64::from(elsewhere);
+                self.hints.typing.remove(&room);
                 let view = self.rooms.entry(room).or_default();
                 view.live = last_seq;
                 if view.position < last_seq {
@@ -422,6 +470,15 @@ impl Client {
                 }
                 self.receipts.updated(self.user, room, &frame["data"])
             }
+            "typing.updated" => {
+                let room = room_of(&frame["room_id"])?;
+                if !self.rooms.contains_key(&room) {
+                    return Err(format!("typing in a room that is not had: {frame}"));
+                }
+                self.hints.typing_updated(room, &frame["data"])
+            }
+            "presence.updated" => self.hints.presence_updated(&frame["data"]),
+            "user.blocks.updated" => Ok(()),
             "unread.updated" => {
                 let room = room_of(&frame["data"]["room_id"])?;
                 self.receipts.own_updated(room, &frame["data"])
@@ -431,7 +488,7 @@ impl Client {
         }
     }
 
-    fn on_ready(&mut self, data: &Value) -> Result<(), String> {
+    fn on_ready(&mut self, data: &Value, truth: &Truth) -> Result<(), String> {
         let Some(wire) = &mut self.wire else {
             return Ok(());
         };
@@ -441,6 +498,7 @@ impl Client {
         let same_epoch = epoch == self.epoch;
         self.epoch = epoch;
         self.receipts.new_connection();
+        self.hints = Hints::default();
         if !same_epoch || self.may_be_ahead {
             self.receipts.forget();
         }
@@ -455,9 +513,11 @@ impl Client {
             member_of.insert(id);
             let is_same = same_epoch && !self.may_be_ahead;
             self.receipts.ready(id, room, is_same)?;
+            self.receipts.own_is(id, room);
             let known = self.rooms.contains_key(&id);
             let view = self.rooms.entry(id).or_default();
             view.catching_up = None;
+            view.expired = false;
             view.later.clear();
             if !same_epoch {
                 view.messages.clear();
@@ -480,6 +540,11 @@ impl Client {
                     return Err(format!(
                         "events that were delivered are gone: {room}, {view:?}"
                     ));
+                }
+                view.expired = room["reason"] == "position_expired";
+                let floor = truth.floors.get(&id).copied().unwrap_or(0);
+                if view.expired && view.position >= floor {
+                    return Err(format!("expired above the floor {floor}: {room}, {view:?}"));
                 }
                 if known && room["reason"] == "not_requested" {
                     return Err(format!(
@@ -524,7 +589,7 @@ impl Client {
                     let pending = self.pending.remove(place);
                     self.done.push(pending);
                 }
-                let key = (room, self.user, id);
+                let key = truth.key_now((room, self.user, id));
                 match truth.acked.insert(key, seq) {
                     Some(other) if other != seq => {
                         return Err(format!(
@@ -535,6 +600,11 @@ impl Client {
                 }
             }
             Asked::History(room) => {
+                if let (Some(floor), Some(view)) =
+                    (data["floor_seq"].as_u64(), self.rooms.get_mut(&room))
+                {
+                    view.drop_up_to(floor);
+                }
                 for message in data["messages"].as_array().into_iter().flatten() {
                     truth.message(room, message)?;
                     self.receipts.spoke(room, message);
@@ -570,12 +640,34 @@ impl Client {
                     truth.changed.insert((room, seq), message);
                 }
             }
+            Asked::Watch => self.hints.told(&data["users"])?,
+            Asked::Choice(state) => self.hints.choice = state,
+            Asked::Block => {
+                let other = uuid_of(&data["user_id"]).ok_or("an ack of a block")?;
+                truth.block_acked(self.user, UserId(other), data["blocked"] == true);
+            }
+            Asked::Upload(room) => {
+                let upload = uuid_of(&data["upload_id"]).ok_or("a ticket without upload")?;
+                self.tickets.push((room, upload));
+            }
+            Asked::Urls(asked) => {
+                let urls = data["urls"].as_array().into_iter().flatten();
+                for url in urls {
+                    let upload = url["upload_id"].as_str().unwrap_or_default();
+                    if !asked.iter().any(|asked| asked == upload) {
+                        return Err(format!("told of a file that was not asked for: {frame}"));
+                    }
+                }
+            }
+            Asked::Own(room, muted, archived) => {
+                self.receipts.own_set(room, muted, archived);
+            }
             Asked::Auth | Asked::Other => (),
         }
         Ok(())
     }
 
-    fn on_error(&mut self, frame: &Value) -> Result<(), String> {
+    fn on_error(&mut self, frame: &Value, truth: &mut Truth) -> Result<(), String> {
         let Some(wire) = &mut self.wire else {
             return Ok(());
         };
@@ -589,12 +681,29 @@ impl Client {
                 self.pending.retain(|pending| pending.id != id);
                 Ok(())
             }
+            (Some(Asked::Auth), "unauthenticated") if self.erased => Ok(()),
+            (
+                Some(Asked::Send(_, id)),
+                "gone" | "not_found" | "too_large" | "unsupported_media",
+            ) if self.sends_file(id) => {
+                // Said only where the message is not there; a file that is in another message stays there.
+                if code == "gone" {
+                    truth.refused.insert(id);
+                }
+                self.pending.retain(|pending| pending.id != id);
+                Ok(())
+            }
             // A retry comes later, with the same id.
             (_, "unavailable" | "overloaded" | "rate_limited") => Ok(()),
             (Some(Asked::Change), "gone" | "revision_conflict" | "too_large") => Ok(()),
             (_, "forbidden" | "not_found") => Ok(()),
             (asked, code) => Err(format!("{code} to {asked:?}: {frame}")),
         }
+    }
+
+    fn sends_file(&self, id: Uuid) -> bool {
+        let mut own = self.pending.iter().chain(&self.done);
+        own.any(|pending| pending.id == id && pending.upload.is_some())
     }
 
     /// Asks again for histories whose answer did not come.
@@ -608,7 +717,7 @@ impl Client {
             .values()
             .filter_map(|asked| match asked {
                 Asked::History(room) => Some(*room),
-                Asked::Auth | Asked::Send(..) | Asked::Change | Asked::Other => None,
+                _ => None,
             })
             .collect();
         let under_way: BTreeSet<Uuid> = wire
@@ -616,7 +725,7 @@ impl Client {
             .values()
             .filter_map(|asked| match asked {
                 Asked::Send(_, id) => Some(*id),
-                Asked::Auth | Asked::History(_) | Asked::Change | Asked::Other => None,
+                _ => None,
             })
             .collect();
         let missing: Vec<(RoomId, Seq)> = self

@@ -6,6 +6,8 @@
 //! `CAFFIS_SIM_FROM=N CAFFIS_SIM_SEEDS=1` repeats seed N.
 
 mod client;
+mod files;
+mod hints;
 mod network;
 mod node;
 mod people;
@@ -16,6 +18,8 @@ mod rng;
 #[path = "../support/schema.rs"]
 mod schema;
 mod store;
+mod truth;
+mod upkeep;
 mod verdict;
 mod world;
 
@@ -55,7 +59,7 @@ fn run_world(world: impl FnOnce() -> World) -> Result<Report, String> {
 fn seeds_are_clean() {
     let (from, seeds) = (
         number("CAFFIS_SIM_FROM", 0),
-        number("CAFFIS_SIM_SEEDS", 500),
+        number("CAFFIS_SIM_SEEDS", 250),
     );
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let started = std::time::Instant::now();
@@ -110,6 +114,14 @@ fn seeds_are_clean() {
             ("receipts told", total.receipts_told),
             ("unread told", total.unread_told),
             ("changed", total.changed),
+            ("typing told", total.typing_told),
+            ("presence told", total.presence_told),
+            ("blocks", total.blocks),
+            ("files sent", total.files_sent),
+            ("files gone", total.files_gone),
+            ("erased", total.erased),
+            ("dropped", total.dropped),
+            ("expired told", total.expired_told),
             ("added across", total.added_across),
             ("relay sent", total.relay_sent),
             ("relay lost", total.relay_lost),
@@ -130,7 +142,7 @@ fn seeds_are_clean() {
 /// In the other campaign few seeds lose their history, and in few of those anybody can notice.
 #[test]
 fn a_node_notices_that_the_history_was_lost_and_tells_everybody() {
-    let seeds = number("CAFFIS_SIM_LOST_SEEDS", 200);
+    let seeds = number("CAFFIS_SIM_LOST_SEEDS", 100);
     let mut total = Report::default();
     for seed in 0..seeds {
         match run_world(|| World::that_loses_history(seed)) {

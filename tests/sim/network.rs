@@ -1,11 +1,12 @@
 //! Sockets and what the clients do with them: bytes, frames, ends, and the way to some node again.
 
-use crate::client::{Truth, Wire};
+use crate::client::Wire;
 use crate::node::At;
+use crate::truth::Truth;
 use crate::world::World;
 use caffis_chat::chat::port::{Identity, IdentityError};
 use caffis_chat::chat::{ConnId, Input};
-use caffis_chat::protocol::UnixMs;
+use caffis_chat::protocol::{CloseCode, UnixMs};
 
 impl World {
     pub fn wire_mut(&mut self, at: At, conn: ConnId) -> Option<&mut Wire> {
@@ -127,6 +128,7 @@ impl World {
             let client = &mut self.clients[place];
             let acked_before = self.truth.acked.len();
             client.frame(&text, &mut self.truth)?;
+            self.note_blocks();
             self.check_receipt(&text)?;
             if self.truth.acked.len() > acked_before {
                 self.check_newest_ack(place, &text)?;
@@ -169,6 +171,12 @@ impl World {
         let Some(wire) = client.wire.take() else {
             return Ok(());
         };
+        if code == Some(CloseCode::UserDeleted as u16) {
+            if !client.erased {
+                return Err(format!("{} is told to be erased", client.user));
+            }
+            client.gone = true;
+        }
         *client.closes.entry(code.unwrap_or(0)).or_default() += 1;
         client.connect_at_us = self.now_us + self.rng.below(500_000) as u64;
         let (at, conn) = (wire.at, wire.conn);

@@ -1,5 +1,6 @@
 //! The nodes: their shards, the mesh between them, their clocks, their ends and new beginnings.
 
+use crate::files::Question;
 use crate::relay::{Link, News};
 use crate::world::World;
 use caffis_chat::chat::port::{StoreCall, StoreReply, Ticket};
@@ -35,6 +36,8 @@ pub struct Node {
     pub store: Vec<VecDeque<(Ticket, StoreCall, u64)>>,
     pub replies: Vec<VecDeque<StoreReply>>,
     pub news: Vec<News>,
+    /// Questions about files, by shard.
+    pub files: Vec<Vec<Question>>,
     pub free: Vec<Vec<ConnId>>,
     pub places: Vec<u32>,
     started_us: u64,
@@ -100,6 +103,7 @@ impl World {
             store: (0..count).map(|_| VecDeque::new()).collect(),
             replies: (0..count).map(|_| VecDeque::new()).collect(),
             news: (0..count).map(|_| News::default()).collect(),
+            files: (0..count).map(|_| Vec::new()).collect(),
             free: vec![Vec::new(); count],
             places: vec![0; count],
             started_us: self.now_us,
@@ -209,10 +213,9 @@ impl World {
                     }
                     self.hosts[at.host].link.submit(call);
                 }
-                Effect::Files(..) => return Err("asks for files that nobody sends".to_owned()),
-                Effect::Answer(..) | Effect::Served(..) => {
-                    return Err("answers a guest that nobody is".to_owned());
-                }
+                Effect::Files(id, ask) => self.ask_files(at, id, ask),
+                // Whoever erases asks again; what came of it stands in the store.
+                Effect::Answer(..) | Effect::Served(..) => (),
                 Effect::Drained => {
                     if let Some(node) = &mut self.hosts[at.host].node {
                         node.drained += 1;

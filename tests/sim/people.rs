@@ -10,6 +10,9 @@ impl World {
     /// A client does something.
     pub fn act(&mut self) -> Result<(), String> {
         for place in self.each() {
+            if self.clients[place].gone || self.clients[place].resting {
+                continue;
+            }
             if self.clients[place].wire.is_none() {
                 if self.clients[place].connect_at_us <= self.now_us || self.calm {
                     self.connect(place)?;
@@ -40,21 +43,28 @@ impl World {
     fn use_room(&mut self, place: usize) -> Result<(), String> {
         let user = self.clients[place].user;
         if self.clients[place].rooms.is_empty() || self.rng.permille(10) {
-            let members: Vec<UserId> = (0..3)
+            let mut members: Vec<UserId> = (0..3)
                 .map(|_| {
                     let other = self.pick_client();
                     self.clients[other].user
                 })
                 .filter(|other| *other != user)
                 .collect();
-            let direct = self.rng.permille(300) && members.len() == 1;
+            let direct = self.rng.permille(300) && !members.is_empty();
+            if direct {
+                members.truncate(1);
+            }
             let kind = if direct { "direct" } else { "group" };
             let id = uuid::Uuid::from_u128(self.rng.below(3) as u128);
             let data = json!({"kind": kind, "member_ids": members, "client_room_id": id});
             let idempotent = direct || !self.rooms.contains(&RoomId::group(user, id));
             if idempotent {
-                if !direct {
-                    self.rooms.push(RoomId::group(user, id));
+                let room = match direct {
+                    true => RoomId::direct(user, members[0]),
+                    false => RoomId::group(user, id),
+                };
+                if !self.rooms.contains(&room) {
+                    self.rooms.push(room);
                 }
                 self.clients[place].request("room.create", data);
             }
@@ -65,6 +75,10 @@ impl World {
             return Ok(());
         }
         let room = rooms[self.rng.below(rooms.len())];
+        if !self.clients[place].tickets.is_empty() && self.rng.permille(500) {
+            self.use_file(place, room);
+            return Ok(());
+        }
         if self.rng.permille(self.scenario.member_permille) {
             let other = self.pick_client();
             let users = [self.clients[other].user];
@@ -82,9 +96,16 @@ impl World {
             self.clients[place].request(kind, data);
         } else if self.rng.permille(150) {
             self.give_receipt(place, room);
-        } else if self.rng.permille(10) {
-            let kind = ["room.mute", "room.archive"][self.rng.below(2)];
-            self.clients[place].request(kind, json!({ "room_id": room }));
+        } else if self.rng.permille(20) {
+            let is_so = self.rng.permille(500);
+            match self.rng.below(2) {
+                0 => self.clients[place].mute(room, is_so),
+                _ => self.clients[place].archive(room, is_so),
+            }
+        } else if self.rng.permille(100) {
+            self.hint(place, room);
+        } else if self.rng.permille(150) {
+            self.use_file(place, room);
         } else if self.rng.permille(150) {
             self.change_a_message(place, room);
         } else if self.rng.permille(50) && !self.clients[place].done.is_empty() {
@@ -99,10 +120,12 @@ impl World {
             let length = self.rng.below(400);
             let id = self.rng.uuid();
             let text = format!("{id} {}", "x".repeat(length));
-            let pending = Pending { room, id, text };
-            let client = &mut self.clients[place];
-            client.send(&pending);
-            client.pending.push(pending);
+            self.clients[place].begin(Pending {
+                room,
+                id,
+                text,
+                upload: None,
+            });
         }
         Ok(())
     }

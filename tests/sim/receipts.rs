@@ -21,6 +21,10 @@ pub struct Receipts {
     told: BTreeMap<(RoomId, UserId), Marks>,
     /// What this connection was told last of its own user.
     own: BTreeMap<RoomId, Seq>,
+    /// What rooms are to the user: muted, archived.
+    rooms: BTreeMap<RoomId, (bool, bool)>,
+    /// Receipts that were told, by room.
+    heard: BTreeMap<RoomId, u64>,
     pub receipts: u64,
     pub unread: u64,
 }
@@ -61,8 +65,22 @@ impl Receipts {
             return Err(format!("{user} in {room}: {marks:?} after {before:?}"));
         }
         self.receipts += 1;
+        *self.heard.entry(room).or_default() += 1;
         self.learn(room, user, marks);
         Ok(())
+    }
+
+    /// What a room is to the user, in `ready` or `unread.updated`.
+    pub fn own_is(&mut self, room: RoomId, data: &Value) {
+        let is_muted = !data["muted_until"].is_null();
+        let own = (is_muted, data["archived"] == true);
+        self.rooms.insert(room, own);
+    }
+
+    /// An ack: it is muted and archived so, where that was asked for.
+    pub fn own_set(&mut self, room: RoomId, muted: Option<bool>, archived: Option<bool>) {
+        let own = self.rooms.entry(room).or_default();
+        *own = (muted.unwrap_or(own.0), archived.unwrap_or(own.1));
     }
 
     /// `unread.updated`.
@@ -73,6 +91,7 @@ impl Receipts {
             return Err(format!("own read_seq of {room}: {read_seq} after {before}"));
         }
         self.unread += 1;
+        self.own_is(room, data);
         Ok(())
     }
 
@@ -93,7 +112,7 @@ impl Receipts {
     pub fn spoke(&mut self, room: RoomId, message: &Value) {
         let sender = message["sender_id"].as_str().and_then(|id| id.parse().ok());
         if let (Some(sender), Some(seq)) = (sender, message["seq"].as_u64())
-            && message["kind"] == "text"
+            && message["kind"] != "system"
         {
             self.learn(room, UserId(sender), (seq, seq));
         }
@@ -149,12 +168,28 @@ impl World {
         self.scenario.relay_news_max = 1_000;
         let rooms: Vec<RoomId> = self.last_seqs().into_keys().collect();
         for room in rooms {
-            let has = |client: &&mut Client| client.rooms.contains_key(&room);
+            let has = |client: &&mut Client| client.rooms.contains_key(&room) && !client.gone;
             if let Some(client) = self.clients.iter_mut().find(has) {
                 client.say(room, self.rng.uuid());
             }
         }
         self.settle_until(|world| world.is_settled(), World::unsettled)?;
+        let severed = self.severed();
+        if !severed.is_empty() {
+            // A node compares rooms with the store every 5 s.
+            self.pause(7_000)?;
+        }
+        let heard = |world: &World| -> Vec<Option<u64>> {
+            let clients = world.clients.iter();
+            clients
+                .flat_map(|client| {
+                    severed
+                        .iter()
+                        .map(|room| client.receipts.heard.get(room).copied())
+                })
+                .collect()
+        };
+        let heard_before = heard(self);
         for client in &mut self.clients {
             let rooms: Vec<(RoomId, Seq)> = client
                 .rooms
@@ -166,10 +201,68 @@ impl World {
             }
         }
         let differing = |world: &mut World| world.differing_receipts().join("\n");
-        self.settle_until(|world| world.differing_receipts().is_empty(), differing)
+        self.settle_until(|world| world.differing_receipts().is_empty(), differing)?;
+        match heard(self) == heard_before {
+            true => Ok(()),
+            false => Err(format!("receipts are told in one of {severed:?}")),
+        }
     }
 
-    fn settle_until(
+    /// A device of each user mutes and archives a room, or no longer: so it is in the store, and all their
+    /// devices know.
+    pub fn compare_own(&mut self) -> Result<(), String> {
+        if self.lost_epoch == Some(self.store.epoch()) {
+            return Ok(());
+        }
+        let mut asked: BTreeMap<(UserId, RoomId), (bool, bool)> = BTreeMap::new();
+        for place in 0..self.clients.len() {
+            let client = &mut self.clients[place];
+            let room = client.rooms.keys().next().copied();
+            let Some(room) = room.filter(|_| client.is_ready()) else {
+                continue;
+            };
+            if asked.contains_key(&(client.user, room)) {
+                continue;
+            }
+            let own = client
+                .receipts
+                .rooms
+                .get(&room)
+                .copied()
+                .unwrap_or_default();
+            client.mute(room, !own.0);
+            client.archive(room, !own.1);
+            asked.insert((client.user, room), (!own.0, !own.1));
+        }
+        let differing = |world: &mut World| world.differing_own(&asked).join("\n");
+        self.settle_until(|world| world.differing_own(&asked).is_empty(), differing)
+    }
+
+    fn differing_own(&mut self, asked: &BTreeMap<(UserId, RoomId), (bool, bool)>) -> Vec<String> {
+        let mut differing = Vec::new();
+        for ((user, room), wanted) in asked {
+            let call = StoreCall::OwnStates(vec![(*room, *user)]);
+            let stored = match self.store.read(self.unix(), &call) {
+                Ok(StoreAnswer::OwnStates(states)) => states.first().copied().flatten(),
+                other => return vec![format!("{other:?}")],
+            };
+            let stored = stored.map(|own| own.view(self.unix()));
+            let stored = stored.map(|own| (own.muted_until.is_some(), own.archived));
+            if stored != Some(*wanted) {
+                differing.push(format!("{room} is {stored:?} to {user}, not {wanted:?}"));
+            }
+            for place in 0..self.clients.len() {
+                let known = self.clients[place].receipts.rooms.get(room).copied();
+                let is_told = self.clients[place].user == *user && self.is_heard(place, *user);
+                if is_told && known != Some(*wanted) {
+                    differing.push(format!("a device of {user} has {known:?}, not {wanted:?}"));
+                }
+            }
+        }
+        differing
+    }
+
+    pub fn settle_until(
         &mut self,
         is_done: impl Fn(&mut World) -> bool,
         what: impl Fn(&mut World) -> String,
@@ -187,7 +280,11 @@ impl World {
     /// Where a client does not know of a member what the store has.
     fn differing_receipts(&mut self) -> Vec<String> {
         let mut differing = Vec::new();
-        for place in 0..self.clients.len() {
+        let severed = self.severed();
+        for place in (0..self.clients.len())
+            .filter(|place| !self.clients[*place].gone)
+            .collect::<Vec<_>>()
+        {
             let own = self.clients[place].user;
             let asked: Vec<(RoomId, UserId)> = self.clients[place]
                 .rooms
@@ -198,15 +295,28 @@ impl World {
             let Ok(StoreAnswer::GetRooms(rooms)) = self.store.read(self.unix(), &call) else {
                 return vec!["no rooms".to_owned()];
             };
-            for room in rooms.into_iter().flatten().map(|found| found.room) {
+            for (room, read_seq) in rooms
+                .into_iter()
+                .flatten()
+                .map(|found| (found.room, found.own.read_seq))
+            {
+                if read_seq != room.last_seq {
+                    differing.push(format!("{own} has not read {}: {read_seq}", room.room_id));
+                }
                 for member in &room.members {
                     let marks = (member.read_seq, member.delivered_seq);
                     let (id, user) = (room.room_id, member.user_id);
-                    if marks != (room.last_seq, room.last_seq) && self.has_client(user) {
+                    // Of a severed room both see how it stood when it was severed.
+                    let is_shown = !severed.contains(&id) && self.has_client(user);
+                    if marks != (room.last_seq, room.last_seq) && is_shown {
                         differing.push(format!("{user} has not read {id}: {marks:?}"));
                     }
                     let known = self.clients[place].receipts.known.get(&(id, user));
-                    if user != own && self.is_heard(place, user) && known != Some(&marks) {
+                    if user != own
+                        && !severed.contains(&id)
+                        && self.is_heard(place, user)
+                        && known != Some(&marks)
+                    {
                         differing.push(format!(
                             "{own} knows {known:?} of {user} in {id}: {marks:?}"
                         ));

@@ -48,6 +48,21 @@ report! {
     receipts_told,
     /// Times that a client was told what another device of its user had read.
     unread_told,
+    /// Rooms in which one was told to all to be typing.
+    typing_told,
+    /// Users whom clients saw in the end.
+    presence_told,
+    blocks,
+    /// Files that are in messages.
+    files_sent,
+    /// Messages that were refused because their file was in another one, or gone.
+    files_gone,
+    /// Users who were erased.
+    erased,
+    /// Times that the beginning of a room was dropped.
+    dropped,
+    /// Rooms of clients who were told that their position is no longer kept.
+    expired_told,
     /// Messages of the relay, for each node that follows.
     relay_sent,
     relay_lost,

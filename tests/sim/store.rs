@@ -1,14 +1,14 @@
 //! The one store of all nodes: the real transactions, and in front of them a queue that is slow,
 //! fails, forgets answers, and does what was asked by those who are dead.
 
-use crate::client::Truth;
 use crate::node::At;
+use crate::truth::Truth;
 use crate::world::World;
 use caffis_chat::chat::Input;
 use caffis_chat::chat::port::{
     EventsRead, Op, OpDone, OpReply, StoreAnswer, StoreCall, StoreError, StoreReply, Ticket,
 };
-use caffis_chat::protocol::event::RoomEvent;
+use caffis_chat::protocol::event::{RoomEvent, RoomEventBody};
 use caffis_chat::protocol::{Epoch, RoomId, Seq, UnixMs};
 use caffis_chat::store::sqlite::{Db, DbOptions};
 use std::collections::{BTreeSet, VecDeque};
@@ -60,7 +60,10 @@ impl SimStore {
         let writes = is_write(&call)
             || matches!(
                 call,
-                StoreCall::RenewEpoch(_) | StoreCall::WriteReceipts(_) | StoreCall::SetOwn(_)
+                StoreCall::RenewEpoch(_)
+                    | StoreCall::WriteReceipts(_)
+                    | StoreCall::SetOwn(_)
+                    | StoreCall::Uploads(_)
             );
         if let (true, Some(log)) = (writes, &mut self.log) {
             log.push((now, call));
@@ -115,9 +118,22 @@ impl World {
         if let Ok(StoreAnswer::Commit(outcomes)) = &result {
             for event in outcomes.iter().flatten().flat_map(|done| &done.events) {
                 self.truth.origin.insert((event.room_id, event.seq), host);
+                if let RoomEventBody::UserErased(it) = &event.body {
+                    (self.truth).user_erased(event.room_id, it.user_id, it.erased_as);
+                }
             }
         }
         result
+    }
+
+    /// A write that is on behalf of no shard.
+    pub fn write(&mut self, call: StoreCall) -> Result<StoreAnswer, StoreError> {
+        self.write_at(self.unix(), call)
+    }
+
+    /// The same at another time.
+    pub fn write_at(&mut self, at: UnixMs, call: StoreCall) -> Result<StoreAnswer, StoreError> {
+        self.store.call(at, call)
     }
 
     /// Others hold some of the rooms: the writes to the others, and where those stand that are not done.

@@ -1,7 +1,8 @@
 //! Whether what was promised was kept: in the step in which it could first be seen, and at the end,
 //! when all nodes, all clients and the store must agree.
 
-use crate::client::{Shown, same_for_all};
+use crate::client::Shown;
+use crate::truth::same_for_all;
 use crate::world::World;
 use caffis_chat::chat::Peers;
 use caffis_chat::chat::port::{StoreAnswer, StoreCall};
@@ -21,12 +22,17 @@ impl World {
         let (Some(room), Some(seq)) = (room, ack["data"]["seq"].as_u64()) else {
             return Err(format!("an ack without room or seq: {text}"));
         };
+        if seq <= self.floor(RoomId(room)) {
+            // Acknowledged again, and dropped since.
+            return Ok(());
+        }
         let events = self.events(RoomId(room), seq - 1, seq)?;
         let stored = events
             .first()
             .map(|event| event.to_json())
             .unwrap_or_default();
         let id = ack["data"]["client_msg_id"].as_str().unwrap_or_default();
+        let (_, user, _) = self.truth.key_now((RoomId(room), user, uuid::Uuid::nil()));
         match stored.contains(id) && stored.contains(&user.to_string()) {
             true => Ok(()),
             false => Err(format!(
@@ -53,7 +59,9 @@ impl World {
                 if stats.window_bytes > window_max + limits::REPLAY_BYTES_MAX as u64 {
                     return Err(format!("windows of {} bytes", stats.window_bytes));
                 }
-                if stats.anomalies > 0 && self.lost_epoch.is_none() {
+                // A floor above what a node has released is one.
+                let may_be = self.lost_epoch.is_some() || !self.truth.floors.is_empty();
+                if stats.anomalies > 0 && !may_be {
                     let anomalies = stats.anomalies;
                     return Err(format!(
                         "shard {index} of node {host} counted {anomalies} anomalies"
@@ -87,14 +95,18 @@ impl World {
         });
         all_idle
             && self.orphans.is_empty()
+            && self.erasing.is_empty()
             && self.clients.iter().all(|client| {
-                client.is_ready()
-                    && client.epoch == epoch
-                    && client.pending.is_empty()
-                    && (unnoticed
-                        || client.rooms.iter().all(|(room, view)| {
-                            view.catching_up.is_none() && last.get(room) == Some(&view.position)
-                        }))
+                client.gone
+                    || client.is_ready()
+                        && !client.erased
+                        && !client.is_blocking()
+                        && client.epoch == epoch
+                        && client.pending.is_empty()
+                        && (unnoticed
+                            || client.rooms.iter().all(|(room, view)| {
+                                view.catching_up.is_none() && last.get(room) == Some(&view.position)
+                            }))
             })
             && (unnoticed || self.has_all_rooms())
     }
@@ -102,6 +114,9 @@ impl World {
     fn has_all_rooms(&mut self) -> bool {
         for place in 0..self.clients.len() {
             let expected = self.rooms_of(self.clients[place].user);
+            if self.clients[place].gone {
+                continue;
+            }
             if !expected.iter().eq(self.clients[place].rooms.keys()) {
                 return false;
             }
@@ -123,7 +138,11 @@ impl World {
                 .filter(|(room, view)| last.get(room) != Some(&view.position))
                 .map(|(room, view)| (room, view, last.get(room)))
                 .collect();
+            if client.gone {
+                continue;
+            }
             if !client.is_ready()
+                || client.erased
                 || client.epoch != epoch
                 || !client.pending.is_empty()
                 || !behind.is_empty()
@@ -140,7 +159,15 @@ impl World {
                 ));
             }
         }
+        if !self.erasing.is_empty() {
+            lines.push(format!("erasing {:?}", self.erasing));
+        }
         lines.join("\n")
+    }
+
+    /// Events of a room up to this one are dropped.
+    fn floor(&self, room: RoomId) -> Seq {
+        self.truth.floors.get(&room).copied().unwrap_or(0)
     }
 
     fn known_rooms(&mut self) -> Vec<RoomId> {
@@ -190,14 +217,15 @@ impl World {
         let mut stored: BTreeMap<(RoomId, UserId, uuid::Uuid), Seq> = BTreeMap::new();
         for (room, last_seq) in self.last_seqs() {
             let events = self.events(room, 0, Seq::MAX)?;
-            if events.len() as u64 != last_seq {
+            let floor = self.floor(room);
+            if events.len() as u64 != last_seq - floor {
                 return Err(format!(
-                    "{} events up to {last_seq} in {room}",
+                    "{} events after {floor} up to {last_seq} in {room}",
                     events.len()
                 ));
             }
             let mut ts = UnixMs(0);
-            for (event, seq) in events.iter().zip(1..) {
+            for (event, seq) in events.iter().zip(floor + 1..) {
                 if event.seq != seq || event.ts < ts {
                     return Err(format!("{} stands at {seq} of {room}", event.seq));
                 }
@@ -211,7 +239,8 @@ impl World {
                     return Err(format!("a change of {message} at {room}/{seq}: {json}"));
                 }
                 if let Some(shown) = self.truth.events.get(&(room, seq))
-                    && *shown != text
+                    && self.truth.without_erased(room, shown)
+                        != self.truth.without_erased(room, &text)
                 {
                     return Err(format!(
                         "stored at {room}/{seq}:\n  {json}\n  shown: {shown}"
@@ -235,7 +264,7 @@ impl World {
             }
         }
         for (key, seq) in &self.truth.acked {
-            if stored.get(key) != Some(seq) {
+            if *seq > self.floor(key.0) && stored.get(key) != Some(seq) {
                 return Err(format!(
                     "acknowledged {key:?} at {seq}, stored {:?}",
                     stored.get(key)
@@ -243,7 +272,7 @@ impl World {
             }
         }
         for (key, seq) in &self.truth.placed {
-            if stored.get(key) != Some(seq) {
+            if *seq > self.floor(key.0) && stored.get(key) != Some(seq) {
                 return Err(format!(
                     "shown {key:?} at {seq}, stored {:?}",
                     stored.get(key)
@@ -270,9 +299,10 @@ impl World {
             }
         }
         let mut changed = 0;
-        for client in &self.clients {
+        for client in self.clients.iter().filter(|client| !client.gone) {
             for (room, view) in &client.rooms {
-                for (seq, shown) in &view.messages {
+                let floor = self.truth.floors.get(room).copied().unwrap_or(0);
+                for (seq, shown) in view.messages.range(floor + 1..) {
                     // System messages come by pages only, and never change.
                     let Some(current) = current.get(&(*room, *seq)) else {
                         continue;
@@ -301,8 +331,9 @@ impl World {
         for (place, host) in self.hosts.iter().enumerate() {
             let shards = host.node.iter().flat_map(|node| &node.shards);
             let held: u64 = shards.map(|shard| shard.stats().rooms_home).sum();
+            let followed = host.link.wanted.range(..limits::PRESENCE_BUCKET).count();
             // And the one of new members.
-            if host.link.wanted.len() as u64 != held + 1 {
+            if followed as u64 != held + 1 {
                 let wanted = &host.link.wanted;
                 return Err(format!("node {place} follows {wanted:?} for {held} rooms"));
             }

@@ -5,14 +5,17 @@
 //! Simulated: time, sockets, the mesh's rings, the queue in front of the store, the relay, faults.
 //!
 //! Continued in [`crate::node`], [`crate::store`], [`crate::relay`], [`crate::network`],
-//! [`crate::people`], [`crate::receipts`] and [`crate::verdict`].
+//! [`crate::people`], [`crate::files`], [`crate::upkeep`], [`crate::receipts`], [`crate::hints`] and
+//! [`crate::verdict`].
 
-use crate::client::{Client, Truth};
+use crate::client::Client;
+use crate::files::SimFile;
 use crate::node::Host;
 use crate::relay::{Flight, Link};
 use crate::report::Report;
 use crate::rng::Rng;
 use crate::store::{Orphan, SimStore};
+use crate::truth::Truth;
 use caffis_chat::chat::sabotage::Sabotaged;
 use caffis_chat::chat::{Effect, Peers, TICK_MS};
 use caffis_chat::protocol::{Epoch, RoomId, UnixMs, UserId};
@@ -45,6 +48,10 @@ pub struct Scenario {
     /// Of the rooms of a batch, those that others hold.
     pub held_rooms_permille: u32,
     pub member_permille: u32,
+    /// Of the chances to block somebody, those that are taken.
+    pub block_permille: u32,
+    erase_permille: u32,
+    drop_permille: u32,
     /// Of the messages of the relay, for each node.
     pub relay_fault_permille: u32,
     pub relay_down_permille: u32,
@@ -52,6 +59,13 @@ pub struct Scenario {
     pub relay_news_max: usize,
     /// The step in which the store loses the end of its history.
     lose_at_step: Option<usize>,
+}
+
+impl Scenario {
+    /// What was erased or dropped is not to come back with an earlier state of the store.
+    fn end_no_histories(&mut self) {
+        (self.erase_permille, self.drop_permille) = (0, 0);
+    }
 }
 
 pub struct World {
@@ -66,6 +80,10 @@ pub struct World {
     pub relay_away_until_us: u64,
     pub clients: Vec<Client>,
     pub rooms: Vec<RoomId>,
+    /// What users may bring, or have brought.
+    pub files: Vec<SimFile>,
+    /// Users of whom something is left to erase.
+    pub erasing: Vec<UserId>,
     pub truth: Truth,
     /// The epoch of a history of which the store has lost the end.
     pub lost_epoch: Option<Epoch>,
@@ -89,7 +107,7 @@ impl World {
             (_, 7) => Peers::Store,
             (_, _) => Peers::Relay,
         };
-        let scenario = Scenario {
+        let mut scenario = Scenario {
             peers,
             clients: pick(&[3, 5, 8, 12]) as usize,
             steps: pick(&[1_500, 3_000]) as usize,
@@ -104,6 +122,9 @@ impl World {
             store_fault_permille: pick(&[0, 10, 100]),
             store_slow_permille: pick(&[0, 5, 30]),
             member_permille: pick(&[0, 5, 20]),
+            block_permille: pick(&[0, 100, 300]),
+            erase_permille: pick(&[0, 0, 1]),
+            drop_permille: pick(&[0, 0, 0, 10]),
             relay_fault_permille: pick(&[0, 100, 500, 1_000]),
             relay_down_permille: pick(&[0, 2, 10]),
             relay_news_max: pick(&[2, 1_000]) as usize,
@@ -112,6 +133,9 @@ impl World {
                 _ => Some(pick(&[500, 800, 1_200]) as usize),
             },
         };
+        if scenario.lose_at_step.is_some() {
+            scenario.end_no_histories();
+        }
         let hosts: Vec<Host> = (0..nodes)
             .map(|host| Host {
                 shards: pick(&[1, 2, 2, 3, 4]) as usize,
@@ -157,6 +181,8 @@ impl World {
             relay_away_until_us: 0,
             clients,
             rooms: Vec::new(),
+            files: Vec::new(),
+            erasing: Vec::new(),
             truth: Truth::default(),
             lost_epoch: None,
             now_us: 0,
@@ -173,6 +199,7 @@ impl World {
     pub fn that_loses_history(seed: u64) -> World {
         let mut world = World::new(seed, Sabotaged::default());
         world.scenario.lose_at_step = Some(world.scenario.steps / 2);
+        world.scenario.end_no_histories();
         world.store.keep_log();
         world
     }
@@ -200,7 +227,15 @@ impl World {
             return Err(format!("does not settle: {}", self.unsettled()));
         }
         self.read_everything()?;
+        self.compare_own()?;
+        self.compare_hints()?;
+        self.settle_until(World::is_settled, World::unsettled)?;
+        self.come_back()?;
+        self.compare_sent_again()?;
         self.compare()?;
+        self.compare_blocks()?;
+        self.compare_files()?;
+        self.compare_erased()?;
         for host in 0..self.hosts.len() {
             self.count_node(host);
         }
@@ -246,6 +281,10 @@ impl World {
         if !self.calm && self.rng.permille(self.scenario.crash_permille) {
             return self.crash_or_drain();
         }
+        self.run_service()?;
+        if self.rng.permille(300) {
+            self.on_each(World::run_files)?;
+        }
         match self.rng.below(14) {
             0..2 => self.on_each(World::move_mesh)?,
             2 => self.on_each(World::run_store)?,
@@ -261,6 +300,7 @@ impl World {
         if self.calm {
             self.on_each(World::run_store)?;
             self.on_each(World::answer_store)?;
+            self.on_each(World::run_files)?;
             self.on_each(World::move_mesh)?;
             if self.scenario.peers == Peers::Relay {
                 self.on_each(World::move_relay)?;
@@ -270,6 +310,20 @@ impl World {
             self.hear()?;
         }
         self.check_bounds()
+    }
+
+    /// What is done for those who run the service, beside what people do.
+    fn run_service(&mut self) -> Result<(), String> {
+        if !self.calm && self.rng.permille(self.scenario.erase_permille) {
+            self.begin_erasure()?;
+        }
+        if !self.calm && self.rng.permille(self.scenario.drop_permille) {
+            self.drop_old()?;
+        }
+        match !self.erasing.is_empty() && self.rng.permille(50) {
+            true => self.go_on_erasing(),
+            false => Ok(()),
+        }
     }
 
     fn on_each(

@@ -97,6 +97,19 @@ pub fn validate_told(body: &Value) -> Result<(), String> {
     }
 }
 
+/// Checks an error of what the document does not know: of another path, or before there is one.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn validate_problem(body: &str) -> Result<(), String> {
+    let value: Value = serde_json::from_str(body).map_err(|error| format!("{error}: {body}"))?;
+    let problem = validator(&DOCUMENT["components"]["schemas"]["Problem"]);
+    match problem.iter_errors(&value).next() {
+        None => Ok(()),
+        Some(error) => Err(format!("{}: {error}: {body}", error.instance_path())),
+    }
+}
+
 /// Statuses that were seen of an operation.
 pub fn seen(method: &str, template: &str) -> Vec<u16> {
     let seen = SEEN.lock().expect("not poisoned");

@@ -37,6 +37,8 @@ impl Redis {
         let process = Command::new("redis-server")
             .args(["--port", &port, "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--dir", "/"])
+            // What is looked for in a dump stands there as it is.
+            .args(["--rdbcompression", "no"])
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server; install Debian's redis-server");
@@ -63,6 +65,36 @@ impl Redis {
             process.kill().expect("killed");
             process.wait().expect("gone");
         }
+    }
+
+    /// What it answers to a command, as it is.
+    pub fn command(&self, arguments: &[&str]) -> Vec<u8> {
+        let output = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string(), "--raw"])
+            .args(arguments)
+            .output()
+            .expect("redis-cli; install Debian's redis-tools");
+        assert!(output.status.success(), "{arguments:?}");
+        output.stdout
+    }
+
+    /// Keys, in all its databases, that hold one of these in their name or in what is kept under it, of whatever kind.
+    pub fn keys_with(&self, needles: &[&[u8]]) -> Vec<String> {
+        let mut found = Vec::new();
+        for database in 0..16 {
+            let database = database.to_string();
+            let keys = self.command(&["-n", &database, "--scan"]);
+            for key in String::from_utf8_lossy(&keys).lines() {
+                // As it is written to disk: every field and entry of it.
+                let mut bytes = self.command(&["-n", &database, "DUMP", key]);
+                bytes.extend_from_slice(key.as_bytes());
+                let holds = |needle: &&[u8]| bytes.windows(needle.len()).any(|it| it == *needle);
+                if needles.iter().any(holds) {
+                    found.push(key.to_owned());
+                }
+            }
+        }
+        found
     }
 
     /// Stops it without an end (`STOP`), or lets it go on (`CONT`).

@@ -6,6 +6,7 @@ use super::{Identity, Op};
 use crate::chat::ConnId;
 use crate::chat::rate::Left;
 use crate::protocol::ending::SessionsEnd;
+use crate::protocol::presence::UserPresence;
 use crate::protocol::request::{Command, Refused};
 use crate::protocol::{CloseCode, UnixMs, UserId};
 use std::net::IpAddr;
@@ -70,6 +71,8 @@ pub enum ServiceAsk {
     AskElsewhere(Vec<UserId>),
     /// Which of these users have a connection to this shard, or to another node that said so.
     Connected(Vec<UserId>),
+    /// How this user is seen, as far as this node knows. For the shard of their bucket of presence.
+    Presence(UserId),
     /// A write in nobody's name, on the way of all writes: batch, commit, gate, fan-out.
     Write(Op),
 }
@@ -88,6 +91,8 @@ pub enum ServiceAnswer {
     Asked,
     /// To [`ServiceAsk::Connected`].
     Connected(Vec<UserId>),
+    /// To [`ServiceAsk::Presence`].
+    Presence(UserPresence),
     /// To [`ServiceAsk::Write`]: the reply that a connection would get, with id 0.
     Reply(String),
 }

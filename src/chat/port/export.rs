@@ -1,12 +1,13 @@
 //! What the store has of one user, read page by page, each of bounded work, in an order of its own: by room, and within
 //! a room by event.
 
+use super::files::Upload;
 use crate::protocol::export::{
     ExportBlock, ExportMention, ExportMessage, ExportReaction, ExportReport, ExportRoom,
 };
-use crate::protocol::{RoomId, Seq, UserId};
+use crate::protocol::{RoomId, Seq, UnixMs, UploadId, UserId};
 
-/// Rooms or blocks of a page; one with fewer is the last.
+/// Rooms, blocks or uploads of a page; one with fewer is the last.
 pub const EXPORT_PAGE: usize = 200;
 /// Events of a room that are looked through for a page.
 pub const EXPORT_STRETCH: u64 = 500;
@@ -27,6 +28,8 @@ pub enum ExportPart {
     Rooms(Option<RoomId>),
     /// Whom they block, after this one.
     Blocks(Option<UserId>),
+    /// What they brought, after this one, by when it was asked for.
+    Uploads(Option<(UnixMs, UploadId)>),
     /// What they did in a room, or what names them, in the stretch after this event.
     InRoom(ExportKind, RoomId, Seq),
 }
@@ -62,10 +65,23 @@ pub enum ExportFound {
     Blocks(Vec<ExportBlock>),
     /// By `seq`.
     Messages(Vec<ExportMessage>),
+    /// By when they were asked for, and by id.
+    Uploads(Vec<ExportUpload>),
     /// By message.
     Reactions(Vec<ExportReaction>),
     /// By `seq`.
     Mentions(Vec<ExportMention>),
     /// By message.
     Reports(Vec<ExportReport>),
+}
+
+/// What a user brought, or was about to. What is removed already is none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExportUpload {
+    /// The upload.
+    pub upload: Upload,
+    /// The room that it was for.
+    pub room: RoomId,
+    /// When its ticket was given.
+    pub created_at: UnixMs,
 }

@@ -3,8 +3,10 @@
 use super::row::{Failure, MESSAGE_COLUMNS, get, message, message_columns, role, room_kind, uint};
 use super::row::{room_id, user_id};
 use super::session::Session;
+use super::uploads::{upload, upload_columns};
 use crate::chat::port::export::{
     EXPORT_PAGE, EXPORT_STRETCH, ExportFound, ExportKind, ExportPage, ExportPart, ExportRead,
+    ExportUpload,
 };
 use crate::protocol::export::{
     ExportBlock, ExportMention, ExportReaction, ExportReport, ExportRoom,
@@ -36,6 +38,16 @@ const ROOMS: &str = "SELECT p.room_id, r.kind, CASE WHEN p.left_seq IS NULL THEN
 /// `$1`: user; `$2`: after this one; `$3`: at most.
 const BLOCKS: &str = "SELECT other_id, created_at FROM user_relationships
      WHERE user_id = $1 AND kind = 'block' AND other_id > $2 ORDER BY other_id LIMIT $3";
+
+/// `$1`: user; `$2` and `$3`: after this one; `$4`: at most.
+const UPLOADS: &str = concat!(
+    "SELECT ",
+    upload_columns!(),
+    ", u.room_id, u.created_at FROM uploads u
+     WHERE u.owner_id = $1 AND u.created_at >= $2 AND (u.created_at, u.upload_id) > ($2, $3)
+         AND u.state <> 'removed'
+     ORDER BY u.created_at, u.upload_id LIMIT $4"
+);
 
 /// Where the room ends, beside what is found in a stretch. `$1`: user; `$2`: room; `$3` and `$4`: after this event,
 /// up to this one.
@@ -99,6 +111,19 @@ pub(super) async fn read(session: &Session, read: &ExportRead) -> Result<ExportP
                 })
             };
             ExportFound::Blocks(rows.iter().map(block).collect::<Result<_, _>>()?)
+        }
+        ExportPart::Uploads(after) => {
+            let (at, id) = after.map_or((-1, Uuid::nil()), |(at, id)| (int(at.0), id.0));
+            let params: [&(dyn ToSql + Sync); 4] = [&user.0, &at, &id, &limit];
+            let rows = session.query(UPLOADS, &params).await?;
+            let value = |row: &Row| {
+                Ok::<_, Failure>(ExportUpload {
+                    upload: upload(row)?,
+                    room: room_id(row, 9)?,
+                    created_at: UnixMs(uint(row, 10)?),
+                })
+            };
+            ExportFound::Uploads(rows.iter().map(value).collect::<Result<_, _>>()?)
         }
         ExportPart::InRoom(kind, room, after) => {
             return in_room(session, user, kind, room, after).await;

@@ -181,8 +181,9 @@ pub(super) fn own_state(row: &tokio_postgres::Row, first: usize) -> Result<OwnSt
 }
 
 /// A page of members after a place. Nothing: who asks is none; one row without a member: the page is empty.
-pub(super) const LIST_MEMBERS: &str = "SELECT m.user_id, u.name, m.role, coalesce(s.read_seq, 0),
-         coalesce(s.delivered_seq, 0), m.joined_seq
+pub(super) const LIST_MEMBERS: &str =
+    "SELECT m.user_id, u.name, m.role, coalesce(s.shown_read_seq, s.read_seq, 0),
+         coalesce(s.shown_delivered_seq, s.delivered_seq, 0), m.joined_seq
      FROM room_participants o
      LEFT JOIN LATERAL (
          SELECT q.user_id, q.role, q.joined_seq FROM room_participants q

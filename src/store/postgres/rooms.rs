@@ -76,8 +76,9 @@ pub(super) const SIGN_IN: &str = concat!(
     unread!("r.room_id", "greatest(r.read_seq, r.floor_seq)", "r.user_id", "$9"),
     " ELSE 0 END AS unread,
          CASE WHEN r.place <= r.describe_max AND r.member_count <= $8 THEN (
-             SELECT string_agg(uuid_send(p.user_id) || int8send(coalesce(s.read_seq, 0))
-                     || int8send(coalesce(s.delivered_seq, 0)), ''::bytea
+             SELECT string_agg(uuid_send(p.user_id)
+                     || int8send(coalesce(s.shown_read_seq, s.read_seq, 0))
+                     || int8send(coalesce(s.shown_delivered_seq, s.delivered_seq, 0)), ''::bytea
                      ORDER BY p.joined_seq, p.user_id)
              FROM room_participants p
              LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id

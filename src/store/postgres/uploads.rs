@@ -26,6 +26,7 @@ macro_rules! upload_columns {
         "u.upload_id, u.kind, u.object_key, u.name, u.size, u.content_type, u.sha256, u.state, u.message_seq"
     };
 }
+pub(super) use upload_columns;
 
 const OWN: &str = concat!(
     "SELECT ",
@@ -196,7 +197,7 @@ async fn named_rows(
         .await?)
 }
 
-fn upload(row: &Row) -> Result<Upload, Failure> {
+pub(super) fn upload(row: &Row) -> Result<Upload, Failure> {
     let unknown = || Failure::Data("an upload of an unknown kind".to_owned());
     let sha256: Option<&[u8]> = get(row, 6)?;
     Ok(Upload {

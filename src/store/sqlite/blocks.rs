@@ -3,6 +3,7 @@
 //! Invariants: a direct room is `severed` exactly while one of its two blocks the other; the `version` of
 //! both rises with each change.
 
+use super::own::row_of;
 use super::row::{Failure, int, refuse, room_id, uint, user_id};
 use super::write::Batch;
 use crate::chat::port::{BlocksRead, OpDone, OpOutcome, OpReply, Refusal};
@@ -60,11 +61,13 @@ impl Batch<'_> {
                     )?
                     .execute(params![whose.0.as_bytes(), own])?;
             }
-            if let Some(head) = self.head(room)? {
-                head.severed = severed;
+            if let Some(head) = self.head(room)?
+                && std::mem::replace(&mut head.severed, severed) != severed
+            {
                 self.connection
                     .prepare_cached("UPDATE chat_rooms SET severed = ?2 WHERE room_id = ?1")?
                     .execute(params![room.0.as_bytes(), severed])?;
+                self.show_marks(room, [actor, user], severed)?;
             }
         }
         let version = self
@@ -84,6 +87,42 @@ impl Batch<'_> {
             },
             events: Vec::new(),
         }))
+    }
+
+    /// The watermarks of the pair stand for both as they are, from now on, or no longer. No send advances them while
+    /// they do; receipts advance the others.
+    fn show_marks(
+        &mut self,
+        room: RoomId,
+        pair: [UserId; 2],
+        severed: bool,
+    ) -> Result<(), Failure> {
+        if severed {
+            // What sends of this transaction advanced, too.
+            self.finish()?;
+            self.seen.refresh(self.connection)?;
+        }
+        for user in pair {
+            let shown = match severed {
+                true => {
+                    let row = row_of(self.connection, &self.seen, room, user)?;
+                    Some((int(row.read_seq), int(row.delivered_seq)))
+                }
+                false => None,
+            };
+            self.connection
+                .prepare_cached(
+                    "UPDATE message_read_status SET shown_read_seq = ?3, shown_delivered_seq = ?4
+                     WHERE room_id = ?1 AND user_id = ?2",
+                )?
+                .execute(params![
+                    room.0.as_bytes(),
+                    user.0.as_bytes(),
+                    shown.map(|(read, _)| read),
+                    shown.map(|(_, delivered)| delivered)
+                ])?;
+        }
+        Ok(())
     }
 
     /// How many others the user blocks.

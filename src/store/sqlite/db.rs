@@ -200,7 +200,7 @@ impl Db {
     /// [`StoreError::Unavailable`] when the disk failed: it may stand all the same.
     pub fn upkeep(&mut self, now: UnixMs, step: &Upkeep) -> Result<UpkeepDone, StoreError> {
         let hash_key = self.hash_key;
-        self.transact_own(|connection, _| {
+        let done = self.transact_own(|connection, _| {
             Ok(match step {
                 Upkeep::EraseBegin(user) => {
                     UpkeepDone::EraseState(erase::begin(connection, &hash_key, now, *user)?)
@@ -219,7 +219,12 @@ impl Db {
                     UpkeepDone::Retained(retain::step(connection, now, *room, *days)?)
                 }
             })
-        })
+        })?;
+        if done == UpkeepDone::EraseEnd(true) {
+            // Webhooks were deleted, which the file and the log still have.
+            self.unindexed.erased();
+        }
+        Ok(done)
     }
 
     /// Does what those who run the service want changed.

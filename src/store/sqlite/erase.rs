@@ -5,7 +5,7 @@
 //! says is so.
 
 use super::row::{Failure, int, message, message_columns, room_id, text, uint, user_id};
-use super::search_index::secure_delete;
+use super::search_index::overwriting;
 use super::write::{Batch, Seat};
 use crate::chat::port::upkeep::{ERASE_LEASE_MS, ERASE_ROOMS, ERASE_STRETCH, EraseState, Erasure};
 use crate::chat::port::{OpOutcome, SignIn};
@@ -132,6 +132,10 @@ pub(super) fn next(
 
 /// Forgets that it was to be done, if it is.
 pub(super) fn end(connection: &Connection, user: UserId) -> Result<bool, Failure> {
+    overwriting(connection, || end_overwriting(connection, user))
+}
+
+fn end_overwriting(connection: &Connection, user: UserId) -> Result<bool, Failure> {
     let left = connection
         .prepare_cached("SELECT 1 FROM room_participants WHERE user_id = ?1")?
         .exists([user.0.as_bytes()])?
@@ -188,9 +192,9 @@ impl Batch<'_> {
         let stood_as = erased_as(self.hash_key, room, user);
         let from = erased_seq.map_or(0, i64::unsigned_abs);
         let to = head.last_seq.min(from + ERASE_STRETCH);
-        secure_delete(self.connection, true)?;
-        self.erase_stretch(room, user, stood_as, (from, to), requested_at)?;
-        secure_delete(self.connection, false)?;
+        overwriting(self.connection, || {
+            self.erase_stretch(room, user, stood_as, (from, to), requested_at)
+        })?;
         if to < head.last_seq {
             self.connection
                 .prepare_cached(

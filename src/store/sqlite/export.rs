@@ -4,13 +4,15 @@ use super::marks::Marks;
 use super::read::newest;
 use super::retain::floor;
 use super::row::{Failure, int, message, message_columns, role, room_id, room_kind, uint, user_id};
+use super::uploads::{upload, upload_columns};
 use crate::chat::port::export::{
     EXPORT_PAGE, EXPORT_STRETCH, ExportFound, ExportKind, ExportPage, ExportPart, ExportRead,
+    ExportUpload,
 };
 use crate::protocol::export::{
     ExportBlock, ExportMention, ExportReaction, ExportReport, ExportRoom,
 };
-use crate::protocol::{RoomId, Seq, UnixMs, UserId};
+use crate::protocol::{RoomId, Seq, UnixMs, UploadId, UserId};
 use crate::store::export::of_message;
 use rusqlite::{Connection, Row, ToSql, params};
 use uuid::Uuid;
@@ -39,6 +41,7 @@ pub(super) fn read(
                 })
             })?)
         }
+        ExportPart::Uploads(after) => ExportFound::Uploads(uploads(connection, read.user, after)?),
         ExportPart::InRoom(kind, room, after) => {
             return in_room(connection, read.user, kind, room, after);
         }
@@ -104,6 +107,30 @@ fn rooms(
             delivered_seq: marks.mark(room, user, uint(row, 8)?),
             muted_until: number(row, 9)?.map(UnixMs),
             archived_seq: number(row, 10)?,
+        })
+    })
+}
+
+fn uploads(
+    connection: &Connection,
+    user: UserId,
+    after: Option<(UnixMs, UploadId)>,
+) -> Result<Vec<ExportUpload>, Failure> {
+    let (at, id) = after.map_or((-1, Uuid::nil()), |(at, id)| (int(at.0), id.0));
+    let sql = concat!(
+        "SELECT ",
+        upload_columns!(),
+        ", room_id, created_at FROM uploads
+         WHERE owner_id = ?1 AND created_at >= ?2 AND (created_at, upload_id) > (?2, ?3) AND state <> 'removed'
+         ORDER BY created_at, upload_id LIMIT ?4"
+    );
+    let limit = int(EXPORT_PAGE as u64);
+    let params = params![user.0.as_bytes(), at, id.as_bytes(), limit];
+    all(connection, sql, params, |row| {
+        Ok(ExportUpload {
+            upload: upload(row)?,
+            room: room_id(row, 11)?,
+            created_at: UnixMs(uint(row, 12)?),
         })
     })
 }

@@ -8,6 +8,7 @@ use super::marks::Marks;
 use super::read::{is_member, newest};
 use super::rooms::unread;
 use super::row::{Failure, int, message_kind, room_id, room_kind, uint, user_id};
+use super::search_index::overwriting;
 use crate::chat::port::hooks::{
     Attempted, HOOK_MESSAGES, HOOKS_KEPT_MS, HOOKS_WANTED_MS, HookAnswer, HookCall, HookKept,
     HookLease, HookState, NewHook, PushMember, PushMessage, PushRoom, PushUnread, Pushed,
@@ -614,10 +615,12 @@ fn attempted(
         Attempted::Delivered { status } if user.is_none() => (1, Some(*status), None, None),
         // What holds text of messages is not kept.
         Attempted::Delivered { .. } | Attempted::NotWanted => {
-            connection
-                .prepare_cached("DELETE FROM hook_outbox WHERE n = ?1")?
-                .execute([n])?;
-            return Ok(());
+            return overwriting(connection, || {
+                connection
+                    .prepare_cached("DELETE FROM hook_outbox WHERE n = ?1")?
+                    .execute([n])?;
+                Ok(())
+            });
         }
         Attempted::Failed {
             status,

@@ -1,6 +1,7 @@
 //! What other services tell: their webhooks, and what the Main App says of accounts.
 
 use super::row::{Failure, int, room_id, uint, user_id};
+use super::search_index::overwriting;
 use crate::chat::port::intake::{
     IntakeAnswer, IntakeCall, ProfileTold, Webhook, WebhookAnswer, WebhookKept, WebhookTaken,
 };
@@ -118,14 +119,17 @@ fn take(connection: &Connection, now: UnixMs, webhook: &Webhook) -> Result<Webho
         ])?;
     if added > 0 {
         // Two go for each that comes, so old ones get fewer.
-        connection
-            .prepare_cached(
-                "DELETE FROM webhook_inbox WHERE (source, webhook_id) IN (
-                     SELECT source, webhook_id FROM webhook_inbox
-                     WHERE received_at < ?1 AND status IS NOT NULL
-                     ORDER BY received_at LIMIT 2)",
-            )?
-            .execute([int(now.0.saturating_sub(limits::WEBHOOK_KEPT_MS))])?;
+        overwriting(connection, || {
+            connection
+                .prepare_cached(
+                    "DELETE FROM webhook_inbox WHERE (source, webhook_id) IN (
+                         SELECT source, webhook_id FROM webhook_inbox
+                         WHERE received_at < ?1 AND status IS NOT NULL
+                         ORDER BY received_at LIMIT 2)",
+                )?
+                .execute([int(now.0.saturating_sub(limits::WEBHOOK_KEPT_MS))])?;
+            Ok(())
+        })?;
     }
     let mut statement = connection.prepare_cached(
         "SELECT body = ?3, status, answer FROM webhook_inbox

@@ -6,6 +6,7 @@
 
 use super::admin;
 use super::row::{Failure, int, message, message_columns};
+use super::search_index::overwriting;
 use super::write::Batch;
 use crate::chat::access::{self, Action};
 use crate::chat::port::admin::ActOutcome;
@@ -153,7 +154,18 @@ impl Batch<'_> {
             }
             MessageChange::Report => (),
         }
-        self.write_message(room, &new)?;
+        match change {
+            MessageChange::Edit { .. }
+            | MessageChange::Delete { .. }
+            | MessageChange::Moderate(_) => {
+                overwriting(self.connection, || self.write_message(room, &new))?;
+            }
+            MessageChange::AddReaction { .. }
+            | MessageChange::RemoveReaction { .. }
+            | MessageChange::Pin
+            | MessageChange::Unpin
+            | MessageChange::Report => self.write_message(room, &new)?,
+        }
         self.give(room, event_seq, ts);
         let changed = changed(room, &new, true);
         let event = KeptChange {

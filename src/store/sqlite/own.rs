@@ -18,14 +18,15 @@ use crate::store::common::{member_cursor, parse_member_cursor};
 use rusqlite::{Connection, params};
 
 /// The row of a member, with what the list of marks adds.
-struct Row {
-    read_seq: Seq,
-    delivered_seq: Seq,
+pub(super) struct Row {
+    pub read_seq: Seq,
+    pub delivered_seq: Seq,
     muted_until: Option<UnixMs>,
     archived_seq: Option<Seq>,
 }
 
-fn row_of(
+/// The row of a member.
+pub(super) fn row_of(
     connection: &Connection,
     marks: &Marks,
     room: RoomId,

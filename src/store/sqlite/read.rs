@@ -2,7 +2,8 @@
 
 use super::marks::Marks;
 use super::row::{
-    Failure, created_columns, event, int, message_columns, role, room_id, room_kind, uint, user_id,
+    Failure, created_columns, event, int, message_columns, role, room_id, room_kind, uint,
+    uint_or_null, user_id,
 };
 use crate::chat::port::admin::{AdminAnswer, AdminCall};
 use crate::chat::port::{
@@ -409,7 +410,7 @@ pub(super) fn each_member(
     let (after_seq, after_user) = after.unwrap_or((0, UserId(uuid::Uuid::nil())));
     let mut statement = connection.prepare_cached(
         "SELECT p.user_id, u.name, p.role, coalesce(s.read_seq, 0), coalesce(s.delivered_seq, 0),
-             p.joined_seq
+             p.joined_seq, s.shown_read_seq, s.shown_delivered_seq
          FROM room_participants p
          CROSS JOIN chat_users u ON u.user_id = p.user_id
          LEFT JOIN message_read_status s ON s.room_id = p.room_id AND s.user_id = p.user_id
@@ -428,8 +429,14 @@ pub(super) fn each_member(
             user_id,
             name: row.get(1)?,
             role: role(row, 2)?,
-            read_seq: marks.mark(room, user_id, uint(row, 3)?),
-            delivered_seq: marks.mark(room, user_id, uint(row, 4)?),
+            read_seq: match uint_or_null(row, 6)? {
+                Some(shown) => shown,
+                None => marks.mark(room, user_id, uint(row, 3)?),
+            },
+            delivered_seq: match uint_or_null(row, 7)? {
+                Some(shown) => shown,
+                None => marks.mark(room, user_id, uint(row, 4)?),
+            },
         };
         each(uint(row, 5)?, member);
     }

@@ -5,6 +5,7 @@
 
 use super::read::newest;
 use super::row::{Failure, int, room_id, uint};
+use super::search_index::overwriting;
 use crate::chat::port::upkeep::{
     DAY_MS, RETAIN_LEASE_MS, RETAIN_ROOMS, RETAIN_SLACK_MS, RETAIN_STRETCH,
 };
@@ -121,7 +122,9 @@ pub(super) fn step(
     let to = to.unsigned_abs();
     let is_done = to < top || to == last_seq;
     if to > from {
-        drop_events(connection, now, room, (from, to), last_seq)?;
+        overwriting(connection, || {
+            drop_events(connection, now, room, (from, to), last_seq)
+        })?;
     }
     let oldest_at = match is_done {
         // Without any: what comes next is not older than now.

@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0008_uploads.sql"),
     include_str!("../../../migrations/sqlite/0009_hooks.sql"),
     include_str!("../../../migrations/sqlite/0010_retention.sql"),
+    include_str!("../../../migrations/sqlite/0011_severed_marks.sql"),
 ];
 
 /// `application_id` of our databases: "CafC".

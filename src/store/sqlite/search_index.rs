@@ -139,6 +139,18 @@ pub(super) fn secure_delete(connection: &Connection, pages_too: bool) -> Result<
     Ok(())
 }
 
+/// Does this with pages that are no longer used overwritten: for what is deleted for good, or replaced, and may be
+/// longer than a page.
+pub(super) fn overwriting<T>(
+    connection: &Connection,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    secure_delete(connection, true)?;
+    let done = work();
+    secure_delete(connection, false)?;
+    done
+}
+
 /// Merges some pages of the index; what is left to merge.
 fn merge(connection: &Connection, erased: &Erased) -> Result<Erased, Failure> {
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;

@@ -24,8 +24,9 @@ macro_rules! upload_columns {
          expires_at, remove_at"
     };
 }
+pub(super) use upload_columns;
 
-fn upload(row: &Row<'_>) -> Result<Upload, Failure> {
+pub(super) fn upload(row: &Row<'_>) -> Result<Upload, Failure> {
     let named = |column| {
         let name = text(row, column)?;
         name.ok_or_else(|| Failure::Data(format!("column {column} is empty")))

@@ -230,6 +230,18 @@ impl Client {
         }
     }
 
+    /// Takes what has come, and answers pings: as long as something else is waited for, which may take longer than
+    /// a silent client is kept.
+    pub fn attend(&mut self) {
+        loop {
+            match self.receive(Duration::from_millis(1)) {
+                Ok(()) => (),
+                Err(End::Silent) => return,
+                Err(end) => panic!("{}: {end:?}", self.user.name),
+            }
+        }
+    }
+
     /// Takes one frame, or the end.
     ///
     /// # Errors
