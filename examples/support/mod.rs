@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub const OTHER_SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
 
 /// A service as a process. Dropped, it is killed.
 pub struct Service {
@@ -89,6 +90,29 @@ impl Service {
             answer.status
         );
         answer.json()
+    }
+
+    /// Tells it something as the chat does, with the signature of `secret`, `late_s` after it was signed; the status.
+    pub async fn told(
+        &self,
+        (secret, late_s): (&str, i64),
+        id: &str,
+        kind: &str,
+        data: &Value,
+    ) -> u16 {
+        let at = now_ms() / 1_000 - late_s;
+        let body = json!({"type": kind, "timestamp": "2026-01-01T00:00:00.000Z", "data": data});
+        let secret = Secret::parse(secret).expect("a secret");
+        let signature = secret.sign(id, at, body.to_string().as_bytes());
+        let at = at.to_string();
+        let headers = [
+            ("webhook-id", id),
+            ("webhook-timestamp", at.as_str()),
+            ("webhook-signature", signature.as_str()),
+        ];
+        self.ask_with("POST", "/v1/webhooks/chat", &headers, body)
+            .await
+            .status
     }
 
     /// Asks what must be refused so.

@@ -3,9 +3,13 @@
 //! `webhook-signature: v1,BASE64(HMAC-SHA256(secret, "id.timestamp.body"))`, where the secret is written
 //! `whsec_BASE64`, `webhook-id` stays the same over all tries, and `webhook-timestamp` (s) is of this try.
 
+use crate::now_ms;
+use crate::web::Problem;
 use aws_lc_rs::hmac;
+use axum::http::HeaderMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 
 /// How old or early a webhook may be, s.
 pub const TOLERANCE_S: i64 = 300;
@@ -48,6 +52,40 @@ impl Secret {
         };
         timestamp_s.abs_diff(now_s) <= TOLERANCE_S.unsigned_abs() && header.split(' ').any(is_ours)
     }
+}
+
+/// A webhook that came, whose signature was right.
+#[derive(Debug)]
+pub struct Event {
+    /// The same with every attempt: what was taken once is taken.
+    pub id: String,
+    /// What it tells.
+    pub kind: String,
+    pub data: Value,
+}
+
+/// Reads a webhook. Nothing of it is believed before its signature, over the bytes as they came, is right.
+///
+/// # Errors
+/// 401: it is not ours, or not of now. 400: it is no event.
+pub fn open(secret: &Secret, headers: &HeaderMap, body: &[u8]) -> Result<Event, Problem> {
+    let header = |name: &str| headers.get(name)?.to_str().ok();
+    let told = header("webhook-id").zip(header("webhook-timestamp"));
+    let (id, at) = told.ok_or_else(|| Problem::unauthorized("this is not signed"))?;
+    let signatures = header("webhook-signature").unwrap_or_default();
+    let is_ours = at
+        .parse()
+        .is_ok_and(|at| secret.verify(id, at, body, signatures, now_ms() / 1_000));
+    if !is_ours {
+        return Err(Problem::unauthorized("the signature is not right"));
+    }
+    let mut event: Value = serde_json::from_slice(body).map_err(|_| Problem::bad("no JSON"))?;
+    let kind = event["type"].as_str().map(str::to_owned);
+    Ok(Event {
+        id: id.to_owned(),
+        kind: kind.ok_or_else(|| Problem::bad("`type` is missing"))?,
+        data: event["data"].take(),
+    })
 }
 
 fn signed(id: &str, timestamp_s: i64, body: &[u8]) -> Vec<u8> {

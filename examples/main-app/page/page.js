@@ -3,6 +3,7 @@ const get = (id) => document.getElementById(id);
 const show = (id) => { for (const one of ["ask", "prove", "home"]) get(one).hidden = one !== id; };
 /** What follows `#`, which no server is sent: an invitation, or what would stand in the e-mail. */
 const told = new URLSearchParams(location.hash.slice(1));
+const LOOK_AGAIN_MS = 2_000;
 let challenge = "";
 
 async function ask(method, path, body) {
@@ -47,8 +48,23 @@ async function home() {
     return line;
   }));
   show("home");
+  await notified(chat_url);
   return chat_url;
 }
+
+/** As a phone shows them: what is read elsewhere goes away by itself. */
+async function notified(chat_url) {
+  const { notifications, badge } = await ask("GET", "/v1/notifications");
+  [get("badge").hidden, get("badge").textContent, get("quiet").hidden] = [!badge, String(badge), notifications.length > 0];
+  document.title = badge ? `(${badge}) Caffis` : "Caffis";
+  get("notifications").replaceChildren(...notifications.map(({ room_id, title, text }) => {
+    const [line, link, what] = ["li", "a", "span"].map((kind) => document.createElement(kind));
+    [link.textContent, link.href, what.textContent] = [title, `${chat_url}/#room=${encodeURIComponent(room_id)}`, `: ${text}`];
+    line.append(link, what);
+    return line;
+  }));
+}
+setInterval(() => { if (!get("home").hidden && !document.hidden) doing(() => notified(get("chat").href.replace(/\/$/, "")))(); }, LOOK_AGAIN_MS);
 
 /** By the link of an e-mail, `#challenge=…&code=…`, one is in at once; `&room=…` goes on to that chat. */
 async function begin() {

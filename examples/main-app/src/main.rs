@@ -2,9 +2,11 @@
 //! told of it.
 //!
 //! [`accounts`] codes, accounts, sessions → [`tokens`] what sessions give: JWTs, keys, introspection →
-//! [`profile`] what changes, and the events that tell it → [`operator`] suspend, delete, rotate.
+//! [`profile`] what changes, and the events that tell it → [`operator`] suspend, delete, rotate. [`notifications`] what the
+//! chat tells: whom to push to.
 
 mod accounts;
+mod notifications;
 mod operator;
 mod profile;
 mod tokens;
@@ -21,10 +23,16 @@ use serde_json::json;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    sqlite: include_str!("../migrations/sqlite/0001_accounts.sql"),
-    postgres: include_str!("../migrations/postgres/0001_accounts.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        sqlite: include_str!("../migrations/sqlite/0001_accounts.sql"),
+        postgres: include_str!("../migrations/postgres/0001_accounts.sql"),
+    },
+    Migration {
+        sqlite: include_str!("../migrations/sqlite/0002_notifications.sql"),
+        postgres: include_str!("../migrations/postgres/0002_notifications.sql"),
+    },
+];
 
 /// What every handler has.
 pub struct Shared {
@@ -48,6 +56,10 @@ pub struct Settings {
     introspection_token: String,
     /// What operators show.
     admin_token: String,
+    /// With what the chat signs; none: it tells us nothing.
+    chat_secret: Option<Secret>,
+    /// Who else wants to hear of new rooms.
+    map_webhook_url: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -77,6 +89,15 @@ async fn start() -> Result<(), String> {
             "what services show at /introspect",
         )?,
         admin_token: required("MAIN_APP_ADMIN_TOKEN", "what operators show at /admin")?,
+        chat_secret: match setting("MAIN_APP_CHAT_WEBHOOK_SECRET", "") {
+            none if none.is_empty() => None,
+            secret => Some(
+                Secret::parse(&secret)
+                    .ok_or("MAIN_APP_CHAT_WEBHOOK_SECRET is not whsec_ and base64")?,
+            ),
+        },
+        map_webhook_url: Some(setting("MAIN_APP_MAP_WEBHOOK_URL", ""))
+            .filter(|url| !url.is_empty()),
     };
     let secret = required("MAIN_APP_WEBHOOK_SECRET", "whsec_…, shared with the chat")?;
     let secret =
@@ -144,6 +165,8 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .route("/v1/sessions/{sid}", delete(accounts::end_session))
         .route("/v1/invitations", post(accounts::invite))
         .route("/v1/me", get(profile::me).patch(profile::change))
+        .route("/v1/notifications", get(notifications::list))
+        .route("/v1/webhooks/chat", post(notifications::receive))
         .route("/v1/token", post(tokens::token))
         .route("/.well-known/jwks.json", get(tokens::jwks))
         .route("/introspect", post(tokens::introspect))

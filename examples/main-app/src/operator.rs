@@ -73,11 +73,10 @@ async fn end_account(app: &Shared, user_id: &str, kind: &str) -> Result<Response
         tx.query(codes, params![user_id]).await?;
         let gone = "UPDATE users SET status = 'deleted', email = NULL, name = $2, picture = NULL WHERE id = $1";
         tx.query(gone, params![user_id, &user.name]).await?;
-        tx.query(
-            "DELETE FROM user_preferences WHERE user_id = $1",
-            params![user_id],
-        )
-        .await?;
+        for table in ["user_preferences", "notifications", "badges"] {
+            let delete = format!("DELETE FROM {table} WHERE user_id = $1");
+            tx.query(&delete, params![user_id]).await?;
+        }
     } else {
         tx.query(
             "UPDATE users SET status = 'suspended' WHERE id = $1",

@@ -9,7 +9,7 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use support::{Chat, DEADLINE, Mood, SECRET, Service, postgres};
+use support::{Chat, DEADLINE, Mood, OTHER_SECRET, SECRET, Service, postgres};
 
 const CHAT_PAGE: &str = "http://chat.test";
 
@@ -23,6 +23,8 @@ fn start(database: &str, chat: &Chat) -> Service {
             ("MAIN_APP_CHAT_URL", CHAT_PAGE),
             ("MAIN_APP_WEBHOOK_URL", &chat.url),
             ("MAIN_APP_WEBHOOK_SECRET", SECRET),
+            ("MAIN_APP_CHAT_WEBHOOK_SECRET", SECRET),
+            ("MAIN_APP_MAP_WEBHOOK_URL", &chat.url),
             ("MAIN_APP_INTROSPECTION_TOKEN", "introspection"),
             ("MAIN_APP_ADMIN_TOKEN", "operator"),
         ],
@@ -233,6 +235,81 @@ async fn pages_ask_with_the_cookie(app: &Service) {
     assert_eq!(ask("POST", "/v1/token", CHAT_PAGE).await.status, 401);
 }
 
+async fn pushes_are_shown_and_taken_back(app: &Service, (session, user_id): (&str, &str)) {
+    let shown = async || {
+        let told = app.get("GET", "/v1/notifications", session, Value::Null);
+        let told = told.await;
+        let all = told["notifications"].as_array().expect("a list").clone();
+        let lines: Vec<String> = all
+            .iter()
+            .map(|it| format!("{}: {}", text(&it["title"]), text(&it["text"])))
+            .collect();
+        (lines, told["badge"].as_i64().expect("a number"))
+    };
+    let push = |room: &str, seq: i64, preview: Value, badge: i64| {
+        let is_group = room == "group";
+        json!({
+            "user_id": user_id, "room_id": room, "room_kind": if is_group { "group" } else { "direct" },
+            "room_title": is_group.then_some("Friday"), "message_seq": seq,
+            "sent_at": format!("2026-01-01T00:00:0{seq}.000Z"), "sender_id": "b", "sender_name": "Bob",
+            "message_kind": if preview.is_null() { "image" } else { "text" }, "preview": preview,
+            "mentioned": false, "unread": 1, "badge": badge,
+        })
+    };
+    let now = (SECRET, 0);
+    assert_eq!(shown().await, (vec![], 0));
+    let first = push("direct", 1, json!("Coffee?"), 1);
+    for wrong in [(OTHER_SECRET, 0), (SECRET, 400), (SECRET, -400)] {
+        assert_eq!(app.told(wrong, "1", "push.required", &first).await, 401);
+    }
+    assert_eq!(shown().await, (vec![], 0), "what is not signed is nothing");
+    let broken = json!({"user_id": user_id});
+    assert_eq!(app.told(now, "1", "push.required", &broken).await, 400);
+    for _ in 0..2 {
+        assert_eq!(app.told(now, "1", "push.required", &first).await, 204);
+    }
+    let second = push("group", 2, Value::Null, 2);
+    assert_eq!(app.told(now, "2", "push.required", &second).await, 204);
+    let both = ["Bob in Friday: a picture", "Bob: Coffee?"].map(str::to_owned);
+    assert_eq!(shown().await, (both.to_vec(), 2));
+
+    let read =
+        json!({"user_id": user_id, "room_id": "direct", "up_to_seq": 1, "unread": 0, "badge": 1});
+    assert_eq!(app.told(now, "3", "push.cancelled", &read).await, 204);
+    assert_eq!(shown().await, (both[..1].to_vec(), 1));
+    // Our answer was lost: what was taken back stays away.
+    assert_eq!(app.told(now, "1", "push.required", &first).await, 204);
+    assert_eq!(shown().await, (both[..1].to_vec(), 1));
+    // Whom we do not know, and what we do not use.
+    let mut stranger = push("direct", 3, json!("?"), 9);
+    stranger["user_id"] = json!("nobody");
+    assert_eq!(app.told(now, "4", "push.required", &stranger).await, 204);
+    assert_eq!(
+        app.told(now, "5", "message.reported", &json!({})).await,
+        204
+    );
+    assert_eq!(shown().await, (both[..1].to_vec(), 1));
+    app.refuses(401, "GET", "/v1/notifications", "", Value::Null)
+        .await;
+}
+
+async fn new_rooms_are_passed_on(app: &Service, map: &mut Chat) {
+    let room = json!({"room_id": "r", "kind": "direct", "member_ids": ["a", "b"]});
+    map.is(Mood::Busy);
+    let status = app.told((SECRET, 0), "room", "room.created", &room).await;
+    assert_eq!(status, 503, "the chat is to send it again");
+    map.is(Mood::Answers);
+    let status = app.told((SECRET, 0), "room", "room.created", &room).await;
+    assert_eq!(status, 204);
+    for is_answered in [false, true] {
+        let passed = map.next_of("room.created").await;
+        assert_eq!(
+            (passed.id.as_str(), &passed.data, passed.answered),
+            ("room", &room, is_answered)
+        );
+    }
+}
+
 async fn the_whole_story(database: &str) {
     let mut chat = Chat::start().await;
     let app = start(database, &chat);
@@ -245,6 +322,8 @@ async fn the_whole_story(database: &str) {
         (created.kind.as_str(), created.data),
         ("user.created", wanted)
     );
+    pushes_are_shown_and_taken_back(&app, (&ada, &ada_id)).await;
+    new_rooms_are_passed_on(&app, &mut chat).await;
     tokens_outlive_a_rotation(&app, &ada, &ada_id).await;
     pages_ask_with_the_cookie(&app).await;
     assert_eq!(chat.next_of("session.revoked").await.data["version"], 2);

@@ -5,7 +5,7 @@ const SPAN = { lat: 0.036, lon: 0.09 }; // degrees that the picture shows
 const LOOK_AGAIN_MS = 2_000;
 const REFRESH_BEFORE_MS = 30_000;
 const { main_app_url, chat_url } = await fetch("/v1/config").then((response) => response.json());
-let [token, refreshAt, me, chosen, places, asking] = ["", 0, "", undefined, [], undefined];
+let [token, refreshAt, me, chosen, places, asking, rooms] = ["", 0, "", undefined, [], undefined, new Map()];
 
 async function getToken() {
   const response = await fetch(`${main_app_url}/v1/token`, { method: "POST", credentials: "include", headers: { "content-type": "application/json" }, body: "{}" });
@@ -62,8 +62,18 @@ async function look() {
   draw();
   const who = get("who").value;
   get("who").replaceChildren(...people.map(({ user_id, name, distance_m }) => new Option(`${name}, within ${distance_m} m`, user_id, false, user_id === who)));
+  rooms = new Map(people.map(({ user_id, room_id }) => [user_id, room_id]));
+  lead();
   get("invites").replaceChildren(...invites.map(line));
 }
+
+/** To the room of the two, if they have one. */
+function lead() {
+  const room_id = rooms.get(get("who").value);
+  get("write").hidden = !room_id;
+  if (room_id) get("write").href = `${chat_url}/#room=${room_id}`;
+}
+get("who").onchange = lead;
 
 function line({ invite_id, inviter_id, inviter, invitee, title, status, room_id }) {
   const [item, text] = [document.createElement("li"), document.createElement("span")];

@@ -1,11 +1,12 @@
 //! The Map Service of Caffis, as small as it can be and still be real: where people are and meet.
 //!
 //! [`identity`] who asks, by the Main App's keys → [`places`] cafés, favourites, who is near → [`invites`] from an
-//! invite to a room in the chat.
+//! invite to a room in the chat. [`rooms`] what the chat tells of its rooms.
 
 mod identity;
 mod invites;
 mod places;
+mod rooms;
 
 use axum::Router;
 use axum::extract::State;
@@ -20,10 +21,16 @@ use serde_json::json;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    sqlite: include_str!("../migrations/sqlite/0001_map.sql"),
-    postgres: include_str!("../migrations/postgres/0001_map.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        sqlite: include_str!("../migrations/sqlite/0001_map.sql"),
+        postgres: include_str!("../migrations/postgres/0001_map.sql"),
+    },
+    Migration {
+        sqlite: include_str!("../migrations/sqlite/0002_rooms.sql"),
+        postgres: include_str!("../migrations/postgres/0002_rooms.sql"),
+    },
+];
 
 /// What every handler has.
 pub struct Shared {
@@ -32,6 +39,8 @@ pub struct Shared {
     identity: Identity,
     main_app_url: String,
     chat_url: String,
+    /// With what the chat signs; none: it tells us nothing.
+    chat_secret: Option<Secret>,
     /// How long an invite may be accepted, ms.
     invite_ms: i64,
 }
@@ -67,6 +76,12 @@ async fn start() -> Result<(), String> {
         ),
         main_app_url,
         chat_url,
+        chat_secret: match setting("MAP_CHAT_WEBHOOK_SECRET", "") {
+            none if none.is_empty() => None,
+            secret => Some(
+                Secret::parse(&secret).ok_or("MAP_CHAT_WEBHOOK_SECRET is not whsec_ and base64")?,
+            ),
+        },
         invite_ms: i64::from(invite_s.map_err(|_| "MAP_INVITE_SECONDS is no number")?) * 1_000,
     });
     web::serve(
@@ -104,6 +119,7 @@ fn routes(shared: &Arc<Shared>, own: String) -> Router {
         .route("/v1/config", get(config))
         .route("/v1/places", get(places::nearby))
         .route("/v1/people", get(places::people))
+        .route("/v1/webhooks/chat", post(rooms::receive))
         .route("/v1/me/location", put(places::here))
         .route(
             "/v1/me/favorites/{place_id}",

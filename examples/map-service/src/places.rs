@@ -1,7 +1,7 @@
 //! Places, and who is near: a box of degrees finds candidates by an index, the haversine formula measures them.
 
-use crate::App;
 use crate::identity::user;
+use crate::{App, rooms};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -176,7 +176,8 @@ pub async fn nearby(
     Ok(json_answer(&json!({"places": places})))
 }
 
-/// `GET /v1/people?lat=&lon=&radius_m=`: who is near, by name and to a hundred metres: where exactly is nobody's business.
+/// `GET /v1/people?lat=&lon=&radius_m=`: who is near, by name and to a hundred metres: where exactly is nobody's business. With
+/// `room_id`, where one writes to them, if there is such a room.
 pub async fn people(
     State(app): App,
     headers: HeaderMap,
@@ -186,10 +187,11 @@ pub async fn people(
     let sql = "SELECT p.user_id, p.name, l.lat, l.lon FROM user_locations l JOIN people p ON p.user_id = l.user_id \
                WHERE l.lat BETWEEN $1 AND $2 AND l.lon BETWEEN $3 AND $4 AND l.updated_at > $5";
     let found = within(&app, near.valid()?, sql, Some(now_ms() - LOCATION_MS)).await?;
+    let rooms = rooms::with(&app.db, &own.id).await?;
     let people: Vec<Value> = found
         .into_iter()
         .filter(|(id, ..)| *id != own.id)
-        .map(|(id, name, _, _, m)| json!({"user_id": id, "name": name, "distance_m": (m / 100.0).ceil() * 100.0}))
+        .map(|(id, name, _, _, m)| json!({"user_id": id, "name": name, "distance_m": (m / 100.0).ceil() * 100.0, "room_id": rooms.get(&id)}))
         .collect();
     Ok(json_answer(&json!({"people": people})))
 }

@@ -9,7 +9,7 @@ use example_kit::now_ms;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
-use support::{Chat, Mood, SECRET, Service, postgres, until};
+use support::{Chat, Mood, OTHER_SECRET, SECRET, Service, postgres, until};
 use uuid::Uuid;
 
 /// A key of RFC 8410's kind: PKCS #8 around 32 bytes, and the public half of it as base64url.
@@ -87,6 +87,7 @@ fn start(database: &str, app: &MainApp, chat: &Chat, invite_seconds: &str) -> Se
             ("MAP_MAIN_APP_URL", &app.url),
             ("MAP_WEBHOOK_URL", &chat.url),
             ("MAP_WEBHOOK_SECRET", SECRET),
+            ("MAP_CHAT_WEBHOOK_SECRET", SECRET),
             ("MAP_INVITE_SECONDS", invite_seconds),
         ],
     )
@@ -214,8 +215,27 @@ async fn the_whole_story(database: &str) {
         .await;
     assert_eq!(
         people["people"],
-        json!([{"user_id": bob_id, "name": "Bob", "distance_m": 200.0}])
+        json!([{"user_id": bob_id, "name": "Bob", "distance_m": 200.0, "room_id": null}])
     );
+    let leads_to = async || {
+        let path = format!("/v1/people?{HERE}500");
+        let people = map.get("GET", &path, &ada, Value::Null).await;
+        people["people"][0]["room_id"].clone()
+    };
+    let room = |id: &str, kind: &str| json!({"room_id": id, "kind": kind, "title": null, "created_by": bob_id, "member_count": 2, "member_ids": [ada_id, bob_id]});
+    let (direct, group) = (room("a", "direct"), room("b", "group"));
+    for wrong in [(OTHER_SECRET, 0), (SECRET, 400)] {
+        assert_eq!(map.told(wrong, "1", "room.created", &group).await, 401);
+    }
+    assert_eq!(leads_to().await, Value::Null);
+    for (told, leads) in [(&group, "b"), (&group, "b"), (&direct, "a"), (&group, "a")] {
+        assert_eq!(map.told((SECRET, 0), "2", "room.created", told).await, 204);
+        assert_eq!(
+            leads_to().await,
+            leads,
+            "the room of the two alone, if there is one"
+        );
+    }
 
     let invite_id = Uuid::new_v4();
     let asked = json!({"invitee_id": bob_id, "place_id": place, "invite_id": invite_id});
