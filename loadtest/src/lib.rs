@@ -24,6 +24,7 @@ pub mod report;
 pub mod scenarios;
 pub mod server;
 pub mod stats;
+pub mod web;
 pub mod websocket;
 pub mod wire;
 pub mod world;

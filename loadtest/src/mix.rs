@@ -1,6 +1,6 @@
 //! The mixed load: which kinds of operation there are, in which shares, and what is counted of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::random::Random;
 use crate::stats::Latency;
@@ -52,9 +52,45 @@ kinds! {
     RoomGet "room_get" 2 "",
     /// A client goes and comes back.
     Connect "connect" 1 "",
+    /// For the time at which a message was due, which stands in its text.
+    Search "search" 1 "",
+    Mute "mute" 1 "unread.updated",
+    Archive "archive" 1 "unread.updated",
+    /// Blocks a member of a room, or no longer.
+    Block "block" 1 "user.blocks.updated",
+    BlocksList "blocks_list" 1 "",
+    /// A ticket, the bytes by HTTP, a message with the file.
+    File "file" 2 "",
+    /// Where a file is, and its bytes by HTTP.
+    FileUrls "file_urls" 2 "",
+    /// The same as by a socket, over HTTP.
+    WebSend "http_send" 2 "message.created",
+    /// A message that is acknowledged, once more over HTTP.
+    WebAgain "http_again" 1 "",
+    WebEdit "http_edit" 1 "message.updated",
+    WebRead "http_read" 1 "receipt.updated",
+    WebHistory "http_history" 1 "",
 }
 
 impl OpKind {
+    /// Only where the server is a whole one.
+    pub const MORE: &[Self] = &[
+        Self::Search,
+        Self::Mute,
+        Self::Archive,
+        Self::Block,
+        Self::BlocksList,
+        Self::File,
+        Self::FileUrls,
+        Self::WebSend,
+        Self::WebAgain,
+        Self::WebEdit,
+        Self::WebRead,
+        Self::WebHistory,
+    ];
+    /// Files, which only a single node keeps in a folder.
+    pub const OF_FILES: &[Self] = &[Self::File, Self::FileUrls];
+
     /// No reply is promised.
     pub fn is_silent(self) -> bool {
         matches!(
@@ -71,11 +107,11 @@ pub struct Shares {
 }
 
 impl Default for Shares {
+    /// What any server of the protocol's sockets does.
     fn default() -> Self {
-        let weights = OpKind::EACH.iter().map(|kind| (*kind, kind.weight()));
-        Self {
-            weights: weights.collect(),
-        }
+        let mut shares = Self::whole();
+        shares.leave_out(OpKind::MORE);
+        shares
     }
 }
 
@@ -84,7 +120,7 @@ impl std::str::FromStr for Shares {
 
     /// `name=weight,…`: what is not named keeps its default.
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut shares = Self::default();
+        let mut shares = Self::whole();
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let named = part.split_once('=').and_then(|(name, weight)| {
                 let kind = OpKind::EACH.iter().find(|kind| kind.name() == name)?;
@@ -104,6 +140,21 @@ impl std::str::FromStr for Shares {
 }
 
 impl Shares {
+    /// Everything.
+    pub fn whole() -> Self {
+        let weights = OpKind::EACH.iter().map(|kind| (*kind, kind.weight()));
+        Self {
+            weights: weights.collect(),
+        }
+    }
+
+    /// Without these kinds.
+    pub fn leave_out(&mut self, kinds: &[OpKind]) {
+        for kind in kinds {
+            self.weights.insert(*kind, 0);
+        }
+    }
+
     fn total(&self) -> u64 {
         self.weights.values().map(|weight| u64::from(*weight)).sum()
     }
@@ -124,11 +175,29 @@ impl Shares {
     }
 }
 
+/// Operations that were due where they could not be done: each kind once, the first owed first.
+#[derive(Default)]
+pub struct Owed {
+    kinds: VecDeque<OpKind>,
+}
+
+impl Owed {
+    pub fn put(&mut self, kind: OpKind) {
+        if !self.kinds.contains(&kind) {
+            self.kinds.push_back(kind);
+        }
+    }
+
+    pub fn next(&mut self) -> Option<OpKind> {
+        self.kinds.pop_front()
+    }
+}
+
 /// What was counted of one kind.
 #[derive(Default)]
 pub struct KindStats {
     pub asked: u64,
-    /// Due, but nobody was there to ask, or nothing to ask for.
+    /// Times it was due, but nobody was there to ask, or nothing to ask for: it is owed, once.
     pub not_asked: u64,
     pub acked: u64,
     /// Acked as done before, or as it was.
@@ -167,6 +236,19 @@ mod tests {
                 .iter()
                 .all(|kind| matches!(kind, OpKind::Edit | OpKind::Delete))
         );
+    }
+
+    #[test]
+    fn what_is_owed_comes_once_and_in_turn() {
+        let mut owed = Owed::default();
+        for kind in [OpKind::Edit, OpKind::Search, OpKind::Edit] {
+            owed.put(kind);
+        }
+        assert_eq!(owed.next(), Some(OpKind::Edit));
+        owed.put(OpKind::Edit);
+        assert_eq!(owed.next(), Some(OpKind::Search));
+        assert_eq!(owed.next(), Some(OpKind::Edit));
+        assert_eq!(owed.next(), None);
     }
 
     #[test]

@@ -307,6 +307,32 @@ pub struct Message {
     pub changed_seq: Option<u64>,
     pub revision: Option<u32>,
     pub deleted_at: Option<String>,
+    #[serde(default)]
+    pub attachments: Vec<Attachment>,
+    /// Of a system message: what it stands for.
+    pub event: Option<SystemEvent>,
+}
+
+/// A system message; also `data` of `user.erased`.
+#[derive(Deserialize)]
+pub struct SystemEvent {
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    pub user_id: Option<Uuid>,
+    pub erased_as: Option<Uuid>,
+}
+
+/// `user.erased`.
+#[derive(Deserialize)]
+pub struct ErasedEvent {
+    #[serde(default)]
+    pub ts: String,
+    pub data: SystemEvent,
+}
+
+#[derive(Deserialize)]
+pub struct Attachment {
+    pub upload_id: Uuid,
 }
 
 #[derive(Deserialize)]
@@ -450,11 +476,16 @@ pub fn message_send(
     text: &str,
     reply_to_seq: u64,
     mention: Option<Uuid>,
+    upload: Option<Uuid>,
 ) -> String {
     let id = RequestId::Send(number).number();
+    let kind = if upload.is_some() { "file" } else { "text" };
     let mut frame = format!(
-        r#"{{"id":{id},"type":"message.send","data":{{"room_id":"{room_id}","client_msg_id":"{client_msg_id}","kind":"text","text":"{text}""#
+        r#"{{"id":{id},"type":"message.send","data":{{"room_id":"{room_id}","client_msg_id":"{client_msg_id}","kind":"{kind}","text":"{text}""#
     );
+    if let Some(upload) = upload {
+        let _ = write!(frame, r#","attachments":[{{"upload_id":"{upload}"}}]"#);
+    }
     if reply_to_seq > 0 {
         let _ = write!(frame, r#","reply_to_seq":{reply_to_seq}"#);
     }
@@ -573,7 +604,7 @@ mod tests {
         let frames = [
             auth("t", id, None::<(&str, std::iter::Empty<(Uuid, u64)>)>),
             auth("t", id, Some(("e1", [(id, 3), (id, 4)].into_iter()))),
-            message_send(MessageNumber(1), id, id, "a\\n", 3, Some(id)),
+            message_send(MessageNumber(1), id, id, "a\\n", 3, Some(id), None),
             request(Some(RequestId::Ask(2)), "room.get", r#""room_id":"x""#),
             request(Some(RequestId::Ask(3)), "presence.set", ""),
             room_create(RoomIndex(1), id, "title", [id, id].into_iter()),

@@ -265,7 +265,15 @@ impl Checker {
             | ("gone", Fate::Done, Want::React { added: true, .. }) => is_delete_asked,
             _ => false,
         };
+        let author = self.messages.get(asked.number.index());
+        let place = author.map(|sent| (sent.room, sent.slot));
         asked.was_gone = code == "gone";
+        let room_members =
+            |(room, slot): (RoomIndex, Slot)| self.rooms[room.index()].members.get(slot.index());
+        let is_erasing = place
+            .and_then(room_members)
+            .is_some_and(|author| self.erasing.contains(author));
+        let is_possible = is_possible || asked.was_gone && is_erasing;
         if !is_possible {
             self.findings.found(Kind::UnexpectedRefusal, || {
                 format!("change {} was refused: {code}: {asked:?}", change.0)

@@ -80,6 +80,12 @@ pub enum Kind {
     WrongTyping,
     /// Presence of a user for whom the connection had not asked.
     WrongPresence,
+    /// A file has no address, or other bytes than were brought.
+    WrongFile,
+    /// A search finds what the client may not see, or not what is there.
+    WrongSearch,
+    /// The list of whom a user blocks is another one than was acknowledged.
+    WrongBlocks,
 }
 
 impl Kind {
@@ -122,6 +128,9 @@ impl Kind {
             Self::WrongUnread => "wrong_unread",
             Self::WrongTyping => "wrong_typing",
             Self::WrongPresence => "wrong_presence",
+            Self::WrongFile => "wrong_file",
+            Self::WrongSearch => "wrong_search",
+            Self::WrongBlocks => "wrong_blocks",
         }
     }
 }

@@ -26,6 +26,8 @@ struct Folded {
     held: Vec<(Slot, u8)>,
     /// Every reaction put or taken back.
     reacted: Vec<(u64, Slot, u8, bool)>,
+    /// Its author is: it is a tombstone by that, as of the event that changed it last.
+    is_erased: bool,
 }
 
 impl Folded {
@@ -37,6 +39,36 @@ impl Folded {
     fn at(&self, seq: u64) -> Option<(u64, Shown)> {
         let after = self.states.partition_point(|(at, _)| *at <= seq);
         self.states.get(after.checked_sub(1)?).copied()
+    }
+
+    /// As the store has it.
+    fn stored(&self) -> Option<(u64, Shown)> {
+        let (seq, state) = self.states.last().copied()?;
+        let erased = Shown {
+            is_deleted: true,
+            counts: Shown::FIRST.counts,
+            ..state
+        };
+        Some((seq, if self.is_erased { erased } else { state }))
+    }
+
+    /// A member is erased: their message, or their reactions to it.
+    fn erase(&mut self, seq: u64, slot: Slot) {
+        if self.author == Some(slot) {
+            self.is_erased = true;
+            self.held.clear();
+            return;
+        }
+        let mut state = self.last();
+        let before = self.held.len();
+        for (_, emoji) in self.held.extract_if(.., |(by, _)| *by == slot) {
+            let counted = &mut state.counts[usize::from(emoji)];
+            *counted = counted.saturating_sub(1);
+            self.reacted.push((seq, slot, emoji, false));
+        }
+        if self.held.len() < before {
+            self.states.push((seq, state));
+        }
     }
 
     fn held_at(&self, seq: u64, slot: Slot, emoji: u8) -> bool {
@@ -147,6 +179,12 @@ impl Checker {
             let seq = log.base_seq + 1 + place as u64;
             let author = match entry.content {
                 None | Some(Content::Other) => continue,
+                Some(Content::Erased(slot)) => {
+                    for message in folded.values_mut() {
+                        message.erase(seq, slot);
+                    }
+                    continue;
+                }
                 Some(Content::Stranger(_)) => None,
                 Some(Content::Message(number)) => {
                     messages.get(number.index()).map(|sent| sent.slot)
@@ -158,7 +196,7 @@ impl Checker {
                         findings.found(Kind::InventedChange, || words("of no message"));
                         continue;
                     };
-                    if message.last().is_deleted {
+                    if message.last().is_deleted || message.is_erased {
                         findings.found(Kind::ChangedAfterDelete, || words("it was deleted"));
                     }
                     let want = apply(message, seq, change, |kind, what| {
@@ -183,6 +221,7 @@ impl Checker {
                     states: vec![(seq, Shown::FIRST)],
                     held: Vec::new(),
                     reacted: Vec::new(),
+                    is_erased: false,
                 },
             );
         }
@@ -215,7 +254,8 @@ impl Checker {
             let asked = &self.changes[*place];
             let words = |what: &str| format!("room {} change {place}: {what}: {asked:?}", room.0);
             let message = folded.get(&asked.message_seq);
-            if asked.was_gone && !message.is_some_and(|message| message.last().is_deleted) {
+            let is_gone = |message: &Folded| message.last().is_deleted || message.is_erased;
+            if asked.was_gone && !message.is_some_and(is_gone) {
                 self.findings.found(Kind::UnexpectedRefusal, || {
                     words("gone, and the message is not deleted")
                 });
@@ -246,6 +286,8 @@ impl Checker {
                         || state.is_deleted && !added
                 }),
             };
+            // By then its author may have been erased.
+            let holds = holds || !ack.changed && message.is_some_and(|message| message.is_erased);
             if !holds || state.revision != ack.revision {
                 let kind = if ack.changed {
                     Kind::WrongState
@@ -265,8 +307,8 @@ impl Checker {
         history: &RoomHistory,
     ) {
         for (seq, changed_seq, shown) in &history.shown {
-            let state = folded.get(seq).and_then(|message| message.states.last());
-            if state != Some(&(*changed_seq, *shown)) && folded.contains_key(seq) {
+            let state = folded.get(seq).and_then(Folded::stored);
+            if state != Some((*changed_seq, *shown)) && folded.contains_key(seq) {
                 self.findings.found(Kind::WrongState, || {
                     format!(
                         "room {} message {seq}: stored {shown:?} as of {changed_seq}, its events \
@@ -306,6 +348,19 @@ impl Checker {
             // What a page goes by, the state of each message then.
             let known = log.base_seq + log.entries.len() as u64;
             for seq in page.from..=page.until.min(page.last_seq).min(known) {
+                let is_erasure = |content: &Content| matches!(content, Content::Erased(_));
+                let content = log.entries.get((seq - log.base_seq - 1) as usize);
+                let content = content.and_then(|entry| entry.content);
+                if page.is_by_change && content.as_ref().is_some_and(is_erasure) {
+                    // Every message that lost a reaction by it, if nothing changed it since.
+                    for (message_seq, message) in folded {
+                        if message.at(page.last_seq).is_some_and(|(at, _)| at == seq) {
+                            mark = mark.wrapping_add(pair_mark(*message_seq, seq));
+                            count += 1;
+                        }
+                    }
+                    continue;
+                }
                 let place = (seq - log.base_seq - 1) as usize;
                 let message_seq = match log.entries.get(place).and_then(|entry| entry.content) {
                     Some(Content::Change(change)) if page.is_by_change => change.message_seq,
@@ -337,7 +392,7 @@ impl Checker {
         let mut alive = Vec::new();
         for (seq, message) in folded {
             message.author?;
-            if !message.last().is_deleted {
+            if !message.last().is_deleted && !message.is_erased {
                 alive.push((*seq, message.author));
             }
         }

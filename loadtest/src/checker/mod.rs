@@ -10,8 +10,11 @@
 
 mod changes;
 mod cursor;
+mod erased;
+mod files;
 mod finding;
 mod fold;
+mod identify;
 mod marks;
 mod pages;
 mod restore;
@@ -26,13 +29,12 @@ pub use marks::Mark;
 pub use pages::{Page, PageBy, Paged};
 pub use verdict::RoomHistory;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
 use crate::identity::{self, MessageIds};
 use crate::ids::{ClientIndex, MessageNumber, RoomIndex, Slot};
-use crate::random::fingerprint;
 
 /// A `seq` this far beyond all known ones is nonsense and must not cost memory.
 const SEQ_JUMP_MAX: usize = 1 << 20;
@@ -45,6 +47,8 @@ pub enum Content {
     Stranger(u64),
     /// A change of a message.
     Change(Change),
+    /// A member was erased.
+    Erased(Slot),
     /// An event that is no message of a person.
     Other,
 }
@@ -61,6 +65,10 @@ pub struct Observed<'a> {
     /// The last event that changed it; 0 for a server that does not say so: its own.
     pub changed_seq: u64,
     pub shown: Shown,
+    /// It says that this user was erased, and as whom they stand there now.
+    pub erased: Option<(Uuid, Uuid)>,
+    /// Its only file.
+    pub file: Option<Uuid>,
     /// Which of [`EMOJIS`] are the asker's, a bit each; `None` where it is not said.
     pub mine: Option<u8>,
 }
@@ -85,6 +93,8 @@ pub struct Sent {
     pub reply_to_seq: u64,
     /// The member it names.
     pub mention: Option<Slot>,
+    /// Its file.
+    pub upload: Option<Uuid>,
     /// The highest revision that an edit that left would make.
     pub asked_revision: u32,
     /// The highest revision that an ack named.
@@ -132,6 +142,8 @@ struct RoomLog {
     pages: Vec<pages::PageSeen>,
     /// How far each member is.
     marks: Vec<marks::Member>,
+    /// As whom erased members stand there, once that was seen.
+    erased: HashMap<Slot, Uuid>,
 }
 
 impl RoomLog {
@@ -200,6 +212,8 @@ pub struct Checker {
     changes: Vec<Asked>,
     marks: marks::Marks,
     unseen_rooms: u64,
+    /// Who is to be erased, or is.
+    erasing: HashSet<ClientIndex>,
     pub findings: Findings,
 }
 
@@ -226,6 +240,7 @@ impl Checker {
             changes: Vec::new(),
             marks: marks::Marks::default(),
             unseen_rooms: 0,
+            erasing: HashSet::new(),
             findings: Findings::default(),
         }
     }
@@ -251,7 +266,8 @@ impl Checker {
     pub fn is_behind(&self, room: RoomIndex, slot: Slot) -> bool {
         let log = &self.rooms[room.index()];
         let cursor = &log.cursors[slot.index()];
-        cursor.position < log.known_seq || cursor.is_catching_up
+        let is_gone = self.erasing.contains(&log.members[slot.index()]);
+        !is_gone && (cursor.position < log.known_seq || cursor.is_catching_up)
     }
 
     /// Members of the room that do not have all that is known to be in it.
@@ -284,6 +300,7 @@ impl Checker {
             payload_bytes,
             reply_to_seq: 0,
             mention: None,
+            upload: None,
             asked_revision: 1,
             known_revision: 1,
             is_delete_asked: false,
@@ -637,147 +654,5 @@ impl Checker {
         let is_first = !cursor.is_catching_up;
         cursor.told_gap(last_seq);
         is_first
-    }
-
-    /// Whose message this is. What does not match what was sent is found here.
-    fn identify(&mut self, room: RoomIndex, seq: u64, observed: Observed<'_>) -> Content {
-        let Some(id) = observed.client_msg_id else {
-            return Content::Other;
-        };
-        if observed.kind == "system" {
-            return Content::Other;
-        }
-        let stranger = || {
-            let mut parts = id.as_bytes().to_vec();
-            parts.extend_from_slice(observed.sender_id.unwrap_or_default().as_bytes());
-            if observed.changed_seq <= seq {
-                parts.extend_from_slice(observed.text.as_bytes());
-            }
-            Content::Stranger(fingerprint(&parts))
-        };
-        let Some(number) = self.ids.number(id) else {
-            return stranger();
-        };
-        let ids = self.ids;
-        let sent = self.messages.get(number.index()).filter(|sent| {
-            sent.room == room && sent.attempts > 0 && ids.id(number, sent.due_us) == id
-        });
-        let Some(sent) = sent else {
-            self.findings.found(Kind::InventedMessage, || {
-                format!("room {} seq {seq}: {id} was never sent there", room.0)
-            });
-            return stranger();
-        };
-        let sender = self.rooms[room.index()].members[sent.slot.index()];
-        if observed.sender_id != Some(self.users[sender.index()]) {
-            self.findings.found(Kind::AlteredMessage, || {
-                format!("room {} seq {seq}: sender {:?}", room.0, observed.sender_id)
-            });
-        }
-        let shown = observed.shown;
-        let text = match shown.is_deleted {
-            true => String::new(),
-            false => sent.text(number, shown.revision),
-        };
-        if observed.text != text {
-            self.findings.found(Kind::AlteredMessage, || {
-                format!(
-                    "room {} seq {seq}: at {shown:?} it is {text:?}, got {:?}",
-                    room.0, observed.text
-                )
-            });
-        }
-        let mention = sent.mention.filter(|_| !shown.is_deleted);
-        let mention = mention.map(|slot| {
-            let client = self.rooms[room.index()].members[slot.index()];
-            self.users[client.index()].to_string()
-        });
-        if observed.reply_to_seq.unwrap_or(0) != sent.reply_to_seq
-            || !observed.mentions.iter().eq(mention.iter())
-        {
-            self.findings.found(Kind::AlteredMessage, || {
-                format!(
-                    "room {} seq {seq}: answers {} and names {mention:?}, got {observed:?}",
-                    room.0, sent.reply_to_seq
-                )
-            });
-        }
-        if shown.revision == 0 || shown.revision > sent.asked_revision {
-            self.findings.found(Kind::InventedChange, || {
-                format!(
-                    "room {} message {seq}: {shown:?}, edits asked for make revision {}",
-                    room.0, sent.asked_revision
-                )
-            });
-        }
-        let changed_seq = observed.changed_seq.max(seq);
-        self.shown(room, seq, changed_seq, shown, "somebody");
-        Content::Message(number)
-    }
-
-    /// Compares with what others saw at this place, and with where else this message was seen.
-    fn place(&mut self, room: RoomIndex, seq: u64, content: Content, source: &str) {
-        let findings = &mut self.findings;
-        let log = &mut self.rooms[room.index()];
-        let Some(entry) = log.entry(seq) else {
-            if seq > log.base_seq {
-                findings.found(Kind::BadFrame, || {
-                    format!("room {}: impossible seq {seq}", room.0)
-                });
-            }
-            return;
-        };
-        match entry.content {
-            None => entry.content = Some(content),
-            Some(known) if known == content => {}
-            Some(known) => {
-                let kind = if entry.is_by_ack_only {
-                    Kind::AckLied
-                } else {
-                    Kind::DifferentContent
-                };
-                findings.found(kind, || {
-                    format!(
-                        "room {} seq {seq}: {source} has {content:?}, before {known:?}",
-                        room.0
-                    )
-                });
-                if entry.is_by_ack_only {
-                    entry.content = Some(content);
-                }
-            }
-        }
-        entry.is_by_ack_only = false;
-        let Content::Message(number) = content else {
-            return;
-        };
-        let Some(sent) = self.messages.get_mut(number.index()) else {
-            return;
-        };
-        if sent.outcome == Outcome::Refused && sent.seen_seq == 0 {
-            findings.found(Kind::RefusedStored, || {
-                format!("room {} seq {seq}: message {}", room.0, number.0)
-            });
-        }
-        let author = &mut log.marks[sent.slot.index()];
-        author.own_seq = author.own_seq.max(seq);
-        if sent.seen_seq == 0 {
-            sent.seen_seq = seq;
-            if sent.acked_seq > 0 && sent.acked_seq != seq {
-                findings.found(Kind::AckLied, || {
-                    format!(
-                        "message {} in room {}: acked as seq {}, {source} has it as {seq}",
-                        number.0, room.0, sent.acked_seq
-                    )
-                });
-            }
-        } else if sent.seen_seq != seq {
-            findings.found(Kind::DoubledMessage, || {
-                format!(
-                    "message {} in room {}: seq {} and seq {seq} ({source})",
-                    number.0, room.0, sent.seen_seq
-                )
-            });
-        }
     }
 }

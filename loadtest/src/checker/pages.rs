@@ -136,7 +136,13 @@ impl Checker {
                 PageBy::Newest | PageBy::Before(_) => seq,
             };
             let is_beyond = matches!(by, PageBy::Before(end) if place >= end);
-            if place <= before || is_beyond || changed_seq > page.last_seq {
+            // One erasure may have changed several.
+            let may_be_same = matches!(by, PageBy::After(_)) && !self.erasing.is_empty();
+            let is_back = match may_be_same {
+                true => place < before,
+                false => place <= before,
+            };
+            if is_back || is_beyond || changed_seq > page.last_seq {
                 self.findings.found(Kind::HistoryGap, || {
                     format!(
                         "room {}: {seq} (as of {changed_seq}) after {before} in a page {by:?} of \
@@ -146,7 +152,8 @@ impl Checker {
                 });
             }
             before = before.max(place);
-            if content != Content::Other && seq > base_seq {
+            let is_message = !matches!(content, Content::Other | Content::Erased(_));
+            if is_message && seq > base_seq {
                 mark = mark.wrapping_add(pair_mark(seq, changed_seq));
             }
             contents.push(Paged {

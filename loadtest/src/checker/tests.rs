@@ -862,3 +862,66 @@ fn an_absurd_seq_costs_no_memory() {
     assert!(checker.rooms[0].entries.len() < 10);
     assert!(checker.findings.count(Kind::Gap) > 0);
 }
+
+#[test]
+fn a_message_has_the_file_it_was_sent_with_and_no_other() {
+    let (own, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    for (file, is_right) in [(Some(own), true), (Some(other), false), (None, false)] {
+        let mut checker = pair();
+        let number = sent(&mut checker, 1);
+        checker.attach(number, own);
+        let text = checker.text(number);
+        let observed = Observed {
+            sender_id: Some(identity::user_id(ClientIndex(0))),
+            client_msg_id: Some(checker.ids.id(number, 1)),
+            kind: "file",
+            text: &text,
+            file,
+            ..Observed::default()
+        };
+        checker.event(RoomIndex(0), Slot(1), 1, 9);
+        checker.content(RoomIndex(0), 1, 9, "", Some(observed));
+        let expected = if is_right {
+            vec![]
+        } else {
+            vec![Kind::AlteredMessage]
+        };
+        assert_eq!(checker.findings.kinds(), expected, "{file:?}");
+        // A tombstone has none.
+        let shown = super::Shown {
+            is_deleted: true,
+            ..super::Shown::FIRST
+        };
+        let deleted = Observed {
+            text: "",
+            shown,
+            changed_seq: 2,
+            ..observed
+        };
+        let before = checker.findings.total();
+        checker.hit(RoomIndex(0), 1, deleted);
+        let more = checker.findings.total() - before;
+        assert_eq!(more, u64::from(file.is_some()), "{file:?}");
+    }
+}
+
+#[test]
+fn a_search_finds_messages_as_they_are_everywhere_else() {
+    let mut checker = pair();
+    let number = sent(&mut checker, 1);
+    let text = checker.text(number);
+    let observed = |text| Observed {
+        sender_id: Some(identity::user_id(ClientIndex(0))),
+        client_msg_id: Some(checker.ids.id(number, 1)),
+        kind: "text",
+        text,
+        ..Observed::default()
+    };
+    let (right, wrong) = (observed(text.as_str()), observed("other"));
+    checker.hit(RoomIndex(0), 1, right);
+    assert!(checker.findings.is_clean(), "{:?}", checker.findings);
+    checker.hit(RoomIndex(0), 1, wrong);
+    assert_eq!(checker.findings.kinds(), vec![Kind::AlteredMessage]);
+    checker.hit(RoomIndex(0), 2, right);
+    assert_eq!(checker.findings.count(Kind::DoubledMessage), 1);
+}

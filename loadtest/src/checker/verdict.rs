@@ -60,6 +60,9 @@ impl Checker {
             }
         }
         for (slot, cursor) in log.cursors.iter().enumerate() {
+            if self.erasing.contains(&log.members[slot]) {
+                continue;
+            }
             let behind = history
                 .last_seq
                 .max(log.known_seq)

@@ -23,7 +23,7 @@ pub struct MixArgs {
 impl MixArgs {
     pub fn shares(&self) -> Option<Shares> {
         self.mix
-            .then(|| self.mix_shares.clone().unwrap_or_default())
+            .then(|| self.mix_shares.clone().unwrap_or_else(Shares::whole))
     }
 
     /// Tells what was asked, answered and seen of each kind. Returns what is red beside the findings.

@@ -119,6 +119,7 @@ impl State {
         let place = (room, seq, fingerprint);
         let told = match head.kind {
             "message.created" => self.created(client, place, frame),
+            "user.erased" => self.erased((room, seq, fingerprint), frame),
             "message.updated" | "message.deleted" | "reaction.updated" | "message.pinned"
             | "message.unpinned" => self.changed(place, head, frame),
             _ => {
@@ -145,6 +146,21 @@ impl State {
         let observed = observed(message);
         self.checker
             .content(room, seq, fingerprint, &created.ts, Some(observed));
+        Ok(())
+    }
+
+    fn erased(
+        &mut self,
+        (room, seq, fingerprint): (RoomIndex, u64, u64),
+        frame: &[u8],
+    ) -> Result<(), String> {
+        let told = wire::parse::<wire::ErasedEvent>(frame)?;
+        let observed = Observed {
+            erased: told.data.user_id.zip(told.data.erased_as),
+            ..Observed::default()
+        };
+        self.checker
+            .content(room, seq, fingerprint, &told.ts, Some(observed));
         Ok(())
     }
 
@@ -341,7 +357,7 @@ impl State {
         self.ask_page(engine, client);
     }
 
-    fn acked(
+    pub(super) fn acked(
         &mut self,
         engine: &mut Engine,
         client: ClientIndex,
@@ -418,7 +434,10 @@ pub(super) fn observed(message: &wire::Message) -> Observed<'_> {
             *mine.get_or_insert(0) |= u8::from(is_mine) << place;
         }
     }
+    let erased = message.event.as_ref();
+    let erased = erased.filter(|event| event.kind == "user.erased");
     Observed {
+        erased: erased.and_then(|event| event.user_id.zip(event.erased_as)),
         sender_id: message.sender_id,
         client_msg_id: message.client_msg_id,
         kind: &message.kind,
@@ -430,6 +449,11 @@ pub(super) fn observed(message: &wire::Message) -> Observed<'_> {
             revision: message.revision.unwrap_or(1),
             is_deleted: message.deleted_at.is_some(),
             counts,
+        },
+        file: match message.attachments.as_slice() {
+            [] => None,
+            [one] => Some(one.upload_id),
+            _ => Some(Uuid::nil()),
         },
         mine,
     }

@@ -28,6 +28,11 @@ impl World {
         let Some(shares) = self.state.settings.mix.clone() else {
             return Ok(());
         };
+        let mut shares = shares;
+        if self.state.nodes.len() > 1 {
+            // Their folders are each their own.
+            shares.leave_out(OpKind::OF_FILES);
+        }
         let mix = super::mixing::Mix::new(shares);
         self.state.mix = Some(Box::new(mix));
         // A server that does not know receipts says so; one that does never answers.
@@ -106,6 +111,13 @@ impl World {
                 mix.typing_told.clear();
             }
         }
+        let began_us = self.state.clock.now_us();
+        while !self.state.unarchive(&mut self.engine, began_us)
+            && self.state.clock.now_us() < began_us + us(INSPECTION_LIMIT)
+        {
+            self.run_for(Duration::from_millis(100))?;
+        }
+        let state = &mut self.state;
         state.checker.forget_views();
         state.plan_inspection();
         self.answer_inspection()?;
@@ -254,6 +266,7 @@ impl State {
                 return;
             }
         }
+        mix.more.forget(&ask);
         mix.kind(ask.kind).refused(&error.code);
         if ask.kind == OpKind::Read && error.code == "unknown_type" {
             mix.receipts = Receipts::Refused;
@@ -293,11 +306,13 @@ impl State {
         if ask.client != client {
             return Err("an answer to another".to_owned());
         }
+        // A file's address is not yet the file.
+        let is_first_part = OpKind::OF_FILES.contains(&ask.kind);
         if ask.is_final
             && let Some(mix) = &mut self.mix
         {
             mix.inspection.in_flight -= 1;
-        } else {
+        } else if !is_first_part {
             self.answered(ask.kind, ask.due_us);
         }
         match ask.kind {
@@ -323,7 +338,7 @@ impl State {
                     });
                 }
             }
-            _ => {}
+            _ => self.more_answered(&ask, frame)?,
         }
         Ok(())
     }

@@ -10,13 +10,14 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use uuid::Uuid;
 
+use super::more::{About, More};
 use super::{Phase, State, Timer};
 use crate::checker::{EMOJIS, Fate, Mark, PageBy, Want};
 use crate::engine::Engine;
 use crate::identity;
 use crate::ids::{ChangeNumber, ClientIndex, MessageNumber, RoomIndex, Slot};
 use crate::limits::{SEND_ATTEMPTS_MAX, UNACKED_PER_CLIENT_MAX};
-use crate::mix::{KindStats, OpKind, Shares};
+use crate::mix::{KindStats, OpKind, Owed, Shares};
 use crate::wire::{self, RequestId};
 
 /// Draws of a message until one is found that may be changed.
@@ -40,6 +41,7 @@ pub(super) struct Ask {
     pub users: Vec<Uuid>,
     /// Asked at the end, when nothing changes.
     pub is_final: bool,
+    pub about: About,
 }
 
 /// Whether the server takes receipts.
@@ -76,7 +78,9 @@ pub struct Mix {
     /// A backend is out of order: news of other nodes may come late.
     pub is_disturbed: bool,
     pub(super) asks: HashMap<u32, Ask>,
-    next_ask: u32,
+    pub(super) next_ask: u32,
+    pub(super) owed: Owed,
+    pub(super) more: More,
     pub(super) typing_said: HashMap<(RoomIndex, Slot), u64>,
     pub(super) typing_told: HashMap<(ClientIndex, RoomIndex), Vec<Slot>>,
     pub(super) watched: HashMap<ClientIndex, HashSet<Uuid>>,
@@ -96,6 +100,8 @@ impl Mix {
             is_disturbed: false,
             asks: HashMap::new(),
             next_ask: 0,
+            owed: Owed::default(),
+            more: More::default(),
             typing_said: HashMap::new(),
             typing_told: HashMap::new(),
             watched: HashMap::new(),
@@ -127,12 +133,14 @@ impl Mix {
             asks,
             kinds,
             inspection,
+            more,
             ..
         } = self;
         asks.retain(|_, ask| {
             if ask.client != client {
                 return true;
             }
+            more.forget(ask);
             if ask.is_final {
                 inspection.in_flight -= 1;
                 let again = (ask.client, ask.kind, ask.room, None);
@@ -153,8 +161,17 @@ impl State {
 
     /// One operation is due in a room.
     pub(super) fn mix_due(&mut self, engine: &mut Engine, room: RoomIndex, due_us: u64) {
-        let Some(mix) = &self.mix else { return };
+        let Some(mix) = &mut self.mix else { return };
         let kind = mix.shares.draw(&mut self.random);
+        // What could not be done in another room is perhaps possible in this one.
+        if let Some(owed) = mix.owed.next() {
+            self.mix_one(engine, owed, room, due_us);
+        }
+        self.mix_one(engine, kind, room, due_us);
+    }
+
+    /// Does an operation, or owes it.
+    fn mix_one(&mut self, engine: &mut Engine, kind: OpKind, room: RoomIndex, due_us: u64) {
         let is_asked = match kind {
             OpKind::Send => self.mixed_send(engine, room, due_us),
             OpKind::Edit => self.edit(engine, room, due_us),
@@ -164,21 +181,24 @@ impl State {
             OpKind::Delivered | OpKind::Read => self.say_receipt(engine, room, kind),
             OpKind::TypingStart | OpKind::TypingStop => self.type_in(engine, room, kind),
             OpKind::Connect => self.roam(engine, room),
+            kind if OpKind::MORE.contains(&kind) => self.do_more(engine, kind, room, due_us),
             _ => match self.ready_member(room) {
                 Some((client, _)) => self.ask(engine, client, kind, room, due_us, None),
                 None => false,
             },
         };
-        if let Some(counts) = self.mix_kind(kind) {
-            match is_asked {
-                true => counts.asked += 1,
-                false => counts.not_asked += 1,
+        let Some(mix) = &mut self.mix else { return };
+        match is_asked {
+            true => mix.kind(kind).asked += 1,
+            false => {
+                mix.kind(kind).not_asked += 1;
+                mix.owed.put(kind);
             }
         }
     }
 
     /// Some member with a connection.
-    fn ready_member(&mut self, room: RoomIndex) -> Option<(ClientIndex, Slot)> {
+    pub(super) fn ready_member(&mut self, room: RoomIndex) -> Option<(ClientIndex, Slot)> {
         let members = self.rooms[room.index()].members.len();
         let first = self.random.below(members as u64) as usize;
         (0..members)
@@ -199,14 +219,24 @@ impl State {
             0 => Some(Slot(self.random.below(members) as u32)),
             _ => None,
         };
+        let plan = &self.rooms[room.index()].members;
+        let sender = plan[slot.index()];
+        let is_apart = |slot: &Slot| {
+            let pair = (sender, plan[slot.index()]);
+            self.mix
+                .as_ref()
+                .is_some_and(|mix| mix.more.apart.contains(&pair))
+        };
+        let mention = mention.filter(|slot| !is_apart(slot));
         self.send_new(engine, room, slot, due_us, (reply_to_seq, mention))
     }
 
     /// A message among the newest events, less often one that is being deleted.
-    fn pick_message(&mut self, room: RoomIndex) -> Option<(MessageNumber, u64)> {
+    pub(super) fn pick_message(&mut self, room: RoomIndex) -> Option<(MessageNumber, u64)> {
+        let newest = self.checker.known_seq(room);
         for _ in 0..PICKS_MAX {
-            let back = self.random.below(PICK_FROM_NEWEST);
-            let seq = self.checker.known_seq(room).saturating_sub(back);
+            let back = self.random.below(newest.clamp(1, PICK_FROM_NEWEST));
+            let seq = newest - back.min(newest);
             let Some(number) = self.checker.message_at(room, seq) else {
                 continue;
             };
@@ -230,7 +260,7 @@ impl State {
             && !it.open_changes.iter().any(is_open)
     }
 
-    fn edit(&mut self, engine: &mut Engine, room: RoomIndex, due_us: u64) -> bool {
+    pub(super) fn edit(&mut self, engine: &mut Engine, room: RoomIndex, due_us: u64) -> bool {
         let Some((number, seq)) = self.pick_message(room) else {
             return false;
         };
@@ -365,7 +395,10 @@ impl State {
             .add_change((room, slot), message, want, fate, due_us);
         self.clients[client.index()].open_changes.push_back(change);
         self.open_changes += 1;
-        self.transmit_change(engine, client, change);
+        let is_by_web = self.mix.as_ref().is_some_and(|mix| mix.more.change_by_web);
+        if !(is_by_web && self.web_change(client, change)) {
+            self.transmit_change(engine, client, change);
+        }
         true
     }
 
@@ -380,6 +413,14 @@ impl State {
         let (Phase::Ready, Some(id)) = (it.phase, it.conn) else {
             return;
         };
+        if self
+            .mix
+            .as_ref()
+            .is_some_and(|mix| mix.more.changes.contains(&change))
+        {
+            // It is under way over HTTP.
+            return;
+        }
         let Some(asked) = self.checker.change(change) else {
             return;
         };
@@ -499,7 +540,7 @@ impl State {
         self.send_mark(engine, client, room, slot, mark)
     }
 
-    fn send_mark(
+    pub(super) fn send_mark(
         &mut self,
         engine: &mut Engine,
         client: ClientIndex,
@@ -665,6 +706,7 @@ impl State {
                 due_us,
                 users,
                 is_final: at_the_end.is_some(),
+                about: About::Nothing,
             },
         );
         let frame = wire::request(Some(RequestId::Ask(number)), name, &data);

@@ -4,13 +4,14 @@
 //! positions, pages what was not recovered, and repeats what has no answer with the same id. Every
 //! frame that concerns a room goes through the checker.
 //!
-//! Next: [`session`] (connections), [`frames`] (what arrives), [`sending`], [`mixing`] and [`heard`] (the
+//! Next: [`session`] (connections), [`frames`] (what arrives), [`sending`], [`mixing`], [`more`] and [`heard`] (the
 //! mixed load), [`rooms`], [`readers`].
 
 mod balance;
 mod frames;
 mod heard;
 mod mixing;
+mod more;
 mod readers;
 mod rooms;
 mod sending;
@@ -207,6 +208,8 @@ pub struct State {
     layout_name: String,
     pub clients: Vec<Client>,
     pub nodes: Vec<Node>,
+    /// Their addresses.
+    targets: Vec<SocketAddr>,
     node_turn: usize,
     /// The node that each message was last sent to, by its number.
     sent_to: Vec<NodeIndex>,
@@ -329,6 +332,7 @@ impl World {
             layout_name: layout.name.clone(),
             clients,
             nodes: vec![Node::default(); targets.len()],
+            targets: targets.to_vec(),
             node_turn: 0,
             sent_to: Vec::new(),
             rooms,
@@ -385,6 +389,7 @@ impl World {
         state.start_rooms(engine);
         state.send_due(engine, now_us);
         state.inspect_more(engine, now_us);
+        state.take_web(engine);
         engine.flush();
         if let Some(error) = state.setup_error.take() {
             return Err(SetupError(error));
@@ -460,7 +465,8 @@ impl World {
         let mut next_look_us = 0;
         self.run_until(limit, |state| {
             let now_us = state.clock.now_us();
-            if state.unacked + state.open_changes > 0 || now_us < next_look_us {
+            let is_open = state.unacked + state.open_changes > 0 || state.is_asking_web();
+            if is_open || now_us < next_look_us {
                 return false;
             }
             next_look_us = now_us + 20_000;

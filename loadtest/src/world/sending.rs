@@ -179,6 +179,14 @@ impl State {
         let Some(room_id) = self.rooms[sent.room.index()].id else {
             return;
         };
+        if self
+            .mix
+            .as_ref()
+            .is_some_and(|mix| mix.more.sends.contains(&number))
+        {
+            // It is under way over HTTP.
+            return;
+        }
         if sent.attempts > 0 {
             self.stats.retries += 1;
         }
@@ -189,15 +197,22 @@ impl State {
             .mention
             .map(|slot| identity::user_id(members[slot.index()]));
         let text = identity::json_escaped(&self.checker.text(number));
-        let node = it.node;
+        let (upload, node) = (sent.upload, it.node);
         self.checker.attempted(number, it.connection);
         if self.sent_to.len() <= number.index() {
             self.sent_to
                 .resize(number.index() + 1, NodeIndex::default());
         }
         self.sent_to[number.index()] = node;
-        let frame =
-            wire::message_send(number, room_id, client_msg_id, &text, reply_to_seq, mention);
+        let frame = wire::message_send(
+            number,
+            room_id,
+            client_msg_id,
+            &text,
+            reply_to_seq,
+            mention,
+            upload,
+        );
         engine.send_text(id, frame.as_bytes());
     }
 

@@ -2,7 +2,7 @@
 //! anomaly, put in at a random place, is found under its name.
 
 use super::super::*;
-use crate::random::Random;
+use crate::random::{Random, fingerprint};
 
 const MEMBERS: u32 = 3;
 const ROOM: RoomIndex = RoomIndex(0);
