@@ -483,11 +483,6 @@ fn notices() -> Vec<String> {
             read_seq: 5,
         }),
         Notice::RoomRemoved(RoomRemoved { room_id: ROOM }),
-        Notice::RoomGap(RoomGap {
-            room_id: ROOM,
-            last_seq: 5,
-            reason: "position_expired".to_owned(),
-        }),
         Notice::PresenceUpdated(PresenceUpdated { users: presences() }),
         Notice::UnreadUpdated(UnreadUpdated {
             room_id: ROOM,
@@ -536,8 +531,15 @@ fn notices() -> Vec<String> {
             delivered_seq: 5,
         },
     };
+    let gap = RoomNotice::RoomGap {
+        room_id: ROOM,
+        data: RoomGap {
+            last_seq: 5,
+            reason: NotRecovered::PositionExpired,
+        },
+    };
     notices
-        .chain([typing.to_json(), receipt.to_json()])
+        .chain([typing, receipt, gap].iter().map(RoomNotice::to_json))
         .collect()
 }
 

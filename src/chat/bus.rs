@@ -144,8 +144,8 @@ pub enum Stretch {
     Frames(Vec<(Seq, Packed)>),
     /// To be asked for again later.
     Later,
-    /// It is no longer kept.
-    Expired,
+    /// It is no longer kept, up to this event, the room's floor.
+    Expired(Seq),
 }
 
 /// What places of a user tell each other through the user's home of what they took. A place is a connection;

@@ -194,7 +194,7 @@ mod tests {
             matches!(
                 told,
                 Some(Local::Message(MeshMessage::Pulled {
-                    frames: Stretch::Expired,
+                    frames: Stretch::Expired(_),
                     ..
                 }))
             )

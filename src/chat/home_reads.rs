@@ -94,7 +94,9 @@ impl Home {
             ) => {
                 self.fetches -= 1;
                 let frames = match result {
-                    Ok(StoreAnswer::Events(page)) if page.floor > after => Stretch::Expired,
+                    Ok(StoreAnswer::Events(page)) if page.floor > after => {
+                        Stretch::Expired(page.floor)
+                    }
                     Ok(StoreAnswer::Events(page)) => Stretch::Frames(
                         page.events
                             .iter()

@@ -44,7 +44,7 @@ impl Home {
             return ctx.tell(shard, pulled(Stretch::Frames(Vec::new())));
         }
         if after < room.floor {
-            return ctx.tell(shard, pulled(Stretch::Expired));
+            return ctx.tell(shard, pulled(Stretch::Expired(room.floor)));
         }
         if room.window.covers(after) {
             room.touched = true;

@@ -9,7 +9,9 @@ use super::ConnId;
 use super::bus::{Context, MeshMessage, Stretch};
 use super::session::{Session, State};
 use super::sessions::Sessions;
-use crate::protocol::{CloseCode, RoomId};
+use crate::protocol::event::{RoomGap, RoomNotice};
+use crate::protocol::reply::NotRecovered;
+use crate::protocol::{RoomId, Seq};
 
 impl Sessions {
     /// Asks for the next stretch, if there is anything to replay and room for it.
@@ -74,20 +76,24 @@ impl Sessions {
             return;
         };
         ready.pulling = false;
+        // The user may have left the room meanwhile.
+        let replays = ready
+            .replay
+            .front()
+            .is_some_and(|replay| replay.room == room);
         let frames = match frames {
             Stretch::Frames(frames) => frames,
             Stretch::Later => {
                 self.held_replays.push(conn);
                 return;
             }
-            // It was told that it would get them: when it comes again it is told that it does not.
-            Stretch::Expired => return self.close(conn, CloseCode::SlowConsumer, ctx),
+            Stretch::Expired(floor) => {
+                if replays && !self.skip_to(conn, floor, ctx) {
+                    return;
+                }
+                Vec::new()
+            }
         };
-        // The user may have left the room meanwhile.
-        let replays = ready
-            .replay
-            .front()
-            .is_some_and(|replay| replay.room == room);
         if replays {
             for (seq, frame) in frames {
                 let Some(State::Ready(ready)) =
@@ -109,6 +115,29 @@ impl Sessions {
             }
         }
         self.go_on_replaying(conn, ctx);
+    }
+
+    /// What was being replayed is no longer kept: the client was told that it would get it, so it is told that it
+    /// does not, and the replay goes on above. Returns whether the connection is still there.
+    fn skip_to(&mut self, conn: ConnId, floor: Seq, ctx: &mut Context<'_>) -> bool {
+        let Some(State::Ready(ready)) = self.get_mut(conn).map(|session| &mut session.state) else {
+            return false;
+        };
+        let Some(replay) = ready.replay.front_mut() else {
+            return true;
+        };
+        if replay.cursor >= floor {
+            return true;
+        }
+        replay.cursor = floor;
+        let gap = RoomNotice::RoomGap {
+            room_id: replay.room,
+            data: RoomGap {
+                last_seq: floor,
+                reason: NotRecovered::PositionExpired,
+            },
+        };
+        self.say_json(conn, &gap.to_json(), ctx)
     }
 }
 

@@ -7,6 +7,7 @@
 
 use crate::limits;
 use crate::protocol::network::{self, Network};
+use crate::protocol::{CloseCode, websocket};
 use std::net::IpAddr;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::handshake::machine::TryParse;
@@ -16,6 +17,9 @@ use tungstenite::http::header::{HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 
 /// The subprotocol that clients must offer.
 pub const SUBPROTOCOL: &str = "caffis.chat.v1";
+/// How subprotocols of other versions begin; what follows is short, and of letters, digits and dots.
+const FAMILY: &str = "caffis.chat.";
+const VERSION_BYTES_MAX: usize = 16;
 
 /// How every request for us begins.
 const START: &[u8] = b"GET /v1/ws";
@@ -46,6 +50,12 @@ pub enum Head {
     Http,
     /// For us, but not like this: answer and close.
     Refused(Refused),
+    /// Of another version of our protocol: send `response`, which ends with the close frame that says so, and close.
+    /// A page is not shown the status of an upgrade that failed, but the code of a close.
+    Outdated {
+        /// The answer and the close frame.
+        response: Vec<u8>,
+    },
 }
 
 /// Why a connection is refused before it becomes a WebSocket.
@@ -157,10 +167,11 @@ pub fn read_head(bytes: &[u8], seen: usize, origins: &AllowedOrigins) -> Head {
             Head::Refused(Refused::TooLarge)
         }
         Ok(Some((head_bytes, request))) => match answer(&request, origins) {
-            Ok(response) => Head::Upgrade {
+            Ok(Answer::Welcome(response)) => Head::Upgrade {
                 head_bytes,
                 response,
             },
+            Ok(Answer::Outdated(response)) => Head::Outdated { response },
             Err(refused) => Head::Refused(refused),
         },
         Ok(None) if bytes.len() >= limits::HANDSHAKE_BYTES_MAX => Head::Refused(Refused::TooLarge),
@@ -180,7 +191,12 @@ pub fn forwarded_for(bytes: &[u8], trusted: &[Network]) -> Option<IpAddr> {
     network::forwarded_for(lines.into_iter(), trusted)
 }
 
-fn answer(request: &Request, origins: &AllowedOrigins) -> Result<Vec<u8>, Refused> {
+enum Answer {
+    Welcome(Vec<u8>),
+    Outdated(Vec<u8>),
+}
+
+fn answer(request: &Request, origins: &AllowedOrigins) -> Result<Answer, Refused> {
     if !origin_allowed(request, origins) {
         return Err(Refused::Forbidden);
     }
@@ -192,24 +208,45 @@ fn answer(request: &Request, origins: &AllowedOrigins) -> Result<Vec<u8>, Refuse
         ) => Refused::UpgradeRequired,
         _ => Refused::BadRequest,
     })?;
-    let offered = request
-        .headers()
-        .get_all(SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|name| name.trim() == SUBPROTOCOL);
-    if offered {
-        response.headers_mut().insert(
-            SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(SUBPROTOCOL),
-        );
-    } else if !cfg!(feature = "echo") {
-        return Err(Refused::BadRequest);
+    let offered = || {
+        let values = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+        values
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+    };
+    let is_ours = offered().any(|name| name == SUBPROTOCOL);
+    let other = offered().find(|name| is_other_version(name));
+    let chosen = match (is_ours, other) {
+        (true, _) => Some(HeaderValue::from_static(SUBPROTOCOL)),
+        (false, _) if cfg!(feature = "echo") => None,
+        (false, Some(other)) => {
+            Some(HeaderValue::from_str(other).map_err(|_| Refused::BadRequest)?)
+        }
+        (false, None) => return Err(Refused::BadRequest),
+    };
+    let is_outdated = !is_ours && chosen.is_some();
+    if let Some(chosen) = chosen {
+        response
+            .headers_mut()
+            .insert(SEC_WEBSOCKET_PROTOCOL, chosen);
     }
     let mut bytes = Vec::with_capacity(256);
     write_response(&mut bytes, &response).map_err(|_| Refused::BadRequest)?;
-    Ok(bytes)
+    if !is_outdated {
+        return Ok(Answer::Welcome(bytes));
+    }
+    let code = CloseCode::VersionUnsupported;
+    websocket::append_close(Some(code as u16), code.reason(), &mut bytes);
+    Ok(Answer::Outdated(bytes))
+}
+
+/// A version of our protocol that is not spoken here.
+fn is_other_version(name: &str) -> bool {
+    name.strip_prefix(FAMILY).is_some_and(|version| {
+        let is_version = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.';
+        (1..=VERSION_BYTES_MAX).contains(&version.len()) && version.bytes().all(is_version)
+    })
 }
 
 fn origin_allowed(request: &Request, origins: &AllowedOrigins) -> bool {
@@ -347,12 +384,41 @@ mod tests {
         }
         if !cfg!(feature = "echo") {
             check(&["Sec-WebSocket-Protocol: ~"], &DEVELOPMENT, bad);
-            check(
-                &["Sec-WebSocket-Protocol: caffis.chat.v2"],
-                &DEVELOPMENT,
-                bad,
-            );
+            let long = format!("Sec-WebSocket-Protocol: caffis.chat.v{}", "2".repeat(16));
+            for line in [
+                "Sec-WebSocket-Protocol: caffis.chat.",
+                "Sec-WebSocket-Protocol: caffis.chat.v/2",
+                "Sec-WebSocket-Protocol: other.chat.v2",
+                &long,
+            ] {
+                check(&[line], &DEVELOPMENT, bad);
+            }
         }
+    }
+
+    #[test]
+    #[cfg(not(feature = "echo"))]
+    fn another_version_of_ours_is_told_so_by_a_close_that_pages_see() {
+        let bytes = request(&["Sec-WebSocket-Protocol: chat, caffis.chat.v2, caffis.chat.v3"]);
+        let Head::Outdated { response } = read_head(&bytes, 0, &DEVELOPMENT) else {
+            panic!("another version");
+        };
+        let (head, frame) = response.split_at(response.len() - 23);
+        let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 101 "), "{head}");
+        assert!(head.contains("\r\nsec-websocket-protocol: caffis.chat.v2\r\n"));
+        assert!(head.ends_with("\r\n\r\n"), "{head}");
+        assert_eq!(frame, b"\x88\x15\x0f\xa9version_unsupported");
+        // A page of another origin is told nothing, and who speaks ours too is welcome.
+        let origin = request(&[
+            "Origin: https://evil.example",
+            "Sec-WebSocket-Protocol: caffis.chat.v2",
+        ]);
+        let head = read_head(&origin, 0, &DEVELOPMENT);
+        assert_eq!(head, Head::Refused(Refused::Forbidden));
+        let both = request(&["Sec-WebSocket-Protocol: caffis.chat.v2, caffis.chat.v1"]);
+        let head = read_head(&both, 0, &DEVELOPMENT);
+        assert!(matches!(head, Head::Upgrade { .. }));
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl Edge {
                 }
             }
             Head::Refused(refused) => self.refuse(chat, index, refused),
+            Head::Outdated { response } => self.refuse_with(chat, index, &response),
             Head::Http => self.hand_off(chat, index, bytes),
             Head::Upgrade { .. }
                 if self.config.connections.load(Ordering::Relaxed)
@@ -206,9 +207,13 @@ impl Edge {
 
     /// Answers a request that does not become a WebSocket, and closes.
     pub(super) fn refuse(&mut self, chat: &mut Chat, index: u32, refused: Refused) {
+        self.refuse_with(chat, index, &refused.response());
+    }
+
+    fn refuse_with(&mut self, chat: &mut Chat, index: u32, response: &[u8]) {
         self.stats.refused += 1;
         if let Some(socket) = &self.slab[index].socket {
-            let _broken = sys::send(socket.as_fd(), &refused.response());
+            let _broken = sys::send(socket.as_fd(), response);
             sys::shutdown(socket, Shutdown::Write);
         }
         self.linger(chat, index);

@@ -91,7 +91,7 @@ pub fn document() -> Value {
         "channels": {
             "chat": {
                 "address": "/v1/ws",
-                "description": "WebSocket with the subprotocol caffis.chat.v1.",
+                "description": "WebSocket with the subprotocol caffis.chat.v1. Who offers only other versions of it is closed with 4009, who offers none is answered 400.",
                 "messages": channel_messages,
                 "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
             },

@@ -7,6 +7,7 @@
 use super::block::BlocksUpdated;
 use super::ids::{RoomId, Seq, UserId};
 use super::presence::PresenceUpdated;
+use super::reply::NotRecovered;
 use super::time::UnixMs;
 use super::view::{
     MemberJoined, MemberLeft, MemberRoleChanged, Message, OwnView, Room, RoomUpdated, UserErased,
@@ -193,9 +194,6 @@ pub enum Notice {
     /// To one connection: it receives nothing more of this room.
     #[serde(rename = "room.removed")]
     RoomRemoved(RoomRemoved),
-    /// To one connection: events are missing; `history.get after_seq` has them.
-    #[serde(rename = "room.gap")]
-    RoomGap(RoomGap),
     /// To one connection: users it asked for are seen otherwise.
     #[serde(rename = "presence.updated")]
     PresenceUpdated(PresenceUpdated),
@@ -223,7 +221,7 @@ impl Notice {
     }
 }
 
-/// An event of a room without `seq`, the same for everybody in it.
+/// An event of a room without `seq`.
 #[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
 #[serde(tag = "type")]
 pub enum RoomNotice {
@@ -242,6 +240,14 @@ pub enum RoomNotice {
         room_id: RoomId,
         /// Whose, and how far.
         data: Watermark,
+    },
+    /// To one connection: events up to a `seq` will not come; `history.get after_seq` has what there is of them.
+    #[serde(rename = "room.gap")]
+    RoomGap {
+        /// The room.
+        room_id: RoomId,
+        /// How far, and why.
+        data: RoomGap,
     },
 }
 
@@ -290,12 +296,10 @@ pub struct RoomRemoved {
 /// `data` of `room.gap`.
 #[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
 pub struct RoomGap {
-    /// The room.
-    pub room_id: RoomId,
-    /// Live events go on after it.
+    /// Events go on after it.
     pub last_seq: Seq,
     /// Why.
-    pub reason: String,
+    pub reason: NotRecovered,
 }
 
 /// `data` of `user.updated`.

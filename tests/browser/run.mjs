@@ -400,6 +400,18 @@ async function conversation(ada, bob) {
     if (knows("search")) await search(ada, bob, "Ada 3");
     if (knows("user.block")) await block(ada, bob);
 
+    step("a page that speaks another version is told to be loaded anew");
+    const other = new Person("Olga", await ada.page.context().newPage());
+    await other.page.route("**/app.js", async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, body: (await response.text()).replace("caffis.chat.v1", "caffis.chat.v9") });
+    });
+    await other.page.goto(url);
+    await other.page.getByLabel("Your name").fill(other.name);
+    await other.page.getByRole("button", { name: "Come in" }).click();
+    await until("it is told", async () => (await other.state()) === "Please reload");
+    await other.page.close();
+
     step("on a phone");
     await ada.page.setViewportSize({ width: 360, height: 640 });
     await ada.isTidy();

@@ -259,7 +259,7 @@ fn upgrades_that_are_not_spoken_are_refused_as_http_says() {
         let bad = (400, "bad_request".to_owned());
         for request in [
             without("Sec-WebSocket-Protocol: caffis.chat.v1"),
-            good.replace("caffis.chat.v1", "caffis.chat.v9"),
+            good.replace("caffis.chat.v1", "other.chat.v1"),
             without("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
             good.replace("GET /v1/ws HTTP/1.1", "GET /v1/ws HTTP/1.1\r\nno colon"),
         ] {
@@ -274,6 +274,23 @@ fn upgrades_that_are_not_spoken_are_refused_as_http_says() {
         }
         let long = upgrade_request(&[&format!("X-Filler: {}", "x".repeat(9_000))]);
         assert_eq!(refused(server, &long), (431, "too_large".to_owned()));
+    });
+}
+
+#[test]
+fn another_version_of_the_protocol_is_closed_by_its_code() {
+    while_two_talk(|server| {
+        let request = upgrade_request(&[]).replace("caffis.chat.v1", "caffis.chat.v9");
+        let mut stream = connect(server.address);
+        stream.set_read_timeout(Some(DEADLINE)).expect("an option");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("it ends");
+        let frame = b"\r\n\r\n\x88\x15\x0f\xa9version_unsupported";
+        assert!(answer.ends_with(frame), "{answer:?}");
+        let head = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 101 "), "{head}");
+        assert!(head.contains("sec-websocket-protocol: caffis.chat.v9\r\n"));
     });
 }
 

@@ -27,7 +27,7 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("ping", "after 25 s of silence: `session` waits for it"),
     (
         "room.gap",
-        "what is missing is fetched from the store, or the connection is closed 4200: the server never says it",
+        "a replay that a drop overtakes: `retention` brings it about",
     ),
 ];
 

@@ -10,7 +10,7 @@ use crate::support::socket::Socket;
 use crate::support::wait::{wait_for, wait_until};
 use crate::support::{Client, User};
 use rusqlite::Connection;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 use uuid::Uuid;
 
@@ -242,6 +242,89 @@ fn what_is_older_than_a_room_keeps_it_is_gone_for_everybody() {
         first_id,
         old,
     });
+}
+
+#[test]
+fn a_replay_that_the_drop_overtakes_says_so_and_goes_on_above() {
+    const ROOMS: usize = 4;
+    // As much as is replayed of a room, and more in all than the sockets between take.
+    const MESSAGES: usize = 30;
+    let text = "ü".repeat(4_000);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut server = with_tokens(&[]).within(folder.path());
+    let (ada, bob) = (User::new("Ada"), User::new("Bob"));
+    server.connect(&bob);
+    let mut adas = server.connect(&ada);
+    let rooms: Vec<Uuid> = (0..ROOMS).map(|_| adas.group(&[&bob])).collect();
+    for room in &rooms {
+        for _ in 0..MESSAGES {
+            adas.send(*room, &text);
+        }
+    }
+    let epoch = adas.ready["epoch"].clone();
+    server.terminate();
+    server.ended();
+    age(folder.path());
+    let server = with_tokens(&[]).within(folder.path());
+    let service = Service::new(&server);
+    let mut adas = server.connect(&ada);
+    let news: Vec<u64> = rooms.iter().map(|room| adas.send(*room, "new")).collect();
+
+    let positions: Map<String, Value> = (rooms.iter().zip(&news))
+        .map(|(room, new)| (room.to_string(), json!(new - MESSAGES as u64)))
+        .collect();
+    let resumed = || {
+        let resume = json!({"epoch": epoch, "rooms": positions});
+        Client::sign_in(Socket::open(server.address), &bob, Some(resume))
+    };
+    // Reads no further than `ready`, which promises everything.
+    let mut bobs = resumed();
+    for room in bobs.ready["rooms"].as_array().expect("rooms") {
+        assert_eq!(room["recovered"], true, "{room}");
+    }
+    for room in &rooms {
+        let told = service.put(
+            &format!("rooms/{room}/retention"),
+            &json!({"days": 30, "reason": "as agreed"}),
+        );
+        told.is(200);
+    }
+    wait_until("what is old is dropped", || {
+        (rooms.iter().zip(&news)).all(|(room, new)| floor(&service, *room) + 1 == *new)
+    });
+    wait_until("the homes know", || {
+        let again = resumed();
+        let rooms = again.ready["rooms"].as_array().expect("rooms");
+        let is_expired = |room: &Value| room["reason"] == "position_expired";
+        rooms.iter().all(is_expired)
+    });
+    // Its events are followed by the client: each once, in turn, from where a gap says.
+    for (room, new) in rooms.iter().zip(&news) {
+        bobs.wait_for_seq(*room, *new);
+    }
+    let events = bobs.take_events();
+    let gaps: Vec<&Value> = (events.iter().filter(|event| event["type"] == "room.gap")).collect();
+    assert!(!gaps.is_empty(), "the sockets between took everything");
+    for gap in gaps {
+        let place = rooms
+            .iter()
+            .position(|room| gap["room_id"] == room.to_string());
+        let (room, new) = place
+            .map(|at| (rooms[at], news[at]))
+            .expect("a room of theirs");
+        assert_eq!(
+            gap["data"],
+            json!({"last_seq": new - 1, "reason": "position_expired"})
+        );
+        // What there is of it.
+        let position = positions[&room.to_string()].as_u64().expect("a position");
+        let page = bobs.history_after(room, position);
+        let seqs: Vec<&Value> = page.iter().map(|message| &message["seq"]).collect();
+        assert_eq!(seqs, [&json!(new)]);
+    }
+    // And live.
+    let next = adas.send(rooms[0], "live");
+    bobs.wait_for_seq(rooms[0], next);
 }
 
 #[test]

@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
+/// The reason where what was missed is no longer kept.
+const EXPIRED: &str = "position_expired";
+
 /// A message on its way.
 #[derive(Clone, Debug)]
 pub struct Pending {
@@ -463,6 +466,7 @@ impl Client {
                     .map(drop)
                     .ok_or(format!("room.removed for {room}, which is not had"))
             }
+            "room.gap" => self.on_gap(&frame, truth),
             "receipt.updated" => {
                 let room = room_of(&frame["room_id"])?;
                 if !self.rooms.contains_key(&room) {
@@ -486,6 +490,28 @@ impl Client {
             "server.draining" | "server.closing" => Ok(()),
             _ => self.on_event(&frame, truth),
         }
+    }
+
+    /// What was to be replayed is dropped: a page has what there is of it.
+    fn on_gap(&mut self, frame: &Value, truth: &mut Truth) -> Result<(), String> {
+        let room = room_of(&frame["room_id"])?;
+        let last_seq = frame["data"]["last_seq"].as_u64();
+        let floor = truth.floors.get(&room).copied().unwrap_or(0);
+        let view = self.rooms.get_mut(&room);
+        let (Some(view), Some(last_seq)) = (view, last_seq) else {
+            return Err(format!("a gap nowhere: {frame}"));
+        };
+        if last_seq <= view.live || last_seq > floor || frame["data"]["reason"] != EXPIRED {
+            return Err(format!("no gap above the floor {floor}: {frame}, {view:?}"));
+        }
+        truth.gaps_told += 1;
+        view.live = last_seq;
+        if view.catching_up.is_none() {
+            let after = view.position;
+            view.catching_up = Some(after);
+            self.history(room, after);
+        }
+        Ok(())
     }
 
     fn on_ready(&mut self, data: &Value, truth: &Truth) -> Result<(), String> {
@@ -541,7 +567,7 @@ impl Client {
                         "events that were delivered are gone: {room}, {view:?}"
                     ));
                 }
-                view.expired = room["reason"] == "position_expired";
+                view.expired = room["reason"] == EXPIRED;
                 let floor = truth.floors.get(&id).copied().unwrap_or(0);
                 if view.expired && view.position >= floor {
                     return Err(format!("expired above the floor {floor}: {room}, {view:?}"));

@@ -44,6 +44,7 @@ report! {
     crossed,
     /// The same of `room.added`.
     added_across,
+    gaps_told,
     /// Receipts of others that clients were told.
     receipts_told,
     /// Times that a client was told what another device of its user had read.

@@ -263,6 +263,7 @@ impl World {
         self.truth = Truth {
             crossed: self.truth.crossed,
             added_across: self.truth.added_across,
+            gaps_told: self.truth.gaps_told,
             ..Truth::default()
         };
         for client in &mut self.clients {

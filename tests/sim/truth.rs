@@ -25,6 +25,8 @@ pub struct Truth {
     pub crossed: u64,
     /// `room.added` that were.
     pub added_across: u64,
+    /// Replays that were overtaken by a floor.
+    pub gaps_told: u64,
     /// Who stands in a room where an erased user stood.
     pub erased: BTreeMap<(RoomId, UserId), UserId>,
     /// Nobody is told any more what erased users wrote, or that it was them.

@@ -248,6 +248,7 @@ impl World {
         self.report.events = self.truth.events.len() as u64;
         self.report.crossed = self.truth.crossed;
         self.report.added_across = self.truth.added_across;
+        self.report.gaps_told = self.truth.gaps_told;
         let receipts = self.clients.iter().map(|client| &client.receipts);
         self.report.receipts_told = receipts.clone().map(|it| it.receipts).sum();
         self.report.unread_told = receipts.map(|it| it.unread).sum();

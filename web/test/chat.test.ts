@@ -235,7 +235,7 @@ test("one event makes every message of an erased user a tombstone, live and caug
   const late = talking();
   chats.event(late, { type: "message.created", room_id: "r", seq: 11, ts: AT, data: { message: message(11, { sender_id: "bob", text: "theirs" }) } });
   chats.event(late, { type: "message.created", room_id: "r", seq: 12, ts: AT, data: { message: own() } });
-  chats.event(late, { type: "room.gap", data: { room_id: "r", last_seq: 13 } });
+  chats.event(late, { type: "room.gap", room_id: "r", data: { last_seq: 13 } });
   const system = message(13, { kind: "system", sender_id: "nobody", text: null, event: { type: "user.erased", ...erased } });
   const changed = { ...own(), mentions: [], reactions: { "👍": { count: 1 } }, changed_seq: 13 };
   answer(late, history({ after_seq: 12 }), { messages: [changed, system], has_more: false, last_seq: 13, next_after_seq: 13 });

@@ -151,7 +151,7 @@ function live(seed: number): void {
     else if (what < 98 && told < server.last) {
       // The node gave up what this client was to be told.
       told = server.last;
-      frames.push({ type: "room.gap", room_id: "r", data: { room_id: "r", last_seq: told } });
+      frames.push({ type: "room.gap", room_id: "r", data: { last_seq: told } });
     } else if (frames.length > 1 && what < 99) frames.splice(pick(frames.length - 1), 1);
   }
 

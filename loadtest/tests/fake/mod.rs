@@ -741,7 +741,7 @@ impl Inner {
                 Fault::LoseTail if is_after && is_victim => {}
                 Fault::TellGap if is_at && is_victim => {
                     let gap = json!({"type": "room.gap", "room_id": room_id,
-                        "data": {"last_seq": frame["seq"], "reason": "behind"}});
+                        "data": {"last_seq": frame["seq"], "reason": "position_expired"}});
                     self.say(*id, &gap.to_string());
                 }
                 Fault::DoubleDelivery if is_at && is_victim => {

@@ -337,6 +337,12 @@ impl Client {
                 had.is_some(),
                 "removed from a room that it has not: {event}"
             );
+        } else if event["type"] == "room.gap" {
+            let position = self.positions.get_mut(&uuid(&event["room_id"]));
+            let position = position.unwrap_or_else(|| panic!("a stranger's gap: {event}"));
+            let after = data["last_seq"].as_u64().expect("last_seq");
+            assert!(after > *position, "no gap after {position}: {event}");
+            *position = after;
         } else if let Some(seq) = event["seq"].as_u64() {
             let position = self.positions.get_mut(&uuid(&event["room_id"]));
             let position = position.unwrap_or_else(|| panic!("a stranger's event: {event}"));
