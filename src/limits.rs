@@ -220,7 +220,8 @@ pub const TYPING_EXPIRES_MS: u64 = 2 * TYPING_INTERVAL_MS;
 pub const TYPING_TELL_MS: u64 = 1_000;
 /// Users who are told to be typing in one room; further ones are passed over.
 pub const TYPING_USERS_MAX: usize = 100;
-/// Connections of a shard that listen to a room; with more of them typing is neither taken nor told.
+/// Connections of a shard that listen to a room; with more of them typing is neither
+/// taken nor told, but its end is.
 pub const TYPING_CONNECTIONS_MAX: usize = 100;
 /// A ping is sent when nothing was received, or nothing sent, for this long, ms.
 pub const PING_INTERVAL_MS: u64 = 25_000;

@@ -88,6 +88,12 @@ impl ShardCore {
         self.sessions.get(conn).map(|session| &session.outbox)
     }
 
+    /// Connections that are looked at in turn for subscriptions that end.
+    #[cfg(test)]
+    pub(super) fn watchers(&self) -> usize {
+        self.sessions.watches.watchers()
+    }
+
     /// Takes note that this many bytes of the outbox went out.
     pub fn written(&mut self, now: Now, conn: ConnId, bytes: usize, effects: &mut Vec<Effect>) {
         let (sessions, _, mut ctx) = self.parts(now, effects);

@@ -55,6 +55,8 @@ pub mod stats;
 pub mod timers;
 pub mod typing;
 pub mod watches;
+#[cfg(test)]
+mod watches_tests;
 pub mod window;
 pub mod window_page;
 

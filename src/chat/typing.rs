@@ -2,8 +2,9 @@
 //!
 //! Invariants: what is told is the whole set, at most once per [`limits::TYPING_TELL_MS`] and room, and
 //! only when it is another one; who said so once is forgotten after [`limits::TYPING_EXPIRES_MS`]
-//! unless they say it again; a set that did not reach all who listen is told again; each node tells the others of its own users only, so that nothing
-//! goes round in circles, and says it again while it lasts, so that what is lost heals.
+//! unless they say it again; a set that did not reach all who listen is told again; each node tells the others
+//! of its own users only, so that nothing goes round in circles, and says it again while it lasts, so that what
+//! is lost heals.
 //!
 //! Next: [`super::home`] tells the shards that listen, and other nodes.
 

@@ -224,6 +224,7 @@ export async function filesInAnObjectStore(ada, bob, store, data) {
     await bob.sees(typed);
     await picture(bob, typed);
 
+    await ada.menu("I bring some files", "Reply");
     await attach("holiday.png", "image/png", Buffer.concat([Buffer.from("MZ\x90\x00\x03", "latin1"), randomBytes(500)]));
     await inTray(1);
     await ada.say("From the holidays");
@@ -231,6 +232,7 @@ export async function filesInAnObjectStore(ada, bob, store, data) {
     await until("it is said to be refused", async () => /Not sent: .*not of the type that its name says/.test(await refused.locator(".refused").textContent()));
     await refused.getByRole("button", { name: "Write anew" }).click();
     await until("the words are back", async () => (await text()) === "From the holidays");
+    await ada.shows("#context-text", /^Reply to Ada: I bring some files$/);
     await ada.page.locator("#text").press("Enter");
     await bob.sees("From the holidays");
 

@@ -100,6 +100,7 @@ fn where_more_than_a_hundred_connections_listen_typing_is_neither_taken_nor_told
     bobs.push(server.connect_on(0, &bob));
     stop(&mut cleos, room);
     told(&mut bobs[0], room, &[]);
+    told(&mut cleos, room, &[]);
     // From now on Ada is not heard, and of Cleo only Cleo's own shard is told.
     start(&mut adas, room);
     // By the room's home, so what came before it from there has arrived.
@@ -108,10 +109,15 @@ fn where_more_than_a_hundred_connections_listen_typing_is_neither_taken_nor_told
     start(&mut cleos, room);
     let event = cleos.event_of("typing.updated");
     assert_eq!(event["data"]["user_ids"], json!([cleo.id]));
+    // Said by the same home, so that what was told of typing before has arrived.
+    let done = adas.ack("reaction.remove", &data);
+    bobs[0].wait_for_seq(room, done["seq"].as_u64().expect("a seq"));
+    assert_eq!(bobs[0].take_event_of("typing.updated"), None::<Value>);
     // Who goes makes room again, and what is told then is the whole set.
     bobs.pop();
     wait_until("one connection less", || {
         start(&mut adas, room);
+        start(&mut cleos, room);
         adas.round_trip();
         cleos.round_trip();
         let told = cleos.take_event_of("typing.updated");

@@ -210,11 +210,14 @@ impl World {
             return Ok(());
         }
         let mut placed: BTreeMap<Uuid, (RoomId, u64)> = BTreeMap::new();
+        let mut shown: BTreeMap<(RoomId, u64), bool> = BTreeMap::new();
         for room in self.last_seqs().into_keys() {
             for event in self.events(room, 0, u64::MAX)? {
                 let Some(message) = event.body.message() else {
                     continue;
                 };
+                let is_shown = message.deleted_at.is_none();
+                shown.insert((room, message.seq), is_shown);
                 let id = message.client_msg_id.map(|id| id.0);
                 if id.is_some_and(|id| self.truth.refused.contains(&id)) {
                     return Err(format!("refused, and there: {}", event.to_json()));
@@ -261,13 +264,16 @@ impl World {
                 let Some(seq) = self.truth.acked.get(&key).copied() else {
                     continue;
                 };
-                if placed
-                    .get(&upload)
-                    .is_some_and(|stood| *stood != (sent.room, seq))
-                {
+                let here = (sent.room, seq);
+                let is_shown = shown.get(&here).copied().unwrap_or(false);
+                let stood = placed.get(&upload);
+                let is_right = match stood {
+                    Some(stood) => *stood == here,
+                    None => !is_shown,
+                };
+                if !is_right {
                     return Err(format!(
-                        "{upload} was acknowledged at {seq} of {}",
-                        sent.room
+                        "{upload} was acknowledged at {here:?} and stands at {stood:?}"
                     ));
                 }
             }

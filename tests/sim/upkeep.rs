@@ -135,12 +135,13 @@ impl World {
         };
         let at = UnixMs(kept.ts.0 + DAY_MS);
         self.upkeep(at, Upkeep::Retain { room, days: 1 });
+        let before = floor;
         let floor = self.floor_of(room);
         if floor >= first_kept {
             return Err(format!("{room} is dropped up to {floor}, not {first_kept}"));
         }
         if floor > 0 {
-            self.report.dropped += 1;
+            self.report.dropped += u64::from(floor > before);
             self.truth.floors.insert(room, floor);
             // They are not told again; what they were has been compared up to here.
             self.truth

@@ -10,7 +10,7 @@ import { asked, mentioned } from "./text";
 interface Draft { text: string; chosen: Map<string, string>; reply?: Line; edit?: Line; before?: string }
 const NAMES_MAX = 8;
 
-export interface Composer { update(view: View): void; reply(line: Line): void; edit(line: Line): void; anew(said: string): void; focus(): void; forget(): void }
+export interface Composer { update(view: View): void; reply(line: Line): void; edit(line: Line): void; anew(line: Line, answered?: Line): void; focus(): void; forget(): void }
 
 export function compose(actions: Actions, lastOwn: () => Line | undefined): Composer {
   const [form, text, list, context] = [get<HTMLFormElement>("composer"), get<HTMLTextAreaElement>("text"), get("names"), get("context")];
@@ -215,9 +215,12 @@ export function compose(actions: Actions, lastOwn: () => Line | undefined): Comp
       text.focus();
       text.setSelectionRange(text.value.length, text.value.length);
     },
-    anew(said) {
+    anew(line, answered) {
       if (draft.edit) end();
-      text.value = [said, text.value].filter(Boolean).join("\n");
+      text.value = [line.text, text.value].filter(Boolean).join("\n");
+      for (const [name, id] of line.says ?? []) draft.chosen.set(name, id);
+      draft.reply ??= answered;
+      show();
       text.focus();
     },
     focus: () => text.focus(),

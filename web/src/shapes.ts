@@ -15,6 +15,8 @@ export interface Line {
   quote?: Quote; marks?: Mark[]; files?: FileView[];
   /** What was not stored, by its id, to be tried again. */
   unsent?: string; op?: number;
+  /** Whom its words mention: names and ids. */
+  says?: [string, string][];
   can?: { edit: boolean; remove: boolean; pin: boolean; report: boolean };
 }
 export interface Row {

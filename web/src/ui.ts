@@ -46,9 +46,9 @@ export function mount(actions: Actions): (view: View) => void {
   const drawPanels = panels(actions);
   const hooks: Hooks = { actions, menu, anew, wide: (key) => wide.has(key), widen: (key) => void wide.add(key), drawn: (element) => watcher.observe(element) };
 
-  function anew({ text, unsent }: Line): void {
-    composer.anew(text);
-    if (unsent) actions.discard(unsent);
+  function anew(line: Line): void {
+    composer.anew(line, line.quote && shown?.lines.find(({ seq }) => seq === line.quote?.seq));
+    if (line.unsent) actions.discard(line.unsent);
   }
 
   function menu(line: Line, from: HTMLElement): void {

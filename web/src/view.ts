@@ -200,7 +200,7 @@ function waiting({ chat, held }: Context, { client_msg_id, text, created_at, err
   return {
     key: client_msg_id, kind: "mine", author: name(chat, chat.me), text, at: created_at, parts: parts(text, says), big: isBig(text), marks: [],
     ...(kind && files?.length && { files: filesOf(held.room_id, kind, files) }),
-    state: error ? "failed" : seq ? "sent" : "sending", ...(error && { error: `Not sent: ${error}`, unsent: client_msg_id }),
+    state: error ? "failed" : seq ? "sent" : "sending", ...(error && { error: `Not sent: ${error}`, unsent: client_msg_id, says: mentions.map((id, at) => [says[at] ?? "", id]) }),
     ...(reply_to_seq && { quote: quote(chat, held, reply_to_seq) }),
   };
 }
