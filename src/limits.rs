@@ -106,6 +106,8 @@ pub const ROOM_MEMBERS_SHOWN_MAX: usize = 100;
 pub const TEXT_CHARS_MAX: usize = 4_000;
 /// Characters of a room's title and of a user's name.
 pub const TITLE_CHARS_MAX: usize = 200;
+/// Bytes of the URL of a user's or a room's picture.
+pub const PICTURE_BYTES_MAX: usize = 2_048;
 /// Users, or `all`, mentioned by one message.
 pub const MENTIONS_MAX: usize = 50;
 /// Files of one message; a voice note is one.

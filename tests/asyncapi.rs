@@ -92,6 +92,7 @@ fn room() -> Room {
         room_id: ROOM,
         kind: RoomKind::Group,
         title: Some("Coffee".to_owned()),
+        picture: Some("https://caffis.example/mill.jpg".to_owned()),
         created_at: TS,
         last_seq: 5,
         member_count: 1,
@@ -420,7 +421,8 @@ fn durable_events() -> Vec<String> {
             actor_id: USER,
         }),
         RoomEventBody::RoomUpdated(RoomUpdated {
-            title: Some("Tea".to_owned()),
+            title: Some(Some("Tea".to_owned())),
+            picture: Some(None),
             actor_id: USER,
         }),
         RoomEventBody::MessageUpdated {
@@ -599,7 +601,9 @@ fn requests() -> Vec<(&'static str, String)> {
         ),
         (
             "room.update",
-            format!(r#"{{"room_id":"{id}","title":"Tea"}}"#),
+            format!(
+                r#"{{"room_id":"{id}","title":"Tea","picture":"https://caffis.example/mill.jpg"}}"#
+            ),
         ),
         (
             "message.edit",

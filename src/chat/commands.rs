@@ -19,7 +19,8 @@ use super::sessions::{Call, Sessions, may_begin};
 use crate::limits;
 use crate::protocol::reply::{self, MembersListed, RoomGot, RoomsListed};
 use crate::protocol::request::{
-    Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, RoomRoleSet, TypingIn,
+    Command, HistoryGet, MessageSend, Request, RoomCreate, RoomMembers, RoomRoleSet, RoomUpdate,
+    TypingIn,
 };
 use crate::protocol::search::Search;
 use crate::protocol::text::Text;
@@ -152,9 +153,7 @@ impl Sessions {
             }
             Ok(Command::RoomUpdate(update)) => {
                 let room = update.room_id;
-                title_of(Some(update.title))
-                    .map(|title| OpKind::UpdateRoom { title })
-                    .and_then(|kind| self.write(conn, id, user, room, kind, ctx))
+                update_of(update).and_then(|kind| self.write(conn, id, user, room, kind, ctx))
             }
             Ok(Command::MessageSend(send)) => {
                 let room = send.room_id;
@@ -688,6 +687,42 @@ fn create_of(actor: UserId, create: RoomCreate) -> Result<(RoomId, OpKind), Refu
             members,
         },
     ))
+}
+
+fn update_of(update: RoomUpdate) -> Result<OpKind, Refused> {
+    let RoomUpdate { title, picture, .. } = update;
+    if title.is_none() && picture.is_none() {
+        return Err((ErrorCode::BadRequest, "neither `title` nor `picture`"));
+    }
+    Ok(OpKind::UpdateRoom {
+        title: title.map(title_of).transpose()?,
+        picture: picture.map(picture_of).transpose()?,
+    })
+}
+
+/// The URL of a picture; an empty one is none.
+fn picture_of(picture: Option<Text>) -> Result<Option<String>, Refused> {
+    let picture = picture
+        .map(|picture| picture.trim().to_owned())
+        .filter(|picture| !picture.is_empty());
+    let Some(picture) = picture else {
+        return Ok(None);
+    };
+    if picture.len() > limits::PICTURE_BYTES_MAX {
+        return Err((ErrorCode::TooLarge, "`picture` is too long"));
+    }
+    let rest = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| picture.strip_prefix(scheme));
+    let has_host = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '?', '#']));
+    let is_whole = !picture.contains(|char: char| char.is_whitespace() || char.is_control());
+    match has_host && is_whole {
+        true => Ok(Some(picture)),
+        false => Err((
+            ErrorCode::BadRequest,
+            "`picture` is no URL of https or http",
+        )),
+    }
 }
 
 /// A title without the space around it; an empty one is none.

@@ -269,11 +269,13 @@ pub enum OpKind {
         /// The role.
         role: Role,
     },
-    /// Gives a group another title, by its owner or an admin (`forbidden` otherwise, and in a direct
-    /// room). One `room.updated`, or nothing changed.
+    /// Gives a group another title or picture, by its owner or an admin (`forbidden` otherwise, and in a
+    /// direct room). One `room.updated`, which tells what is otherwise, or nothing changed.
     UpdateRoom {
-        /// The title; `None`: it has none.
-        title: Option<String>,
+        /// The title; `Some(None)`: it has none; `None`: it stays.
+        title: Option<Option<String>>,
+        /// Where the picture is, likewise.
+        picture: Option<Option<String>>,
     },
     /// Leaves a group; `forbidden` in a direct room. When the owner leaves, the longest-serving
     /// admin, else member, becomes owner (`member.role_changed` after `member.left`). By one who

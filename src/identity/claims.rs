@@ -15,7 +15,6 @@ use uuid::Uuid;
 /// Latest `exp`, `nbf` and `iat`, s: the end of the year 9999, which is as far as RFC 3339 goes.
 const TIME_MAX_S: u64 = 253_402_300_799;
 /// Longest `picture`, bytes.
-const PICTURE_BYTES_MAX: usize = 2_048;
 
 /// Who issues our tokens, and for whom.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -193,7 +192,7 @@ fn parse_user(sub: &str) -> Option<UserId> {
 
 /// Whether a picture can be kept.
 pub fn is_picture(picture: &str) -> bool {
-    picture.len() <= PICTURE_BYTES_MAX && !picture.contains('\0')
+    picture.len() <= limits::PICTURE_BYTES_MAX && !picture.contains('\0')
 }
 
 /// Whether a session of the issuer can be kept.

@@ -349,6 +349,7 @@ const LIMITS_IN_TEXT: &[(&str, usize)] = &[
     ("FILE_URLS_MAX", limits::FILE_URLS_MAX),
     ("IMAGE_SIDE_MAX", limits::IMAGE_SIDE_MAX as usize),
     ("MENTIONS_MAX", limits::MENTIONS_MAX),
+    ("PICTURE_BYTES_MAX", limits::PICTURE_BYTES_MAX),
     ("PLACEHOLDER_BYTES_MAX", limits::PLACEHOLDER_BYTES_MAX),
     ("READY_ROOMS_MAX", limits::READY_ROOMS_MAX),
     (

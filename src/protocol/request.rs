@@ -387,7 +387,7 @@ pub struct RoomMute {
 }
 
 /// A value that is there, be it null.
-fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+pub(super) fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
@@ -452,13 +452,20 @@ pub struct TypingIn {
     pub room_id: RoomId,
 }
 
-/// A group's new title.
+/// What of a group is to be otherwise; at least one of the two is given.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct RoomUpdate {
     /// The room.
     pub room_id: RoomId,
-    /// The title; empty: it has none from now on.
-    pub title: Text,
+    /// The title; null or empty: it has none from now on; absent: it stays.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "Option<Text>")]
+    pub title: Option<Option<Text>>,
+    /// Where its picture is: a URL of `https:` or `http:`, at most [`crate::limits::PICTURE_BYTES_MAX`] bytes; null or
+    /// empty: it has none from now on; absent: it stays.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "Option<Text>")]
+    pub picture: Option<Option<Text>>,
 }
 
 /// A message to send.

@@ -1,5 +1,6 @@
 //! What is shown of rooms, members and messages, the same to everybody who may see it.
 
+use super::request::present;
 use super::upload::UploadKind;
 use super::{ClientMsgId, RoomId, Seq, UnixMs, UploadId, UserId};
 use schemars::JsonSchema;
@@ -215,11 +216,19 @@ pub struct ReactionLeft {
     pub count: u32,
 }
 
-/// A room has another title.
+/// A room has another title, or another picture.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RoomUpdated {
-    /// The title from now on; null: none.
-    pub title: Option<String>,
+    /// The title from now on; null: none; absent: as before.
+    #[serde(default, deserialize_with = "present")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub title: Option<Option<String>>,
+    /// Where the picture is from now on; null: there is none; absent: as before.
+    #[serde(default, deserialize_with = "present")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub picture: Option<Option<String>>,
     /// Who did it.
     pub actor_id: UserId,
 }
@@ -350,6 +359,8 @@ pub struct Room {
     pub kind: RoomKind,
     /// The title of a group.
     pub title: Option<String>,
+    /// Where the picture of a group is: a URL.
+    pub picture: Option<String>,
     /// When it was opened.
     pub created_at: UnixMs,
     /// Its newest event.

@@ -221,7 +221,9 @@ pub fn of_main_app(body: &[u8]) -> Result<Heard<AccountEvent>, Malformed> {
         "user.created" | "user.updated" => AccountChange::Profile {
             name: given.name.and_then(|name| short(&name)),
             picture: match given.picture {
-                Some(picture) if picture.len() > 2_048 || picture.contains('\0') => {
+                Some(picture)
+                    if picture.len() > limits::PICTURE_BYTES_MAX || picture.contains('\0') =>
+                {
                     return Err("`picture` must have at most 2048 bytes, and no U+0000");
                 }
                 picture => picture.filter(|picture| !picture.is_empty()),

@@ -401,6 +401,7 @@ impl OpenedAs {
             room_id,
             kind: self.kind,
             title: self.title,
+            picture: None,
             created_at,
             last_seq: OPENED_SEQ,
             member_count: self.member_count,

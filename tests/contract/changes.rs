@@ -375,8 +375,8 @@ fn a_title_changes_once_and_the_room_is_still_found_by_what_it_was_opened_with()
             panic!("not room.updated");
         };
         assert_eq!(
-            (updated.title.as_deref(), updated.actor_id),
-            (Some("Tea"), user(1))
+            (updated.title.clone(), &updated.picture, updated.actor_id),
+            (Some(Some("Tea".to_owned())), &None, user(1))
         );
         assert_eq!(
             changed(&backend.done(set_title(room, 1, Some("Tea")))),
@@ -392,6 +392,49 @@ fn a_title_changes_once_and_the_room_is_still_found_by_what_it_was_opened_with()
             backend.get_room(room, 3).expect("a member").room.title,
             None
         );
+    }
+}
+
+#[test]
+fn a_picture_changes_once_and_leaves_the_title_as_it_was() {
+    const MILL: &str = "https://caffis.example/mill.jpg";
+    for mut backend in Backend::all() {
+        let room = room(&backend);
+        let of_room = |backend: &Backend| {
+            let room = backend.get_room(room, 3).expect("a member").room;
+            (room.title, room.picture)
+        };
+        let (title, none) = of_room(&backend);
+        assert_eq!(none, None);
+        let done = backend.done(set_picture(room, 1, Some(MILL)));
+        assert_eq!(changed(&done), Some(3));
+        let RoomEventBody::RoomUpdated(updated) = &done.events[0].body else {
+            panic!("not room.updated");
+        };
+        let expected = (&None, &Some(Some(MILL.to_owned())));
+        assert_eq!((&updated.title, &updated.picture), expected);
+        backend.reopen();
+        assert_eq!(backend.all_events(room).events[2], done.events[0]);
+        assert_eq!(of_room(&backend), (title.clone(), Some(MILL.to_owned())));
+        assert_eq!(
+            changed(&backend.done(set_picture(room, 1, Some(MILL)))),
+            None
+        );
+        let refused = backend.refused(set_picture(room, 2, None));
+        assert_eq!(refused, ErrorCode::Forbidden);
+        // Both at once, of which one is as it was.
+        let mut both = set_picture(room, 1, None);
+        let OpKind::UpdateRoom { title: own, .. } = &mut both.kind else {
+            panic!("another kind");
+        };
+        *own = Some(title.clone());
+        let done = backend.done(both);
+        let RoomEventBody::RoomUpdated(updated) = &done.events[0].body else {
+            panic!("not room.updated");
+        };
+        assert_eq!((&updated.title, &updated.picture), (&None, &Some(None)));
+        assert_eq!(backend.all_events(room).events[3], done.events[0]);
+        assert_eq!(of_room(&backend), (title, None));
     }
 }
 

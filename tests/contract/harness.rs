@@ -504,7 +504,19 @@ pub fn set_title(room: RoomId, actor: u128, title: Option<&str>) -> Op {
         actor: user(actor),
         room,
         kind: OpKind::UpdateRoom {
-            title: title.map(str::to_owned),
+            title: Some(title.map(str::to_owned)),
+            picture: None,
+        },
+    }
+}
+
+pub fn set_picture(room: RoomId, actor: u128, picture: Option<&str>) -> Op {
+    Op {
+        actor: user(actor),
+        room,
+        kind: OpKind::UpdateRoom {
+            title: None,
+            picture: Some(picture.map(str::to_owned)),
         },
     }
 }

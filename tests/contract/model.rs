@@ -27,6 +27,7 @@ pub struct Model {
 pub struct ModelRoom {
     kind: RoomKind,
     title: Option<String>,
+    picture: Option<String>,
     first_title: Option<String>,
     first_members: Vec<UserId>,
     created_at: UnixMs,
@@ -80,7 +81,7 @@ impl Model {
             OpKind::AddMembers { users } => self.add(now, op, users),
             OpKind::RemoveMembers { users } => self.remove(now, op, users),
             OpKind::SetRole { users, role } => self.set_role(now, op, users, *role),
-            OpKind::UpdateRoom { title } => self.update(now, op, title),
+            OpKind::UpdateRoom { title, picture } => self.update(now, op, title, picture),
             OpKind::Leave => self.remove(now, op, &[op.actor]),
             OpKind::Erase { .. } => unreachable!("no random test erases"),
             OpKind::SetBlock { user, blocked } => self.set_block(op.actor, *user, *blocked),
@@ -172,6 +173,7 @@ impl Model {
         let mut room = ModelRoom {
             kind,
             title: title.clone(),
+            picture: None,
             first_title: title.clone(),
             first_members: others.to_vec(),
             created_at: now,
@@ -576,18 +578,32 @@ impl Model {
         ))
     }
 
-    fn update(&mut self, now: UnixMs, op: &Op, title: &Option<String>) -> Outcome {
+    fn update(
+        &mut self,
+        now: UnixMs,
+        op: &Op,
+        title: &Option<Option<String>>,
+        picture: &Option<Option<String>>,
+    ) -> Outcome {
         let room = self.rooms.get_mut(&op.room).ok_or(ErrorCode::Forbidden)?;
         let own = room.members.get(&op.actor).map(|member| member.role);
         if room.kind == RoomKind::Direct || own < Some(Role::Admin) {
             return Err(ErrorCode::Forbidden);
         }
-        if room.title == *title {
+        let title = title.clone().filter(|title| room.title != *title);
+        let picture = picture.clone().filter(|picture| room.picture != *picture);
+        if title.is_none() && picture.is_none() {
             return Ok((OpReply::Changed(None), Vec::new()));
         }
-        room.title.clone_from(title);
+        if let Some(title) = &title {
+            room.title.clone_from(title);
+        }
+        if let Some(picture) = &picture {
+            room.picture.clone_from(picture);
+        }
         let updated = RoomUpdated {
-            title: title.clone(),
+            title,
+            picture,
             actor_id: op.actor,
         };
         let event = self.event(now, op, |_| RoomEventBody::RoomUpdated(updated));
@@ -659,6 +675,7 @@ impl Model {
             room_id,
             kind: room.kind,
             title: room.title.clone(),
+            picture: room.picture.clone(),
             created_at: room.created_at,
             last_seq: room.events.len() as u64,
             member_count: room.members.len() as u32,

@@ -493,7 +493,7 @@ fn nodes_that_start_together_migrate_once() {
         let epochs: Vec<_> = epochs.collect();
         assert!(epochs.iter().all(|epoch| *epoch == epochs[0]));
         let versions = server.sql(&database, "SELECT count(*) FROM schema_migrations");
-        assert_eq!(versions, "14");
+        assert_eq!(versions, "15");
     }
 }
 

@@ -105,6 +105,13 @@ const TABLE: &[(&str, &str, Data, usize, &str)] = &[
         "ack",
     ),
     (
+        "bytes of a room's picture",
+        "room.update",
+        |room, n| json!({"room_id": room, "picture": format!("https://a/{}", "x".repeat(n - 10))}),
+        2_048,
+        "ack",
+    ),
+    (
         "characters of a new room's title",
         "room.create",
         |_, n| {

@@ -386,10 +386,62 @@ fn a_group_gets_another_title_and_a_line_in_its_history() {
     );
     let longer = title(&"🍵".repeat(201));
     assert_eq!(owner.refusal("room.update", &longer), "too_large");
+    let nothing = json!({"room_id": room});
+    assert_eq!(owner.refusal("room.update", &nothing), "bad_request");
     let line = &bob_client.history_after(room, 1)[0];
     assert_eq!(line["kind"], "system");
     let expected = json!({"type": "room.updated", "title": "Tea 🍵", "actor_id": ada.id});
     assert_eq!(line["event"], expected);
     let got = bob_client.ack("room.get", &json!({"room_id": room}));
     assert_eq!(got["room"]["title"], "Tea 🍵");
+}
+
+#[test]
+fn a_group_gets_a_picture_and_loses_it_again() {
+    const MILL: &str = "https://caffis.example/mill.jpg?v=2";
+    let server = Server::new();
+    let (ada, bob) = (User::new("Ada"), User::new("Bob"));
+    let mut bobs = server.connect_on(1, &bob);
+    let mut owner = server.connect_on(0, &ada);
+    let room = owner.group(&[&bob]);
+    let picture = |url: Value| json!({"room_id": room, "picture": url});
+    assert_eq!(owner.ack("room.update", &picture(json!(MILL)))["seq"], 2);
+    let event = bobs.event_of("room.updated");
+    assert_eq!(event["data"], json!({"picture": MILL, "actor_id": ada.id}));
+    let again = owner.ack("room.update", &picture(json!(MILL)));
+    assert_eq!(again["changed"], false);
+    let got = bobs.ack("room.get", &json!({"room_id": room}));
+    assert_eq!(
+        (&got["room"]["picture"], &got["room"]["title"]),
+        (&json!(MILL), &json!("A group"))
+    );
+    let listed = bobs.ack("rooms.list", &json!({}));
+    assert_eq!(listed["rooms"][0]["picture"], MILL);
+    for wrong in [
+        "javascript:alert(1)",
+        "//caffis.example/a",
+        "https://",
+        "https:///a",
+        "https://a b",
+        "mill.jpg",
+    ] {
+        assert_eq!(
+            owner.refusal("room.update", &picture(json!(wrong))),
+            "bad_request",
+            "{wrong}"
+        );
+    }
+    let mine = picture(json!(MILL));
+    assert_eq!(bobs.refusal("room.update", &mine), "forbidden");
+    for none in [json!(null), json!(MILL), json!(" ")] {
+        owner.ack("room.update", &picture(none));
+    }
+    bobs.wait_for_seq(room, 5);
+    let got = bobs.ack("room.get", &json!({"room_id": room}));
+    assert_eq!(got["room"]["picture"], json!(null));
+    let lines = bobs.history_after(room, 4);
+    assert_eq!(
+        lines[0]["event"],
+        json!({"type": "room.updated", "picture": null, "actor_id": ada.id})
+    );
 }

@@ -167,7 +167,7 @@ fn rows() -> Vec<Row> {
         row("auth.refresh", |scene| json!({"token": scene.ada.user.token()})),
         row("pong", |_| json!({})),
         row("room.get", on_room),
-        row("room.update", |scene| json!({"room_id": scene.room, "title": "Tee"}))
+        row("room.update", |scene| json!({"room_id": scene.room, "title": "Tee", "picture": "https://caffis.example/tea"}))
             .told_all("room.updated"),
         row("room.members.add", eve_in_room)
             .told_all("member.joined")

@@ -314,7 +314,8 @@ function roomEvent(chat: Chat, held: Held, { type, seq = 0, data = {} }: Frame):
   const rest = (held.members ?? []).filter((member) => member.user_id !== user_id);
   const is = rest.length === (held.members ?? []).length ? 0 : 1;
   if (name && user_id) chat.names.set(user_id, name);
-  if (type === "room.updated") held.title = title;
+  // What is absent stays.
+  if (type === "room.updated" && title !== undefined) held.title = title;
   if (type === "member.joined") Object.assign(held, { members: [...rest, { user_id, name, role }], member_count: (held.member_count ?? rest.length) + 1 - is });
   if (type === "user.erased" && is) Object.assign(held, { members: rest, member_count: Math.max(0, (held.member_count ?? rest.length + 1) - 1) });
   if (type === "user.erased" && owner_id) held.members = held.members?.map((one) => (one.user_id === owner_id ? { ...one, role: "owner" } : one));

@@ -31,7 +31,7 @@ export interface Limits { ping_interval_ms: number; ping_timeout_ms: number; typ
 export interface Resume { epoch: string; rooms: Record<string, number> }
 /** Everything that may stand in the `data` of a reply or an event. */
 export interface Data extends Own {
-  user_id?: string; name?: string; actor_id?: string; role?: Role; title?: string | null; room_id?: string; room?: Room;
+  user_id?: string; name?: string; actor_id?: string; role?: Role; title?: string | null; picture?: string | null; room_id?: string; room?: Room;
   epoch?: string; rooms?: Room[]; next_cursor?: string | null; seq?: number; members?: Member[]; changed?: boolean;
   message?: Message; message_seq?: number; messages?: Message[]; has_more?: boolean; last_seq?: number; next_after_seq?: number;
   /** Messages up to this one are no longer kept. */

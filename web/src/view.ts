@@ -233,7 +233,11 @@ function told(chat: Chat, { event, sender_id }: Message): string {
   switch (event?.type) {
     case "member.joined": return self ? `${who} joined` : `${actor} added ${who}`;
     case "member.left": return self ? `${who} left` : `${actor} removed ${who}`;
-    case "room.updated": return event.title ? `${actor} named the room ${event.title}` : `${actor} took the room's name away`;
+    case "room.updated": {
+      const named = event.title ? `${actor} named the room ${event.title}` : `${actor} took the room's name away`;
+      const shown = event.picture ? `${actor} changed the room's picture` : `${actor} took the room's picture away`;
+      return [event.title !== undefined && named, event.picture !== undefined && shown].filter(Boolean).join(" · ");
+    }
     case "member.role_changed": return `${who} is ${event.role} now`;
     case "user.erased": return "Somebody deleted their account";
     case "room.created": return "The conversation begins";

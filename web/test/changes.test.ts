@@ -246,3 +246,15 @@ test("pins and title that were read before an event came are made good", () => {
   chats.event(chat, { type: "message.pinned", room_id: "r", seq: 13, ts: AT, data: { message_seq: 9 } });
   assert.deepEqual([pins(), chat.rooms.get("r")?.title], [[], "Newest"]);
 });
+
+test("a new picture leaves the title, and both stand in the history", () => {
+  const chat = talking();
+  const lines = () => view("Ada", chat, idle).lines.filter(({ kind }) => kind === "system").map(({ text }) => text);
+  const updated = (seq: number, data: object) => chats.event(chat, { type: "room.updated", room_id: "r", seq, ts: AT, data: { ...data, actor_id: "bob" } });
+  updated(11, { title: "Tea" });
+  updated(12, { picture: "https://caffis.example/mill.jpg" });
+  assert.equal(chat.rooms.get("r")?.title, "Tea");
+  updated(13, { title: null, picture: null });
+  assert.equal(chat.rooms.get("r")?.title, null);
+  assert.deepEqual(lines().slice(-3), ["Bob named the room Tea", "Bob changed the room's picture", "Bob took the room's name away · Bob took the room's picture away"]);
+});

@@ -94,9 +94,15 @@ pub(super) fn role_json(role: Role) -> String {
     json!({"role": role, "least": ranks(Action::SetRole)}).to_string()
 }
 
-/// What `chat_update` is asked.
-pub(super) fn title_json(title: Option<&str>) -> String {
-    json!({"title": title, "least": ranks(Action::UpdateRoom)}).to_string()
+/// What `chat_update` is asked; `None`: it stays.
+pub(super) fn update_json(title: Option<Option<&str>>, picture: Option<Option<&str>>) -> String {
+    let mut asked = json!({"least": ranks(Action::UpdateRoom)});
+    for (name, value) in [("title", title), ("picture", picture)] {
+        if let Some(value) = value {
+            asked[name] = value.into();
+        }
+    }
+    asked.to_string()
 }
 
 /// The outcome of a change, or of a send that mentions and was refused for it.

@@ -211,6 +211,10 @@ async fn once(
     Ok(outcomes)
 }
 
+fn has_zero_in(text: Option<&String>) -> bool {
+    text.is_some_and(|text| text.as_bytes().contains(&0))
+}
+
 fn has_zero(op: &Op) -> bool {
     match &op.kind {
         OpKind::Send { text, .. }
@@ -218,9 +222,10 @@ fn has_zero(op: &Op) -> bool {
             change: MessageChange::Edit { text, .. },
             ..
         } => text.as_bytes().contains(&0),
-        OpKind::CreateRoom { title, .. } | OpKind::UpdateRoom { title } => title
-            .as_ref()
-            .is_some_and(|title| title.as_bytes().contains(&0)),
+        OpKind::CreateRoom { title, .. } => has_zero_in(title.as_ref()),
+        OpKind::UpdateRoom { title, picture } => [title, picture]
+            .into_iter()
+            .any(|given| has_zero_in(given.iter().flatten().next())),
         OpKind::ChangeMessage { .. }
         | OpKind::AddMembers { .. }
         | OpKind::RemoveMembers { .. }
@@ -318,8 +323,12 @@ impl<'a> Arrays<'a> {
                 body = Some(Cow::Owned(changes::role_json(*role)));
                 9
             }
-            OpKind::UpdateRoom { title } => {
-                body = Some(Cow::Owned(changes::title_json(title.as_deref())));
+            OpKind::UpdateRoom { title, picture } => {
+                let given = |it: &'a Option<Option<String>>| it.as_ref().map(Option::as_deref);
+                body = Some(Cow::Owned(changes::update_json(
+                    given(title),
+                    given(picture),
+                )));
                 10
             }
             OpKind::Leave => {

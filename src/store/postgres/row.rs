@@ -251,6 +251,7 @@ pub(super) fn watermarks(bytes: &[u8]) -> Result<Vec<Watermark>, Failure> {
 struct RoomView {
     kind: RoomKind,
     title: Option<String>,
+    picture: Option<String>,
     created_at: u64,
     last_seq: Seq,
     member_count: u32,
@@ -295,6 +296,7 @@ pub(super) fn room_view(room_id: RoomId, json: &str) -> Result<Room, Failure> {
         room_id,
         kind: view.kind,
         title: view.title,
+        picture: view.picture,
         created_at: UnixMs(view.created_at),
         last_seq: view.last_seq,
         member_count: view.member_count,

@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0012_hooks.sql"),
     include_str!("../../../migrations/postgres/0013_retention.sql"),
     include_str!("../../../migrations/postgres/0014_severed_marks.sql"),
+    include_str!("../../../migrations/postgres/0015_room_pictures.sql"),
 ];
 
 /// The least version that a program must know to work on a database that has all of [`MIGRATIONS`]. Raised

@@ -77,6 +77,7 @@ impl Batch<'_> {
             room_id: room,
             kind,
             title: title.map(str::to_owned),
+            picture: None,
             created_at: self.now,
             last_seq: OPENED_SEQ,
             member_count: users.len() as u32,
@@ -421,7 +422,7 @@ impl Batch<'_> {
         &mut self,
         room: RoomId,
         actor: UserId,
-        title: Option<&str>,
+        [title, picture]: [Option<Option<&str>>; 2],
     ) -> Result<OpOutcome, Failure> {
         let Some(kind) = self.head(room)?.map(|head| head.kind) else {
             return Ok(forbidden());
@@ -430,18 +431,26 @@ impl Batch<'_> {
         if !role.is_some_and(|role| access::may(role, kind, Action::UpdateRoom)) {
             return Ok(forbidden());
         }
-        let old: Option<String> = self
+        let (old_title, old_picture): (Option<String>, Option<String>) = self
             .connection
-            .prepare_cached("SELECT title FROM chat_rooms WHERE room_id = ?1")?
-            .query_row([room.0.as_bytes()], |row| row.get(0))?;
-        if old.as_deref() == title {
+            .prepare_cached("SELECT title, picture FROM chat_rooms WHERE room_id = ?1")?
+            .query_row([room.0.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let title = title.filter(|title| *title != old_title.as_deref());
+        let picture = picture.filter(|picture| *picture != old_picture.as_deref());
+        if title.is_none() && picture.is_none() {
             return Ok(Ok(changed(Vec::new())));
         }
         self.connection
-            .prepare_cached("UPDATE chat_rooms SET title = ?2 WHERE room_id = ?1")?
-            .execute(params![room.0.as_bytes(), title])?;
+            .prepare_cached("UPDATE chat_rooms SET title = ?2, picture = ?3 WHERE room_id = ?1")?
+            .execute(params![
+                room.0.as_bytes(),
+                title.unwrap_or(old_title.as_deref()),
+                picture.unwrap_or(old_picture.as_deref()),
+            ])?;
+        let owned = |it: Option<&str>| it.map(str::to_owned);
         let updated = RoomUpdated {
-            title: title.map(str::to_owned),
+            title: title.map(owned),
+            picture: picture.map(owned),
             actor_id: actor,
         };
         let event = self.system(

@@ -375,7 +375,7 @@ pub(super) fn room_view(
     members_max: usize,
 ) -> Result<Option<Room>, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT kind, title, created_at, member_count FROM chat_rooms
+        "SELECT kind, title, created_at, member_count, picture FROM chat_rooms
          WHERE room_id = ?1",
     )?;
     let mut rows = statement.query([room.0.as_bytes()])?;
@@ -386,6 +386,7 @@ pub(super) fn room_view(
         room_id: room,
         kind: room_kind(row, 0)?,
         title: row.get(1)?,
+        picture: row.get(4)?,
         created_at: UnixMs(uint(row, 2)?),
         last_seq: newest(connection, room)?.0,
         member_count: row.get(3)?,

@@ -24,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0009_hooks.sql"),
     include_str!("../../../migrations/sqlite/0010_retention.sql"),
     include_str!("../../../migrations/sqlite/0011_severed_marks.sql"),
+    include_str!("../../../migrations/sqlite/0012_room_pictures.sql"),
 ];
 
 /// `application_id` of our databases: "CafC".

@@ -142,7 +142,10 @@ impl<'a> Batch<'a> {
             OpKind::AddMembers { users } => self.add_members(op.room, op.actor, users),
             OpKind::RemoveMembers { users } => self.remove_members(op.room, op.actor, users),
             OpKind::SetRole { users, role } => self.set_role(op.room, op.actor, users, *role),
-            OpKind::UpdateRoom { title } => self.update_room(op.room, op.actor, title.as_deref()),
+            OpKind::UpdateRoom { title, picture } => {
+                let given = [title, picture].map(|it| it.as_ref().map(Option::as_deref));
+                self.update_room(op.room, op.actor, given)
+            }
             OpKind::Leave => self.leave(op.room, op.actor),
             OpKind::SetBlock { user, blocked } => {
                 self.set_block(op.room, op.actor, *user, *blocked)
