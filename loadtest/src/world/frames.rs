@@ -380,6 +380,7 @@ impl State {
             return;
         }
         let now_us = self.clock.now_us();
+        self.checker.acked_at(number, now_us);
         self.stats.nodes[self.clients[client.index()].node.index()].acked(now_us);
         if let Some(sent) = self.checker.message(number) {
             let latency_us = now_us.saturating_sub(sent.due_us);

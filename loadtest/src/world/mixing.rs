@@ -548,10 +548,11 @@ impl State {
         slot: Slot,
         mark: Mark,
     ) -> bool {
-        let (Some(room_id), Some(id)) = (
-            self.rooms[room.index()].id,
-            self.clients[client.index()].conn,
-        ) else {
+        let it = &self.clients[client.index()];
+        // Before it is ready, nothing may be said but who it is; it says again what it said.
+        let (Some(room_id), Phase::Ready, Some(id)) =
+            (self.rooms[room.index()].id, it.phase, it.conn)
+        else {
             return false;
         };
         for (kind, seq) in [

@@ -21,10 +21,12 @@ use crate::web::{self, Web};
 use crate::wire::{self, RequestId};
 
 mod over_http;
+#[cfg(test)]
+mod tests;
 
 /// Files that are fetched again.
 const FILES_MAX: usize = 256;
-/// What was written so long ago must be found, µs.
+/// What was acknowledged so long ago must be found, µs.
 const FOUND_AFTER_US: u64 = 6_000_000;
 
 /// What an [`Ask`] is about.
@@ -35,6 +37,8 @@ pub(super) enum About {
     Found(MessageNumber),
     Archived(bool),
     Blocked(Uuid, bool),
+    /// Whom the client blocks; how often it had asked to block by then, if none of that was under way.
+    Listed(Option<u64>),
     File(Vec<u8>),
     Fetch(MessageNumber),
 }
@@ -77,12 +81,14 @@ pub(super) struct More {
     pub change_by_web: bool,
     files: VecDeque<File>,
     bringing: HashMap<Uuid, Vec<u8>>,
-    /// Rooms that were archived, until they are certainly not.
+    /// Rooms that were archived, until that is undone at the end.
     pub archived: BTreeSet<(ClientIndex, RoomIndex)>,
     /// Who ever wanted to block whom.
     pub apart: HashSet<(ClientIndex, ClientIndex)>,
     blocks: HashMap<ClientIndex, BTreeMap<Uuid, bool>>,
     blocking: HashSet<ClientIndex>,
+    /// How often each client asked to block somebody, or no longer.
+    blocks_asked: HashMap<ClientIndex, u64>,
 }
 
 #[derive(Deserialize)]
@@ -133,6 +139,12 @@ struct BlockedUser {
 }
 
 impl More {
+    /// How often the client asked to block, for a list that is asked for now; `None` if such a request is under way.
+    fn blocks_turn(&self, client: ClientIndex) -> Option<u64> {
+        let is_quiet = !self.blocking.contains(&client);
+        is_quiet.then(|| self.blocks_asked.get(&client).copied().unwrap_or(0))
+    }
+
     /// An ask ended with its connection: what it would have done may be done.
     pub(super) fn forget(&mut self, ask: &Ask) {
         if let About::Blocked(user, _) = ask.about {
@@ -205,7 +217,11 @@ impl State {
                 ("room.archive", data, About::Archived(is_so))
             }
             OpKind::Block => return self.block(engine, client, room, due_us),
-            OpKind::BlocksList => ("user.blocks", r#""limit":100"#.to_owned(), About::Nothing),
+            OpKind::BlocksList => {
+                let turn = (self.mix.as_ref()).and_then(|mix| mix.more.blocks_turn(client));
+                let about = About::Listed(turn);
+                ("user.blocks", r#""limit":100"#.to_owned(), about)
+            }
             OpKind::File => {
                 let bytes = format!("%PDF-1.7\nfile of {due_us} in {room_id}\n").into_bytes();
                 let size = bytes.len();
@@ -290,6 +306,7 @@ impl State {
         if !mix.more.blocking.insert(client) {
             return false;
         }
+        *mix.more.blocks_asked.entry(client).or_default() += 1;
         mix.more.apart.insert((client, other));
         mix.more.apart.insert((other, client));
         let user = identity::user_id(other);
@@ -319,9 +336,14 @@ impl State {
         let client = ask.client;
         match &ask.about {
             About::Found(number) => self.found(client, *number, frame)?,
-            About::Archived(false) => {
+            About::Archived(is_so) => {
+                // Answers of one connection come in its order, so what was asked last is told last.
                 if let Some(mix) = &mut self.mix {
-                    mix.more.archived.remove(&(client, ask.room));
+                    let place = (client, ask.room);
+                    match is_so {
+                        true => drop(mix.more.archived.insert(place)),
+                        false => drop(mix.more.archived.remove(&place)),
+                    }
                 }
             }
             About::Blocked(user, blocked) => {
@@ -357,11 +379,11 @@ impl State {
                 self.ask_web((client, ask.room, OpKind::File, ask.due_us), asked, request);
             }
             About::Fetch(number) => self.fetch(ask, *number, frame)?,
-            About::Nothing if ask.kind == OpKind::BlocksList => {
+            About::Listed(turn) => {
                 let listed = wire::parse::<wire::Data<Blocks>>(frame)?.data;
-                self.blocks_listed(client, &listed);
+                self.blocks_listed(client, *turn, &listed);
             }
-            About::Nothing | About::Archived(true) => {}
+            About::Nothing => {}
         }
         Ok(())
     }
@@ -387,16 +409,13 @@ impl State {
         }
         let now_us = self.clock.now_us();
         let Some(mix) = &self.mix else { return Ok(()) };
-        let is_apart = mix
-            .more
-            .blocks
-            .get(&client)
-            .is_some_and(|own| !own.is_empty());
         let must_be = self.checker.message(number).is_some_and(|sent| {
-            let is_old = sent.due_us + FOUND_AFTER_US < now_us;
-            sent.outcome == Outcome::Acked && !sent.is_delete_asked && is_old
+            let author = self.rooms[sent.room.index()].members[sent.slot.index()];
+            let is_apart = mix.more.apart.contains(&(client, author));
+            let is_old = sent.acked_us + FOUND_AFTER_US < now_us;
+            sent.outcome == Outcome::Acked && !sent.is_delete_asked && is_old && !is_apart
         });
-        if must_be && !is_found && !is_apart && !mix.is_disturbed {
+        if must_be && !is_found && !mix.is_disturbed {
             self.checker.findings.found(Kind::WrongSearch, || {
                 format!("client {}: message {} is not found", client.0, number.0)
             });
@@ -404,9 +423,11 @@ impl State {
         Ok(())
     }
 
-    fn blocks_listed(&mut self, client: ClientIndex, listed: &Blocks) {
+    /// A read is not ordered with writes: it is compared only where none was under way meanwhile.
+    fn blocks_listed(&mut self, client: ClientIndex, turn: Option<u64>, listed: &Blocks) {
         let Some(mix) = &self.mix else { return };
-        if mix.more.blocking.contains(&client) || listed.next_cursor.is_some() {
+        let is_beside = turn.is_none() || mix.more.blocks_turn(client) != turn;
+        if is_beside || listed.next_cursor.is_some() {
             return;
         }
         for (user, blocked) in mix.more.blocks.get(&client).into_iter().flatten() {
