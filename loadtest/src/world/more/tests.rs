@@ -8,8 +8,10 @@ use crate::ids::NodeIndex;
 use crate::layout::Layout;
 use crate::mix::Shares;
 use crate::progress::Progress;
+use crate::report::Report;
+use crate::scenarios::mixed::MixArgs;
 use crate::world::mixing::Mix;
-use crate::world::{Settings, World};
+use crate::world::{Phase, Settings, World};
 
 const ROOM: RoomIndex = RoomIndex(0);
 const ID: Uuid = Uuid::from_u128(7);
@@ -40,7 +42,7 @@ fn connect(world: &mut World, client: ClientIndex) {
         .connect(u64::from(client.0), NodeIndex::default(), options)
         .unwrap();
     let it = &mut world.state.clients[client.index()];
-    (it.conn, it.phase) = (Some(id), Phase::Ready);
+    (it.conn, it.phase, it.is_wanted) = (Some(id), Phase::Ready, true);
     world.state.ready += 1;
 }
 
@@ -97,9 +99,12 @@ fn ask(world: &mut World, client: u32, about: About) -> u32 {
         About::Blocked(..) => OpKind::Block,
         _ => OpKind::BlocksList,
     };
-    let whose = (ClientIndex(client), kind, ROOM);
+    let ask = Ask {
+        about,
+        ..Ask::new(ClientIndex(client), kind, ROOM, 0)
+    };
     let state = &mut world.state;
-    assert!(state.put_ask(&mut world.engine, whose, 0, ("x", ""), about));
+    assert!(state.put_ask(&mut world.engine, ask, ("x", "")));
     state.mix.as_ref().unwrap().next_ask - 1
 }
 
@@ -261,4 +266,258 @@ fn what_was_acknowledged_a_moment_ago_need_not_be_found() {
     age(&mut world, number);
     search(&mut world, 0, number, &[]);
     assert_eq!(kinds(&world), [Kind::WrongSearch]);
+}
+
+#[test]
+fn a_hit_says_what_was_asked_for() {
+    let (mut world, _listener) = world(2);
+    let (first, second) = (message(&mut world, 0), message(&mut world, 1));
+    let hits = [hit(&world, first, 1)];
+    search(&mut world, 0, first, &hits);
+    assert_eq!(kinds(&world), []);
+    let hits = [hit(&world, first, 1), hit(&world, second, 2)];
+    search(&mut world, 0, second, &hits);
+    assert_eq!(kinds(&world), [Kind::WrongSearch]);
+}
+
+/// What comes of the request for a file's bytes.
+fn fetched(world: &mut World, number: MessageNumber, result: Result<(u16, Vec<u8>), String>) {
+    let under_way = UnderWay {
+        client: ClientIndex(0),
+        room: ROOM,
+        kind: OpKind::FileUrls,
+        due_us: 0,
+        asked: Asked::Fetch(number, b"bytes".to_vec()),
+    };
+    world
+        .state
+        .web_answered(&mut world.engine, under_way, result);
+}
+
+#[test]
+fn a_file_that_is_lost_is_found() {
+    let not_found = || Ok((404, br#"{"code":"not_found"}"#.to_vec()));
+    let internal = || Ok((500, br#"{"code":"internal"}"#.to_vec()));
+    let overloaded = || Ok((503, br#"{"code":"overloaded"}"#.to_vec()));
+    let (mut world, _listener) = world(2);
+    let number = message(&mut world, 1);
+    let mut expected = 0;
+    for (result, is_disturbed, is_red) in [
+        (not_found(), false, true),
+        (not_found(), true, true),
+        (internal(), false, true),
+        (internal(), true, false),
+        (overloaded(), false, false),
+        (Err("reset".to_owned()), false, true),
+        (Err("reset".to_owned()), true, false),
+    ] {
+        world.state.mix.as_mut().unwrap().is_disturbed = is_disturbed;
+        let words = format!("{result:?} {is_disturbed}");
+        fetched(&mut world, number, result);
+        expected += u64::from(is_red);
+        let count = world.state.checker.findings.count(Kind::WrongFile);
+        assert_eq!(count, expected, "{words}");
+    }
+    assert_eq!(kinds(&world), [Kind::WrongFile]);
+    fetched(&mut world, number, Ok((200, b"bytes".to_vec())));
+    let count = |world: &World| world.state.checker.findings.count(Kind::WrongFile);
+    assert_eq!(count(&world), expected);
+    fetched(&mut world, number, Ok((200, b"other".to_vec())));
+    assert_eq!(count(&world), expected + 1);
+}
+
+#[test]
+fn what_is_done_is_counted_by_what_was_asked() {
+    let (mut world, _listener) = world(2);
+    let number = message(&mut world, 1);
+    let sends = acked(&world, OpKind::Send);
+    let state = &mut world.state;
+    while !state.do_more(&mut world.engine, OpKind::WebEdit, ROOM, 0) {}
+    let mix = state.mix.as_mut().unwrap();
+    let (_, under_way) = mix.more.under_way.drain().next().unwrap();
+    let change = json_ack(2, 2);
+    state.web_answered(&mut world.engine, under_way, Ok((200, change)));
+    assert_eq!(acked(&world, OpKind::WebEdit), 1);
+    assert_eq!(acked(&world, OpKind::Edit), 0);
+    let state = &mut world.state;
+    assert!(state.do_more(&mut world.engine, OpKind::WebSend, ROOM, 0));
+    let mix = state.mix.as_mut().unwrap();
+    let (_, under_way) = mix.more.under_way.drain().next().unwrap();
+    let Asked::Send(sent) = under_way.asked else {
+        panic!("no send")
+    };
+    let id = state
+        .ids
+        .id(sent, state.checker.message(sent).unwrap().due_us);
+    let reply = serde_json::json!({"client_msg_id": id, "room_id": ID, "seq": 3});
+    state.web_answered(
+        &mut world.engine,
+        under_way,
+        Ok((201, reply.to_string().into_bytes())),
+    );
+    assert_eq!(acked(&world, OpKind::WebSend), 1);
+    assert_eq!(acked(&world, OpKind::Send), sends);
+    assert!(world.state.checker.message(number).is_some());
+}
+
+fn json_ack(seq: u64, revision: u32) -> Vec<u8> {
+    let reply = serde_json::json!({"room_id": ID, "message_seq": 1, "changed": true, "seq": seq,
+        "revision": revision});
+    reply.to_string().into_bytes()
+}
+
+#[test]
+fn an_error_over_http_has_a_code() {
+    let (mut world, _listener) = world(2);
+    let under_way = || UnderWay {
+        client: ClientIndex(0),
+        room: ROOM,
+        kind: OpKind::WebHistory,
+        due_us: 0,
+        asked: Asked::Page(ROOM),
+    };
+    let state = &mut world.state;
+    state.web_answered(&mut world.engine, under_way(), Err("reset".to_owned()));
+    assert_eq!(kinds(&world), []);
+    let state = &mut world.state;
+    let broken = Ok((502, b"<html>".to_vec()));
+    state.web_answered(&mut world.engine, under_way(), broken);
+    assert_eq!(kinds(&world), [Kind::BadFrame]);
+}
+
+#[test]
+fn a_file_counts_when_its_message_is_acknowledged() {
+    let (mut world, _listener) = world(2);
+    let upload = Uuid::from_u128(9);
+    let state = &mut world.state;
+    let ticket = About::File(b"bytes".to_vec());
+    let ask = Ask {
+        about: ticket,
+        ..Ask::new(ClientIndex(0), OpKind::File, ROOM, 0)
+    };
+    assert!(!state.is_open());
+    assert!(state.put_ask(&mut world.engine, ask, ("upload.create", "")));
+    // A message may come of it.
+    assert!(state.is_open());
+    let asked = state.mix.as_ref().unwrap().next_ask - 1;
+    let fields = BTreeMap::<String, String>::new();
+    let ticket = serde_json::json!({"upload_id": upload, "url": "/x", "fields": fields});
+    answer(&mut world, 0, asked, &ticket);
+    assert!(world.state.is_open());
+    let mix = world.state.mix.as_mut().unwrap();
+    let (_, under_way) = mix.more.under_way.drain().next().unwrap();
+    let state = &mut world.state;
+    state.web_answered(&mut world.engine, under_way, Ok((204, Vec::new())));
+    assert_eq!(
+        (acked(&world, OpKind::File), acked(&world, OpKind::Send)),
+        (0, 0)
+    );
+    assert!(world.state.is_open());
+    ack(&mut world, MessageNumber(0), 1);
+    assert_eq!(
+        (acked(&world, OpKind::File), acked(&world, OpKind::Send)),
+        (1, 0)
+    );
+    assert!(!world.state.is_open());
+}
+
+#[test]
+fn a_run_without_a_judged_search_is_red() {
+    let (mut world, _listener) = world(2);
+    let args = MixArgs {
+        mix: true,
+        mix_shares: None,
+        mix_all: true,
+    };
+    let is_told = |world: &World| {
+        let red = args.tell(&mut Report::default(), &world.state);
+        red.iter().any(|line| line.contains("search had to find"))
+    };
+    assert!(is_told(&world));
+    let number = message(&mut world, 1);
+    // Too young, and then not.
+    search(&mut world, 0, number, &[]);
+    assert!(is_told(&world));
+    age(&mut world, number);
+    let hits = [hit(&world, number, 1)];
+    search(&mut world, 0, number, &hits);
+    assert!(!is_told(&world));
+    let mix = world.state.mix.as_mut().unwrap();
+    mix.searches_judged = 0;
+    mix.shares.leave_out(&[OpKind::Search]);
+    assert!(!is_told(&world));
+}
+
+/// The newest ask and its number.
+fn newest(world: &World) -> (u32, Ask) {
+    let mix = world.state.mix.as_ref().unwrap();
+    let number = mix.next_ask - 1;
+    (number, mix.asks[&number].clone())
+}
+
+#[test]
+fn what_was_written_last_is_searched_for_until_it_is_found() {
+    for is_found in [true, false] {
+        let (mut world, _listener) = world(2);
+        let number = message(&mut world, 1);
+        world.state.mix.as_mut().unwrap().is_disturbed = true;
+        world.state.plan_searches();
+        // The index is behind: once, twice.
+        for _ in 0..2 {
+            assert_eq!(world.state.search_again(&mut world.engine), 1);
+            let (asked, ask) = newest(&world);
+            answer(
+                &mut world,
+                ask.client.0,
+                asked,
+                &serde_json::json!({"hits": []}),
+            );
+        }
+        assert_eq!(kinds(&world), []);
+        if is_found {
+            assert_eq!(world.state.search_again(&mut world.engine), 1);
+            let (asked, ask) = newest(&world);
+            let hits = [hit(&world, number, 1)];
+            answer(
+                &mut world,
+                ask.client.0,
+                asked,
+                &serde_json::json!({"hits": hits}),
+            );
+            assert_eq!(world.state.search_again(&mut world.engine), 0);
+        }
+        world.state.end_searches();
+        let expected = if is_found {
+            vec![]
+        } else {
+            vec![Kind::WrongSearch]
+        };
+        assert_eq!(kinds(&world), expected);
+        assert_eq!(world.state.mix.as_ref().unwrap().searches_judged, 1);
+    }
+}
+
+#[test]
+fn every_block_is_undone_at_the_end() {
+    let (mut world, _listener) = world(2);
+    let blocking = block(&mut world);
+    block_set(&mut world, blocking);
+    // Acknowledged, but the block may be done once more by a request that was lost.
+    let unblocking = block(&mut world);
+    block_set(&mut world, unblocking);
+    let before = acked(&world, OpKind::Block);
+    world.state.mix.as_mut().unwrap().more.is_undoing = true;
+    assert_eq!(world.state.undo(&mut world.engine), 1);
+    let (asked, ask) = newest(&world);
+    assert!(matches!(ask.about, About::Blocked(user, false)
+        if user == identity::user_id(ClientIndex(1))));
+    block_set(&mut world, asked);
+    assert_eq!(world.state.undo(&mut world.engine), 0);
+    assert_eq!(acked(&world, OpKind::Block), before);
+    assert_eq!(kinds(&world), []);
+}
+
+fn acked(world: &World, kind: OpKind) -> u64 {
+    let kinds = &world.state.mix.as_ref().unwrap().kinds;
+    kinds.get(&kind).map_or(0, |counts| counts.acked)
 }
