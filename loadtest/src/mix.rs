@@ -188,7 +188,7 @@ impl Owed {
         }
     }
 
-    pub fn next(&mut self) -> Option<OpKind> {
+    pub fn take(&mut self) -> Option<OpKind> {
         self.kinds.pop_front()
     }
 }
@@ -244,11 +244,11 @@ mod tests {
         for kind in [OpKind::Edit, OpKind::Search, OpKind::Edit] {
             owed.put(kind);
         }
-        assert_eq!(owed.next(), Some(OpKind::Edit));
+        assert_eq!(owed.take(), Some(OpKind::Edit));
         owed.put(OpKind::Edit);
-        assert_eq!(owed.next(), Some(OpKind::Search));
-        assert_eq!(owed.next(), Some(OpKind::Edit));
-        assert_eq!(owed.next(), None);
+        assert_eq!(owed.take(), Some(OpKind::Search));
+        assert_eq!(owed.take(), Some(OpKind::Edit));
+        assert_eq!(owed.take(), None);
     }
 
     #[test]

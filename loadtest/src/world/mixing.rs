@@ -185,7 +185,7 @@ impl State {
         let Some(mix) = &mut self.mix else { return };
         let kind = mix.shares.draw(&mut self.random);
         // What could not be done in another room is perhaps possible in this one.
-        if let Some(owed) = mix.owed.next() {
+        if let Some(owed) = mix.owed.take() {
             self.mix_one(engine, owed, room, due_us);
         }
         self.mix_one(engine, kind, room, due_us);
