@@ -37,6 +37,10 @@ pub const UNREAD_MAX: u64 = 100;
 pub const INSPECTION_IN_FLIGHT_MAX: usize = 64;
 /// All of them are answered within this, or that is a finding.
 pub const INSPECTION_LIMIT: Duration = Duration::from_secs(60);
+/// Rooms whose last message is searched for at the end.
+pub const LAST_SEARCHES_MAX: usize = 50;
+/// What was written is found within this when nothing else happens, also after a fault: the index is behind.
+pub const INDEX_LIMIT: Duration = Duration::from_secs(20);
 /// What was said of receipts is stored within this when nothing else happens: they are written every
 /// second, and again if the store was away.
 pub const RECEIPTS_LIMIT: Duration = Duration::from_secs(10);

@@ -2,7 +2,10 @@
 //! author, with the same `changed_seq`, and all their reactions are gone.
 //!
 //! Invariants: from the time at which it is asked for, a message of theirs may be such a tombstone or not; when the
-//! event is there, and all the more at the end, it must be; nobody is erased for whom that was not asked.
+//! event is there, and all the more at the end, it must be; nobody is erased for whom that was not asked, and nobody
+//! who is not in the room.
+//!
+//! No run asks that somebody is erased yet; the tests below do.
 
 use uuid::Uuid;
 
@@ -47,6 +50,9 @@ impl Checker {
         let is_user = |client: &ClientIndex| self.users[client.index()] == user;
         let place = log.members.iter().position(is_user);
         let Some(slot) = place.map(|place| Slot(place as u32)) else {
+            self.findings.found(Kind::InventedChange, || {
+                format!("room {} seq {seq}: {user} is erased and no member", room.0)
+            });
             return Content::Other;
         };
         if !self.is_erasing(room, slot) {
@@ -224,6 +230,18 @@ mod tests {
         assert_eq!(kinds(run(false, NOBODY)), [Kind::InventedChange]);
         let other = identity::user_id(ClientIndex(0));
         assert_eq!(kinds(run(true, other)), [Kind::DifferentContent]);
+    }
+
+    #[test]
+    fn nobody_is_erased_in_a_room_that_they_are_not_in() {
+        let mut checker = run(true, NOBODY);
+        checker.event(ROOM, Slot(0), 5, 5);
+        let erased = Observed {
+            erased: Some((Uuid::from_u128(97), NOBODY)),
+            ..Observed::default()
+        };
+        checker.content(ROOM, 5, 5, "", Some(erased));
+        assert_eq!(checker.findings.kinds(), [Kind::InventedChange]);
     }
 
     #[test]

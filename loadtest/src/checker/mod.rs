@@ -110,6 +110,8 @@ pub struct Sent {
     /// It was known to be stored before the last attempt left, so its ack must say `duplicate`.
     was_stored_before_attempt: bool,
     acked_seq: u64,
+    /// When the first ack came.
+    pub acked_us: u64,
     /// Where an event or a page showed it; 0 for nowhere yet.
     seen_seq: u64,
 }
@@ -310,6 +312,7 @@ impl Checker {
             is_uncertain: false,
             was_stored_before_attempt: false,
             acked_seq: 0,
+            acked_us: 0,
             seen_seq: 0,
         });
         number
@@ -435,6 +438,13 @@ impl Checker {
             },
         }
         is_first
+    }
+
+    /// When its first ack came.
+    pub fn acked_at(&mut self, number: MessageNumber, now_us: u64) {
+        if let Some(sent) = self.messages.get_mut(number.index()) {
+            sent.acked_us = now_us;
+        }
     }
 
     /// The server refused the message for good.

@@ -82,6 +82,7 @@ impl MixArgs {
         }
         report.map("events", &json!(mix.events));
         report.count("unread_compared", state.checker.unread_compared());
+        report.count("searches_judged", mix.searches_judged);
         report.count(
             "rooms_not_judged_by_states",
             state.checker.rooms_with_unseen_events(),
@@ -95,9 +96,13 @@ impl MixArgs {
             Receipts::Unknown | Receipts::Taken => "",
         };
         report.row("not_exercised", format!("{shown}{why}"), json!(missing));
+        let mut red = Vec::new();
         if self.mix_all && !missing.is_empty() {
-            return vec![format!("not exercised: {shown}{why}")];
+            red.push(format!("not exercised: {shown}{why}"));
         }
-        Vec::new()
+        if self.mix_all && mix.shares.weight(OpKind::Search) > 0 && mix.searches_judged == 0 {
+            red.push("no search had to find anything".to_owned());
+        }
+        red
     }
 }

@@ -236,7 +236,7 @@ impl State {
                 Ok(())
             }
             Some(RequestId::Change(change)) => wire::parse::<wire::Data<wire::ChangeAck>>(frame)
-                .map(|reply| self.change_acked(client, change, &reply.data)),
+                .map(|reply| self.change_acked(client, change, &reply.data, false)),
             Some(RequestId::Ask(number)) => self.ask_answered(client, number, frame),
             None => Err("a reply to nothing".to_owned()),
         };
@@ -380,6 +380,7 @@ impl State {
             return;
         }
         let now_us = self.clock.now_us();
+        self.checker.acked_at(number, now_us);
         self.stats.nodes[self.clients[client.index()].node.index()].acked(now_us);
         if let Some(sent) = self.checker.message(number) {
             let latency_us = now_us.saturating_sub(sent.due_us);
@@ -388,8 +389,10 @@ impl State {
             }
             let due_us = sent.due_us;
             self.stats.acked(due_us, latency_us);
-            if self.mix.is_some() {
-                self.answered(crate::mix::OpKind::Send, due_us);
+            let kind = self.kind_sent(number);
+            // What HTTP acknowledged is counted there.
+            if self.mix.is_some() && kind != crate::mix::OpKind::WebSend {
+                self.answered(kind, due_us);
             }
         }
         let every = self.settings.probe_every;

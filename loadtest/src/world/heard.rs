@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::frames::{as_page, is_temporary};
-use super::mixing::{Ask, Receipts, kind_of};
+use super::mixing::{Ask, Receipts};
 use super::{Phase, SetupError, State, World};
 use crate::checker::{Ack, Kind, Mark, PageBy};
 use crate::clock::us;
@@ -87,7 +87,8 @@ impl World {
         }
         self.progress.stage("asking what is unread");
         let is_answered = self.run_until(INSPECTION_LIMIT, |state| {
-            state.mix.as_ref().is_none_or(|mix| mix.asks.is_empty())
+            let is_asking = state.mix.as_ref().is_some_and(|mix| !mix.asks.is_empty());
+            !is_asking && !state.is_asking_web()
         })?;
         let is_still = self.run_until(TYPING_ENDS_AFTER * 3 + TYPING_SLACK, |state| {
             let mix = state.mix.as_ref();
@@ -96,8 +97,9 @@ impl World {
         let state = &mut self.state;
         if let Some(mix) = &mut state.mix {
             if !is_answered {
-                let open = format!("{:?}", mix.asks.values().next());
-                let count = mix.asks.len() as u64;
+                let (over_http, one) = mix.more.open_over_http();
+                let open = format!("{:?}, over HTTP {one}", mix.asks.values().next());
+                let count = (mix.asks.len() + over_http) as u64;
                 let findings = &mut state.checker.findings;
                 findings.found_many(Kind::Unanswered, count, || open);
                 mix.asks.clear();
@@ -111,12 +113,8 @@ impl World {
                 mix.typing_told.clear();
             }
         }
-        let began_us = self.state.clock.now_us();
-        while !self.state.unarchive(&mut self.engine, began_us)
-            && self.state.clock.now_us() < began_us + us(INSPECTION_LIMIT)
-        {
-            self.run_for(Duration::from_millis(100))?;
-        }
+        self.undo()?;
+        self.search_all()?;
         let state = &mut self.state;
         state.checker.forget_views();
         state.plan_inspection();
@@ -213,6 +211,7 @@ impl State {
         client: ClientIndex,
         change: ChangeNumber,
         reply: &wire::ChangeAck,
+        is_over_http: bool,
     ) {
         let room = self.room_by_id.get(&reply.room_id).copied();
         let ack = Ack {
@@ -228,7 +227,12 @@ impl State {
         let Some(asked) = self.checker.change(change).filter(|_| is_first) else {
             return;
         };
-        let (kind, due_us) = (kind_of(asked.want), asked.due_us);
+        let (want, due_us) = (asked.want, asked.due_us);
+        let kind = self.kind_asked(change, want);
+        // What was asked for over HTTP and done over the socket was not exercised over HTTP.
+        if (kind == OpKind::WebEdit) != is_over_http {
+            return;
+        }
         self.answered(kind, due_us);
         if !reply.changed
             && let Some(counts) = self.mix_kind(kind)
@@ -312,7 +316,7 @@ impl State {
             && let Some(mix) = &mut self.mix
         {
             mix.inspection.in_flight -= 1;
-        } else if !is_first_part {
+        } else if !is_first_part && ask.is_counted {
             self.answered(ask.kind, ask.due_us);
         }
         match ask.kind {

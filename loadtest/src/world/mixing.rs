@@ -41,7 +41,25 @@ pub(super) struct Ask {
     pub users: Vec<Uuid>,
     /// Asked at the end, when nothing changes.
     pub is_final: bool,
+    /// It is of the load, and not of its end.
+    pub is_counted: bool,
     pub about: About,
+}
+
+impl Ask {
+    pub(super) fn new(client: ClientIndex, kind: OpKind, room: RoomIndex, due_us: u64) -> Self {
+        Self {
+            client,
+            kind,
+            room,
+            by: PageBy::Newest,
+            due_us,
+            users: Vec::new(),
+            is_final: false,
+            is_counted: true,
+            about: About::Nothing,
+        }
+    }
 }
 
 /// Whether the server takes receipts.
@@ -77,6 +95,8 @@ pub struct Mix {
     pub receipts: Receipts,
     /// A backend is out of order: news of other nodes may come late.
     pub is_disturbed: bool,
+    /// Searches that had to find.
+    pub searches_judged: u64,
     pub(super) asks: HashMap<u32, Ask>,
     pub(super) next_ask: u32,
     pub(super) owed: Owed,
@@ -98,6 +118,7 @@ impl Mix {
             events: BTreeMap::new(),
             receipts: Receipts::Unknown,
             is_disturbed: false,
+            searches_judged: 0,
             asks: HashMap::new(),
             next_ask: 0,
             owed: Owed::default(),
@@ -494,7 +515,8 @@ impl State {
         let Some(asked) = self.checker.change(change) else {
             return;
         };
-        let (kind, attempts) = (kind_of(asked.want), asked.attempts);
+        let (want, attempts) = (asked.want, asked.attempts);
+        let kind = self.kind_asked(change, want);
         if let Some(counts) = self.mix_kind(kind) {
             counts.refused(&error.code);
         }
@@ -508,6 +530,15 @@ impl State {
         }
         self.checker.change_refused(change, &error.code);
         self.settle_change(client, change);
+    }
+
+    /// As what a change was asked for.
+    pub(super) fn kind_asked(&self, change: ChangeNumber, want: Want) -> OpKind {
+        let is_web = |mix: &Mix| mix.more.web_changes.contains(&change);
+        match self.mix.as_deref().is_some_and(is_web) {
+            true => OpKind::WebEdit,
+            false => kind_of(want),
+        }
     }
 
     pub(super) fn settle_change(&mut self, client: ClientIndex, change: ChangeNumber) {
@@ -548,10 +579,11 @@ impl State {
         slot: Slot,
         mark: Mark,
     ) -> bool {
-        let (Some(room_id), Some(id)) = (
-            self.rooms[room.index()].id,
-            self.clients[client.index()].conn,
-        ) else {
+        let it = &self.clients[client.index()];
+        // Before it is ready, nothing may be said but who it is; it says again what it said.
+        let (Some(room_id), Phase::Ready, Some(id)) =
+            (self.rooms[room.index()].id, it.phase, it.conn)
+        else {
             return false;
         };
         for (kind, seq) in [
@@ -634,14 +666,11 @@ impl State {
         due_us: u64,
         at_the_end: Option<Option<String>>,
     ) -> bool {
-        let (Some(room_id), Some(id)) = (
-            self.rooms[room.index()].id,
-            self.clients[client.index()].conn,
-        ) else {
+        let Some(room_id) = self.rooms[room.index()].id else {
             return false;
         };
-        let mut by = PageBy::Newest;
-        let mut users = Vec::new();
+        let mut ask = Ask::new(client, kind, room, due_us);
+        ask.is_final = at_the_end.is_some();
         let known_seq = self.checker.known_seq(room);
         let (name, data) = match kind {
             OpKind::HistoryNewest => (
@@ -650,13 +679,13 @@ impl State {
             ),
             OpKind::HistoryBefore => {
                 let seq = self.random.between(2, known_seq.max(2));
-                by = PageBy::Before(seq);
+                ask.by = PageBy::Before(seq);
                 let data = format!(r#""room_id":"{room_id}","before_seq":{seq},"limit":{PAGE}"#);
                 ("history.get", data)
             }
             OpKind::HistoryAfter => {
                 let seq = known_seq.saturating_sub(self.random.below(2 * PAGE));
-                by = PageBy::After(seq);
+                ask.by = PageBy::After(seq);
                 let data = format!(r#""room_id":"{room_id}","after_seq":{seq},"limit":{PAGE}"#);
                 ("history.get", data)
             }
@@ -675,9 +704,9 @@ impl State {
             }
             OpKind::PresenceSubscribe => {
                 let members = self.rooms[room.index()].members.iter().take(20);
-                users = members.map(|member| identity::user_id(*member)).collect();
-                users.sort_unstable();
-                let list = wire::uuid_list(users.iter().copied());
+                ask.users = members.map(|member| identity::user_id(*member)).collect();
+                ask.users.sort_unstable();
+                let list = wire::uuid_list(ask.users.iter().copied());
                 ("presence.subscribe", format!(r#""user_ids":[{list}]"#))
             }
             // Probes whether receipts are known; a server that knows them does not answer.
@@ -687,35 +716,33 @@ impl State {
             }
             _ => return false,
         };
-        let Some(mix) = &mut self.mix else {
+        self.put_ask(engine, ask, (name, &data))
+    }
+
+    /// Asks on the client's connection, and keeps what was asked until its answer.
+    pub(super) fn put_ask(
+        &mut self,
+        engine: &mut Engine,
+        ask: Ask,
+        (name, data): (&str, &str),
+    ) -> bool {
+        let (Some(mix), Some(id)) = (&mut self.mix, self.clients[ask.client.index()].conn) else {
             return false;
         };
         let number = mix.next_ask;
         mix.next_ask = mix.next_ask.wrapping_add(1);
-        if !users.is_empty() {
-            let watched = mix.watched.entry(client).or_default();
-            watched.extend(users.iter().copied());
+        if !ask.users.is_empty() {
+            let watched = mix.watched.entry(ask.client).or_default();
+            watched.extend(ask.users.iter().copied());
         }
-        mix.asks.insert(
-            number,
-            Ask {
-                client,
-                kind,
-                room,
-                by,
-                due_us,
-                users,
-                is_final: at_the_end.is_some(),
-                about: About::Nothing,
-            },
-        );
-        let frame = wire::request(Some(RequestId::Ask(number)), name, &data);
+        mix.asks.insert(number, ask);
+        let frame = wire::request(Some(RequestId::Ask(number)), name, data);
         engine.send_text(id, frame.as_bytes());
         true
     }
 }
 
-pub(super) fn kind_of(want: Want) -> OpKind {
+fn kind_of(want: Want) -> OpKind {
     match want {
         Want::Edit { .. } => OpKind::Edit,
         Want::Delete => OpKind::Delete,

@@ -465,8 +465,7 @@ impl World {
         let mut next_look_us = 0;
         self.run_until(limit, |state| {
             let now_us = state.clock.now_us();
-            let is_open = state.unacked + state.open_changes > 0 || state.is_asking_web();
-            if is_open || now_us < next_look_us {
+            if state.is_open() || now_us < next_look_us {
                 return false;
             }
             next_look_us = now_us + 20_000;
@@ -514,6 +513,16 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Whether something has no answer yet of which a message may come, or a change.
+    fn is_open(&self) -> bool {
+        let mix = self.mix.as_ref();
+        let is_bringing = mix.is_some_and(|mix| {
+            let mut asks = mix.asks.values();
+            asks.any(|ask| crate::mix::OpKind::OF_FILES.contains(&ask.kind))
+        });
+        self.unacked + self.open_changes > 0 || is_bringing || self.is_asking_web()
     }
 
     /// Members that lack something, over all rooms, with clients that were told to stop left out.

@@ -9,22 +9,25 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::State;
 use super::frames::observed;
 use super::mixing::Ask;
-use super::{Phase, State};
-use crate::checker::{Kind, Mark, Outcome, PageBy};
+use crate::checker::{Kind, Mark, Outcome};
 use crate::engine::Engine;
 use crate::identity;
 use crate::ids::{ChangeNumber, ClientIndex, MessageNumber, RoomIndex, Slot};
 use crate::mix::OpKind;
 use crate::web::{self, Web};
-use crate::wire::{self, RequestId};
+use crate::wire;
 
+mod at_the_end;
 mod over_http;
+#[cfg(test)]
+mod tests;
 
 /// Files that are fetched again.
 const FILES_MAX: usize = 256;
-/// What was written so long ago must be found, µs.
+/// What was acknowledged so long ago must be found, µs.
 const FOUND_AFTER_US: u64 = 6_000_000;
 
 /// What an [`Ask`] is about.
@@ -35,11 +38,15 @@ pub(super) enum About {
     Found(MessageNumber),
     Archived(bool),
     Blocked(Uuid, bool),
+    /// Whom the client blocks; how often it had asked to block by then, if none of that was under way.
+    Listed(Option<u64>),
     File(Vec<u8>),
-    Fetch(MessageNumber),
+    /// Whose file it is, and its bytes.
+    Fetch(MessageNumber, Vec<u8>),
 }
 
 /// What an HTTP request is about.
+#[derive(Debug)]
 enum Asked {
     Send(MessageNumber),
     Again(MessageNumber),
@@ -47,9 +54,10 @@ enum Asked {
     Mark(RoomIndex, Slot, Mark),
     Page(RoomIndex),
     Bring(Uuid),
-    Fetch(MessageNumber),
+    Fetch(MessageNumber, Vec<u8>),
 }
 
+#[derive(Debug)]
 struct UnderWay {
     client: ClientIndex,
     room: RoomIndex,
@@ -73,16 +81,28 @@ pub(super) struct More {
     under_way: HashMap<u32, UnderWay>,
     pub sends: HashSet<MessageNumber>,
     pub changes: HashSet<ChangeNumber>,
+    /// As what messages were asked for that are not plain sends, until they are acknowledged.
+    pub sent_as: HashMap<MessageNumber, OpKind>,
+    /// Changes that were asked for over HTTP.
+    pub web_changes: HashSet<ChangeNumber>,
     /// The next change goes over HTTP.
     pub change_by_web: bool,
     files: VecDeque<File>,
     bringing: HashMap<Uuid, Vec<u8>>,
-    /// Rooms that were archived, until they are certainly not.
+    /// Rooms that were archived, until that is undone at the end.
     pub archived: BTreeSet<(ClientIndex, RoomIndex)>,
+    /// Who blocked whom, until that is undone at the end.
+    blocked: BTreeSet<(ClientIndex, ClientIndex)>,
+    /// From now on the answers say that it is undone: nothing else is under way.
+    is_undoing: bool,
+    /// What must be found at the end, and by whom it is searched for.
+    last_searches: BTreeMap<MessageNumber, ClientIndex>,
     /// Who ever wanted to block whom.
     pub apart: HashSet<(ClientIndex, ClientIndex)>,
     blocks: HashMap<ClientIndex, BTreeMap<Uuid, bool>>,
     blocking: HashSet<ClientIndex>,
+    /// How often each client asked to block somebody, or no longer.
+    blocks_asked: HashMap<ClientIndex, u64>,
 }
 
 #[derive(Deserialize)]
@@ -133,6 +153,18 @@ struct BlockedUser {
 }
 
 impl More {
+    /// How many requests are under way over HTTP, and one of them in words.
+    pub(super) fn open_over_http(&self) -> (usize, String) {
+        let one = format!("{:?}", self.under_way.values().next());
+        (self.under_way.len(), one.chars().take(300).collect())
+    }
+
+    /// How often the client asked to block, for a list that is asked for now; `None` if such a request is under way.
+    fn blocks_turn(&self, client: ClientIndex) -> Option<u64> {
+        let is_quiet = !self.blocking.contains(&client);
+        is_quiet.then(|| self.blocks_asked.get(&client).copied().unwrap_or(0))
+    }
+
     /// An ask ended with its connection: what it would have done may be done.
     pub(super) fn forget(&mut self, ask: &Ask) {
         if let About::Blocked(user, _) = ask.about {
@@ -192,9 +224,7 @@ impl State {
                 let Some((number, _)) = self.pick_message(room) else {
                     return false;
                 };
-                let due_us = self.checker.message(number).map_or(0, |sent| sent.due_us);
-                let data = format!(r#""query":"{due_us}","limit":20"#);
-                ("search", data, About::Found(number))
+                ("search", self.query(number), About::Found(number))
             }
             OpKind::Mute => {
                 let until = if is_so { "" } else { r#","until":null"# };
@@ -205,7 +235,11 @@ impl State {
                 ("room.archive", data, About::Archived(is_so))
             }
             OpKind::Block => return self.block(engine, client, room, due_us),
-            OpKind::BlocksList => ("user.blocks", r#""limit":100"#.to_owned(), About::Nothing),
+            OpKind::BlocksList => {
+                let turn = (self.mix.as_ref()).and_then(|mix| mix.more.blocks_turn(client));
+                let about = About::Listed(turn);
+                ("user.blocks", r#""limit":100"#.to_owned(), about)
+            }
             OpKind::File => {
                 let bytes = format!("%PDF-1.7\nfile of {due_us} in {room_id}\n").into_bytes();
                 let size = bytes.len();
@@ -216,50 +250,32 @@ impl State {
             }
             OpKind::FileUrls => {
                 let Some(mix) = &self.mix else { return false };
-                let mut here = mix.more.files.iter().rev().filter(|file| file.room == room);
-                let Some(file) = here.next() else {
+                let here = mix.more.files.iter().filter(|file| file.room == room);
+                let here: Vec<&File> = here.collect();
+                let place = self.random.below(here.len().max(1) as u64) as usize;
+                let Some(file) = here.get(place) else {
                     return false;
                 };
                 let data = format!(r#"{in_room},"upload_ids":["{}"]"#, file.upload);
-                ("attachment.urls", data, About::Fetch(file.number))
+                let about = About::Fetch(file.number, file.bytes.clone());
+                ("attachment.urls", data, about)
             }
             _ => return false,
         };
         if let (About::Archived(true), Some(mix)) = (&about, &mut self.mix) {
             mix.more.archived.insert((client, room));
         }
-        self.put_ask(engine, (client, kind, room), due_us, (name, &data), about)
+        let ask = Ask {
+            about,
+            ..Ask::new(client, kind, room, due_us)
+        };
+        self.put_ask(engine, ask, (name, &data))
     }
 
-    fn put_ask(
-        &mut self,
-        engine: &mut Engine,
-        (client, kind, room): (ClientIndex, OpKind, RoomIndex),
-        due_us: u64,
-        (name, data): (&str, &str),
-        about: About,
-    ) -> bool {
-        let (Some(mix), Some(id)) = (&mut self.mix, self.clients[client.index()].conn) else {
-            return false;
-        };
-        let number = mix.next_ask;
-        mix.next_ask = mix.next_ask.wrapping_add(1);
-        mix.asks.insert(
-            number,
-            Ask {
-                client,
-                kind,
-                room,
-                by: PageBy::Newest,
-                due_us,
-                users: Vec::new(),
-                is_final: false,
-                about,
-            },
-        );
-        let frame = wire::request(Some(RequestId::Ask(number)), name, data);
-        engine.send_text(id, frame.as_bytes());
-        true
+    /// Finds a message by when it was due.
+    fn query(&self, number: MessageNumber) -> String {
+        let due_us = self.checker.message(number).map_or(0, |sent| sent.due_us);
+        format!(r#""query":"{due_us}","limit":20"#)
     }
 
     /// Blocks a member of the room, or no longer; one at a time for each client.
@@ -290,25 +306,24 @@ impl State {
         if !mix.more.blocking.insert(client) {
             return false;
         }
+        *mix.more.blocks_asked.entry(client).or_default() += 1;
         mix.more.apart.insert((client, other));
         mix.more.apart.insert((other, client));
         let user = identity::user_id(other);
         let blocks = mix.more.blocks.entry(client).or_default();
         let blocked = !blocks.get(&user).copied().unwrap_or(false);
         let name = if blocked {
+            mix.more.blocked.insert((client, other));
             "user.block"
         } else {
             "user.unblock"
         };
         let data = format!(r#""user_id":"{user}""#);
-        let about = About::Blocked(user, blocked);
-        self.put_ask(
-            engine,
-            (client, OpKind::Block, room),
-            due_us,
-            (name, &data),
-            about,
-        )
+        let ask = Ask {
+            about: About::Blocked(user, blocked),
+            ..Ask::new(client, OpKind::Block, room, due_us)
+        };
+        self.put_ask(engine, ask, (name, &data))
     }
 
     /// An ask of these was answered.
@@ -318,9 +333,13 @@ impl State {
     pub(super) fn more_answered(&mut self, ask: &Ask, frame: &[u8]) -> Result<(), String> {
         let client = ask.client;
         match &ask.about {
-            About::Found(number) => self.found(client, *number, frame)?,
-            About::Archived(false) => {
-                if let Some(mix) = &mut self.mix {
+            About::Found(number) => self.found(ask, *number, frame)?,
+            About::Archived(is_so) => {
+                // Before the end a newer request may be under way, or one of a connection that is lost.
+                if let Some(mix) = &mut self.mix
+                    && mix.more.is_undoing
+                    && !is_so
+                {
                     mix.more.archived.remove(&(client, ask.room));
                 }
             }
@@ -331,6 +350,12 @@ impl State {
                 }
                 if let Some(mix) = &mut self.mix {
                     mix.more.blocking.remove(&client);
+                    if let Some(other) = self.client_by_user.get(user)
+                        && mix.more.is_undoing
+                        && !blocked
+                    {
+                        mix.more.blocked.remove(&(client, *other));
+                    }
                     mix.more
                         .blocks
                         .entry(client)
@@ -356,25 +381,29 @@ impl State {
                 let asked = Asked::Bring(ticket.upload_id);
                 self.ask_web((client, ask.room, OpKind::File, ask.due_us), asked, request);
             }
-            About::Fetch(number) => self.fetch(ask, *number, frame)?,
-            About::Nothing if ask.kind == OpKind::BlocksList => {
+            About::Fetch(number, bytes) => self.fetch(ask, (*number, bytes), frame)?,
+            About::Listed(turn) => {
                 let listed = wire::parse::<wire::Data<Blocks>>(frame)?.data;
-                self.blocks_listed(client, &listed);
+                self.blocks_listed(client, *turn, &listed);
             }
-            About::Nothing | About::Archived(true) => {}
+            About::Nothing => {}
         }
         Ok(())
     }
 
-    fn found(
-        &mut self,
-        client: ClientIndex,
-        number: MessageNumber,
-        frame: &[u8],
-    ) -> Result<(), String> {
+    fn found(&mut self, ask: &Ask, number: MessageNumber, frame: &[u8]) -> Result<(), String> {
+        let client = ask.client;
         let hits = wire::parse::<wire::Data<Hits>>(frame)?.data.hits;
+        let due_us = self.checker.message(number).map_or(0, |sent| sent.due_us);
+        let asked_for = due_us.to_string();
         let mut is_found = false;
         for hit in &hits {
+            let text = hit.message.text.as_deref().unwrap_or_default();
+            if !text.contains(&asked_for) {
+                self.checker.findings.found(Kind::WrongSearch, || {
+                    format!("client {}: {asked_for} is not in {text:?}", client.0)
+                });
+            }
             let Some((room, _)) = self.membership(client, hit.room_id) else {
                 self.checker.findings.found(Kind::WrongSearch, || {
                     format!("client {}: found in {}", client.0, hit.room_id)
@@ -386,17 +415,25 @@ impl State {
             is_found |= self.checker.message_at(room, hit.message.seq) == Some(number);
         }
         let now_us = self.clock.now_us();
-        let Some(mix) = &self.mix else { return Ok(()) };
-        let is_apart = mix
-            .more
-            .blocks
-            .get(&client)
-            .is_some_and(|own| !own.is_empty());
+        let Some(mix) = &mut self.mix else {
+            return Ok(());
+        };
+        if !ask.is_counted {
+            // What is searched for at the end is asked again until it is found.
+            if is_found && mix.more.last_searches.remove(&number).is_some() {
+                mix.searches_judged += 1;
+            }
+            return Ok(());
+        }
         let must_be = self.checker.message(number).is_some_and(|sent| {
-            let is_old = sent.due_us + FOUND_AFTER_US < now_us;
-            sent.outcome == Outcome::Acked && !sent.is_delete_asked && is_old
+            let author = self.rooms[sent.room.index()].members[sent.slot.index()];
+            let is_apart = mix.more.apart.contains(&(client, author));
+            let is_old = sent.acked_us + FOUND_AFTER_US < now_us;
+            sent.outcome == Outcome::Acked && !sent.is_delete_asked && is_old && !is_apart
         });
-        if must_be && !is_found && !is_apart && !mix.is_disturbed {
+        let is_judged = must_be && !mix.is_disturbed;
+        mix.searches_judged += u64::from(is_judged);
+        if is_judged && !is_found {
             self.checker.findings.found(Kind::WrongSearch, || {
                 format!("client {}: message {} is not found", client.0, number.0)
             });
@@ -404,9 +441,11 @@ impl State {
         Ok(())
     }
 
-    fn blocks_listed(&mut self, client: ClientIndex, listed: &Blocks) {
+    /// A read is not ordered with writes: it is compared only where none was under way meanwhile.
+    fn blocks_listed(&mut self, client: ClientIndex, turn: Option<u64>, listed: &Blocks) {
         let Some(mix) = &self.mix else { return };
-        if mix.more.blocking.contains(&client) || listed.next_cursor.is_some() {
+        let is_beside = turn.is_none() || mix.more.blocks_turn(client) != turn;
+        if is_beside || listed.next_cursor.is_some() {
             return;
         }
         for (user, blocked) in mix.more.blocks.get(&client).into_iter().flatten() {
@@ -422,11 +461,21 @@ impl State {
         }
     }
 
-    fn fetch(&mut self, ask: &Ask, number: MessageNumber, frame: &[u8]) -> Result<(), String> {
-        let told = wire::parse::<wire::Data<Urls>>(frame)?.data;
+    /// Whether a message's file may be gone, or not be there yet.
+    fn may_miss(&self, number: MessageNumber) -> bool {
         let sent = self.checker.message(number);
-        let may_miss =
-            sent.is_none_or(|sent| sent.is_delete_asked || sent.outcome != Outcome::Acked);
+        sent.is_none_or(|sent| sent.is_delete_asked || sent.outcome != Outcome::Acked)
+    }
+
+    fn fetch(
+        &mut self,
+        ask: &Ask,
+        (number, bytes): (MessageNumber, &[u8]),
+        frame: &[u8],
+    ) -> Result<(), String> {
+        let told = wire::parse::<wire::Data<Urls>>(frame)?.data;
+        let may_miss = self.may_miss(number);
+        let sent = self.checker.message(number);
         let upload = sent.and_then(|sent| sent.upload);
         let url = told
             .urls
@@ -447,33 +496,7 @@ impl State {
             ..web::Request::default()
         };
         let whose = (ask.client, ask.room, OpKind::FileUrls, ask.due_us);
-        self.ask_web(whose, Asked::Fetch(number), request);
+        self.ask_web(whose, Asked::Fetch(number, bytes.to_vec()), request);
         Ok(())
-    }
-
-    /// What is archived comes back to the list. Returns whether nothing is left of it.
-    pub(super) fn unarchive(&mut self, engine: &mut Engine, now_us: u64) -> bool {
-        let archived = match &self.mix {
-            Some(mix) => mix.more.archived.clone(),
-            None => return true,
-        };
-        for (client, room) in &archived {
-            let is_asked = self.mix.as_ref().is_some_and(|mix| {
-                let mut asks = mix.asks.values();
-                asks.any(|ask| {
-                    (ask.client, ask.room, ask.kind) == (*client, *room, OpKind::Archive)
-                })
-            });
-            let (Some(room_id), false) = (self.rooms[room.index()].id, is_asked) else {
-                continue;
-            };
-            if self.clients[client.index()].phase == Phase::Ready {
-                let data = format!(r#""room_id":"{room_id}","archived":false"#);
-                let about = About::Archived(false);
-                let whose = (*client, OpKind::Archive, *room);
-                self.put_ask(engine, whose, now_us, ("room.archive", &data), about);
-            }
-        }
-        archived.is_empty()
     }
 }

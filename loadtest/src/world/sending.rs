@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use crate::identity;
 use crate::ids::{ChangeNumber, ClientIndex, MessageNumber, NodeIndex, RoomIndex, Slot};
 use crate::limits::{SEND_ATTEMPTS_MAX, UNACKED_PER_CLIENT_MAX};
+use crate::mix::OpKind;
 use crate::wire;
 
 /// Messages sent in one turn at most: after a long stall the sockets get their turn in between.
@@ -241,7 +242,8 @@ impl State {
             return;
         }
         let attempts = self.checker.message(number).map_or(0, |sent| sent.attempts);
-        if let Some(counts) = self.mix_kind(crate::mix::OpKind::Send) {
+        let kind = self.kind_sent(number);
+        if let Some(counts) = self.mix_kind(kind) {
             counts.refused(&error.code);
         }
         let it = &self.clients[client.index()];
@@ -256,6 +258,13 @@ impl State {
         }
         self.checker.refused(number, &error.code);
         self.settle(client, number);
+    }
+
+    /// As what a message was asked for.
+    pub(super) fn kind_sent(&self, number: MessageNumber) -> OpKind {
+        let mix = self.mix.as_ref();
+        let kind = mix.and_then(|mix| mix.more.sent_as.get(&number).copied());
+        kind.unwrap_or(OpKind::Send)
     }
 
     /// The message needs no more attempts.

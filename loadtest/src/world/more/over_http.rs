@@ -35,7 +35,7 @@ impl State {
         };
         let more = &mut mix.more;
         // A file's ticket or URL is all that is to be shown.
-        if !matches!(asked, Asked::Bring(_) | Asked::Fetch(_)) {
+        if !matches!(asked, Asked::Bring(_) | Asked::Fetch(..)) {
             request.token = Some(token);
             request.content_type = "application/json".to_owned();
         }
@@ -106,6 +106,7 @@ impl State {
         self.stats.sends += 1;
         if let Some(mix) = &mut self.mix {
             mix.more.sends.insert(number);
+            mix.more.sent_as.insert(number, OpKind::WebSend);
         }
         self.post_message(number, OpKind::WebSend, due_us, Asked::Send(number))
     }
@@ -144,6 +145,7 @@ impl State {
         self.checker.change_attempted(change);
         if let Some(mix) = &mut self.mix {
             mix.more.changes.insert(change);
+            mix.more.web_changes.insert(change);
         }
         let request = web::Request {
             method: "PATCH",
@@ -234,15 +236,22 @@ impl State {
         }
         let body = match result {
             Ok((200..=299, body)) => body,
-            Ok((_, body)) => {
+            Ok((status, body)) => {
                 let error = wire::parse::<wire::ErrorBody>(&body).ok();
+                if error.is_none() {
+                    let what = format!("{} over HTTP: {status} without a code", kind.name());
+                    self.bad_frame(client, &what, &body);
+                }
                 return self.web_refused(engine, (client, kind), asked, error);
             }
             Err(_) => return self.web_refused(engine, (client, kind), asked, None),
         };
+        // A file is done when its message is, and a change is counted with its ack.
+        let is_done = !matches!(asked, Asked::Bring(_) | Asked::Change(_));
         let told = self.web_told(engine, (client, room, due_us), asked, &body);
         match told {
-            Ok(()) => self.answered(kind, due_us),
+            Ok(()) if is_done => self.answered(kind, due_us),
+            Ok(()) => {}
             Err(error) => self.bad_frame(
                 client,
                 &format!("{} over HTTP: {error}", kind.name()),
@@ -265,7 +274,7 @@ impl State {
             }
             Asked::Change(change) => {
                 let ack = wire::parse::<wire::ChangeAck>(body)?;
-                self.change_acked(client, change, &ack);
+                self.change_acked(client, change, &ack, true);
             }
             Asked::Mark(..) => {}
             Asked::Page(room) => {
@@ -275,10 +284,8 @@ impl State {
                     .check_range(room, &as_page(0, &page), PageBy::Newest);
             }
             Asked::Bring(upload) => self.brought(engine, client, room, upload, due_us),
-            Asked::Fetch(number) => {
-                let Some(mix) = &self.mix else { return Ok(()) };
-                let file = mix.more.files.iter().find(|file| file.number == number);
-                if file.is_some_and(|file| file.bytes != body) {
+            Asked::Fetch(number, bytes) => {
+                if bytes != body {
                     self.checker.findings.found(Kind::WrongFile, || {
                         format!("message {}: other bytes than were brought", number.0)
                     });
@@ -317,6 +324,7 @@ impl State {
             self.transmit(engine, client, number);
         }
         if let Some(mix) = &mut self.mix {
+            mix.more.sent_as.insert(number, OpKind::File);
             let files = &mut mix.more.files;
             if files.len() == FILES_MAX {
                 files.pop_front();
@@ -345,6 +353,9 @@ impl State {
         if let Some(counts) = self.mix_kind(kind) {
             counts.refused(&code);
         }
+        if let Asked::Fetch(number, _) = asked {
+            return self.not_fetched(client, number, error.as_ref());
+        }
         let error = error.filter(|error| !is_temporary(&error.code));
         match (asked, error) {
             (Asked::Send(number), None) => {
@@ -366,16 +377,37 @@ impl State {
             (Asked::Mark(room, slot, mark), None) => {
                 self.send_mark(engine, client, room, slot, mark);
             }
-            (Asked::Again(_) | Asked::Page(_) | Asked::Bring(_) | Asked::Fetch(_), None) => {}
+            (Asked::Again(_) | Asked::Page(_) | Asked::Bring(_) | Asked::Fetch(..), None) => {}
             (_, Some(error)) => {
                 let code = error.code;
-                // A file whose message is deleted meanwhile is no longer there.
-                if kind != OpKind::FileUrls {
-                    self.checker.findings.found(Kind::UnexpectedRefusal, || {
-                        format!("client {}: {} over HTTP: {code}", client.0, kind.name())
-                    });
-                }
+                self.checker.findings.found(Kind::UnexpectedRefusal, || {
+                    format!("client {}: {} over HTTP: {code}", client.0, kind.name())
+                });
             }
+        }
+    }
+
+    /// A file did not come, though its address was told.
+    fn not_fetched(
+        &mut self,
+        client: ClientIndex,
+        number: MessageNumber,
+        error: Option<&wire::ErrorBody>,
+    ) {
+        let is_disturbed = self.mix.as_ref().is_some_and(|mix| mix.is_disturbed);
+        let code = error.map(|error| error.code.as_str());
+        let is_excused = match code {
+            Some("rate_limited" | "overloaded" | "unavailable") => true,
+            // The server is perhaps away, which its client notices too.
+            None | Some("internal") => {
+                is_disturbed || self.clients[client.index()].phase != Phase::Ready
+            }
+            Some(_) => false,
+        };
+        if !is_excused && !self.may_miss(number) {
+            self.checker.findings.found(Kind::WrongFile, || {
+                format!("message {}: its file did not come: {code:?}", number.0)
+            });
         }
     }
 }
