@@ -4,8 +4,8 @@
 //! that whoever else asks the store is not slowed; an archive that cannot be ended is broken off, never ended short;
 //! one at a time is made on a node.
 //!
-//! The bytes of the user's files come after the lists, a piece at a time; then the list of them, which says of which
-//! there are none.
+//! The bytes of the user's files come after the lists, a piece at a time, also with pauses; then the list of them, which
+//! says of which there are none or not all, and why. No file that cannot be had keeps the rest away.
 
 use super::problem::Problem;
 use super::store_client::StoreClient;
@@ -19,7 +19,7 @@ use crate::chat::port::export::{
 use crate::chat::port::files::{Upload, UploadState};
 use crate::chat::port::{StoreAnswer, StoreCall};
 use crate::protocol::admin::{AdminConnection, AdminUserKept};
-use crate::protocol::export::{AdminArchive, ExportFile, README};
+use crate::protocol::export::{AdminArchive, ExportFile, ExportMissing, README};
 use crate::protocol::{ErrorCode, RoomId, Seq, UnixMs, UploadId, UserId};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -27,12 +27,12 @@ use axum::response::Response;
 use hyper::body::Frame;
 use serde::Serialize;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use zip::write::{SimpleFileOptions, StreamWriter};
 use zip::{CompressionMethod, ZipWriter};
@@ -47,7 +47,11 @@ const PIECE_BYTES: usize = 256 << 10;
 /// as long.
 const BLOB_TRIES: u32 = 4;
 const BLOB_PAUSE: Duration = Duration::from_millis(200);
-/// Between two pages.
+/// When it answered nothing for so long, it is asked once for each further thing, until it answers again.
+const BLOB_AWAY_MAX: Duration = Duration::from_secs(60);
+/// What is left for the list of files, of the time that a connection has.
+const LIST_TIME: Duration = Duration::from_secs(120);
+/// Between two pages, and between two pieces of a file.
 const PAGE_PAUSE: Duration = Duration::from_millis(5);
 /// Longest wait for the store.
 const STORE_MAX: Duration = Duration::from_secs(10);
@@ -111,6 +115,9 @@ impl Exports {
             archive: Archive::new(),
             sender,
             transfer: transfers.begin(),
+            files_until: transfers.ends_at() - LIST_TIME,
+            away_since: None,
+            unreadable: Unreadable::default(),
         };
         tokio::spawn(async move {
             match export.make(&profile, &sessions).await {
@@ -263,13 +270,24 @@ fn place_of(found: &ExportUpload) -> Place {
     (found.created_at, found.upload.id)
 }
 
-/// The files that were written.
+/// What of a file is in the archive. All that is kept of it while others are written.
+#[derive(Clone, Copy)]
+struct Taken {
+    /// Something of it.
+    is_begun: bool,
+    /// Why not all of it.
+    missing: Option<ExportMissing>,
+}
+
+/// Of the files whose turn came.
+type AllTaken = BTreeMap<UploadId, Taken>;
+
+/// Files that could not be read, for the log.
 #[derive(Default)]
-struct Written {
-    /// The last one; those that were brought later are not in the archive.
-    last: Option<Place>,
-    /// Of which there is nothing, or no longer all. All that is kept of a file while others are written.
-    missing: BTreeSet<UploadId>,
+struct Unreadable {
+    files: u32,
+    /// Why the first one could not.
+    first: Option<BlobError>,
 }
 
 struct Export {
@@ -279,6 +297,11 @@ struct Export {
     archive: Archive,
     sender: mpsc::Sender<Option<Bytes>>,
     transfer: Transfer,
+    /// Then no more of the files is taken.
+    files_until: Instant,
+    /// Since when the place of files has not answered.
+    away_since: Option<Instant>,
+    unreadable: Unreadable,
 }
 
 impl Export {
@@ -303,8 +326,15 @@ impl Export {
             }
             self.archive.end_list()?;
         }
-        let files = self.files().await?;
-        self.file_list(&files).await?;
+        let taken = self.files().await?;
+        self.file_list(&taken).await?;
+        if let Unreadable {
+            files,
+            first: Some(error),
+        } = &self.unreadable
+        {
+            tracing::warn!(files, %error, "files of an export could not be read");
+        }
         // Who was erased meanwhile is not whole in it.
         match self.ask(AdminCall::User(self.user)).await? {
             AdminAnswer::User(Some(_)) => (),
@@ -389,86 +419,123 @@ impl Export {
         }
     }
 
-    /// Writes the files.
-    async fn files(&mut self) -> Result<Written, Broken> {
-        let mut written = Written::default();
+    /// Writes the files, as long as there is time.
+    async fn files(&mut self) -> Result<AllTaken, Broken> {
+        let mut taken = AllTaken::new();
+        let mut after = None;
         loop {
-            let page = self.uploads(written.last).await?;
+            let page = self.uploads(after).await?;
             for ExportUpload { upload, .. } in &page {
-                if !self.file(upload).await? {
-                    written.missing.insert(upload.id);
+                if self.is_late() {
+                    return Ok(taken);
                 }
+                let mut is_begun = false;
+                let missing = self.pieces(upload, &mut is_begun).await?;
+                taken.insert(upload.id, Taken { is_begun, missing });
             }
-            written.last = page.last().map(place_of).or(written.last);
+            after = page.last().map(place_of);
             if page.len() < EXPORT_PAGE {
-                return Ok(written);
+                return Ok(taken);
             }
         }
     }
 
-    /// Writes a file piece by piece; whether it is whole.
-    async fn file(&mut self, upload: &Upload) -> Result<bool, Broken> {
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.files_until
+    }
+
+    /// Writes a file piece by piece; whether something of it is written, and why not all.
+    async fn pieces(
+        &mut self,
+        upload: &Upload,
+        is_begun: &mut bool,
+    ) -> Result<Option<ExportMissing>, Broken> {
         let (blob, bucket, key) = (self.blob.clone(), upload.kind.bucket(), &upload.key);
         // What was brought and not looked at yet is nobody's to read before.
         if upload.state == UploadState::Created
-            && self.patient(|| blob.seal(bucket, key)).await?.is_none()
+            && let Err(missing) = self.patient(|| blob.seal(bucket, key)).await
         {
-            return Ok(false);
+            return Ok(Some(missing));
         }
         let mut offset = 0;
         loop {
-            let read = || blob.read(bucket, key, offset, PIECE_BYTES);
-            let Some(piece) = self.patient(read).await? else {
-                return Ok(false);
-            };
-            if offset == 0 {
-                self.archive.file(&path_of(upload))?;
+            if self.is_late() {
+                return Ok(Some(ExportMissing::NotTaken));
             }
-            self.archive.bytes(&piece)?;
+            let read = || blob.read(bucket, key, offset, PIECE_BYTES);
+            let piece = match self.patient(read).await {
+                Ok(piece) => piece,
+                Err(missing) => return Ok(Some(missing)),
+            };
+            if !*is_begun {
+                self.archive.file(&path_of(upload))?;
+                *is_begun = true;
+            }
+            // To compress a piece takes some ms of a thread that others need.
+            for part in piece.chunks(CHUNK_BYTES) {
+                self.archive.bytes(part)?;
+                self.send_what_is_made().await?;
+                tokio::task::yield_now().await;
+            }
             self.transfer.moved();
-            self.send_what_is_made().await?;
+            tokio::time::sleep(PAGE_PAUSE).await;
             offset += piece.len() as u64;
             // What is sealed has the bytes that were declared, or was found wrong.
             if piece.len() < PIECE_BYTES {
-                return Ok(true);
+                return Ok(None);
             }
         }
     }
 
     /// Asks the place of files, and again while it is away for a moment.
-    async fn patient<T, F: Future<Output = Result<T, BlobError>>>(
-        &self,
+    async fn patient<T, F: Future<Output = Result<Option<T>, BlobError>>>(
+        &mut self,
         ask: impl Fn() -> F,
-    ) -> Result<T, Broken> {
-        let (mut left, mut pause) = (BLOB_TRIES, BLOB_PAUSE);
+    ) -> Result<T, ExportMissing> {
+        let is_away = (self.away_since).is_some_and(|since| since.elapsed() > BLOB_AWAY_MAX);
+        let mut left = if is_away { 1 } else { BLOB_TRIES };
+        let mut pause = BLOB_PAUSE;
         loop {
             left -= 1;
-            match ask().await {
-                Ok(answer) => return Ok(answer),
-                Err(BlobError::Unavailable(_)) if left > 0 => (),
-                Err(error) => return Err(error.to_string()),
+            let asked = Instant::now();
+            let answer = ask().await;
+            self.transfer.moved();
+            match answer {
+                Ok(answer) => {
+                    self.away_since = None;
+                    return answer.ok_or(ExportMissing::NotFound);
+                }
+                Err(BlobError::Unavailable(_)) if left > 0 => {
+                    self.away_since.get_or_insert(asked);
+                }
+                Err(error) => {
+                    self.away_since.get_or_insert(asked);
+                    self.unreadable.files += 1;
+                    self.unreadable.first.get_or_insert(error);
+                    return Err(ExportMissing::Unreadable);
+                }
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
-            self.transfer.moved();
         }
     }
 
-    /// Writes what the files are that were written, and of which there was nothing.
-    async fn file_list(&mut self, written: &Written) -> Result<(), Broken> {
+    /// Writes what the files are, and what of them is in the archive. One whose turn did not come is listed, too.
+    async fn file_list(&mut self, taken: &AllTaken) -> Result<(), Broken> {
         self.archive.list("files.json")?;
         let mut after = None;
-        while after < written.last {
+        loop {
             let page = self.uploads(after).await?;
-            after = page.last().map(place_of).or(written.last);
             for found in &page {
-                if Some(place_of(found)) <= written.last {
-                    self.archive.entry(&listed(found, &written.missing))?;
-                }
+                let taken = taken.get(&found.upload.id);
+                self.archive.entry(&listed(found, taken))?;
+                self.send_what_is_made().await?;
             }
-            self.send_what_is_made().await?;
+            after = page.last().map(place_of);
+            if page.len() < EXPORT_PAGE {
+                return self.archive.end_list();
+            }
         }
-        self.archive.end_list()
     }
 
     async fn entries<T: Serialize>(&mut self, entries: &[T]) -> Result<(), Broken> {
@@ -526,8 +593,12 @@ fn path_of(upload: &Upload) -> String {
     format!("files/{}/{}", upload.id, file_name(&upload.name))
 }
 
-fn listed(found: &ExportUpload, missing: &BTreeSet<UploadId>) -> ExportFile {
+fn listed(found: &ExportUpload, taken: Option<&Taken>) -> ExportFile {
     let upload = &found.upload;
+    let Taken { is_begun, missing } = taken.copied().unwrap_or(Taken {
+        is_begun: false,
+        missing: Some(ExportMissing::NotTaken),
+    });
     ExportFile {
         upload_id: upload.id,
         room_id: found.room,
@@ -538,10 +609,14 @@ fn listed(found: &ExportUpload, missing: &BTreeSet<UploadId>) -> ExportFile {
         content_type: upload.content_type.clone(),
         sha256: upload.sha256.map(|hash| hex(&hash)),
         created_at: found.created_at,
-        path: (!missing.contains(&upload.id)).then(|| path_of(upload)),
+        path: is_begun.then(|| path_of(upload)),
+        missing,
     }
 }
 
 fn confused() -> Broken {
     "an answer to another question".to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,17 +10,29 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What is under way on one connection.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Transfers(Arc<Mutex<State>>);
 
-#[derive(Default)]
 struct State {
+    /// The connection.
+    began: Instant,
     under_way: usize,
     moved: Option<Instant>,
 }
 
 /// One of them; over when dropped.
 pub struct Transfer(Transfers);
+
+impl Default for Transfers {
+    /// Of a connection that begins now.
+    fn default() -> Transfers {
+        Transfers(Arc::new(Mutex::new(State {
+            began: Instant::now(),
+            under_way: 0,
+            moved: None,
+        })))
+    }
+}
 
 impl Transfers {
     /// Begins one.
@@ -41,12 +53,17 @@ impl Transfers {
         state.under_way > 0 && state.moved.is_some_and(|moved| moved.elapsed() < stall)
     }
 
+    /// When the connection ends, whatever moves on it.
+    pub fn ends_at(&self) -> Instant {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.began + Duration::from_millis(limits::FOLDER_TRANSFER_MS_MAX)
+    }
+
     /// Waits until the connection is to end: after `usual`, unless something moves on it then.
     pub async fn end(&self, usual: Duration) {
-        let began = Instant::now();
         tokio::time::sleep(usual).await;
-        let longest = Duration::from_millis(limits::FOLDER_TRANSFER_MS_MAX);
-        while self.moves() && began.elapsed() < longest {
+        let last = self.ends_at();
+        while self.moves() && Instant::now() < last {
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -8,7 +8,8 @@
 //!
 //! Invariants: an object appears under its key whole, with its facts, on disk, and then never changes; what a crash
 //! left of an upload is removed at the next start, and never under the feet of another process; an upload that is
-//! refused leaves nothing. An object is sealed as soon as it is there: nothing overwrites it.
+//! refused leaves nothing. An object is sealed as soon as it is there: nothing overwrites it, also not another process
+//! that has the same folder.
 
 use super::signed::{Expected, Signer, hex, unhex};
 use super::{Answer, Backend, BlobError, Bucket, Download, Facts, ObjectKey, Ticket, Upload};
@@ -44,7 +45,7 @@ pub struct Folder {
     signer: Signer,
     /// What the URLs that browsers get begin with: empty, or `https://host`.
     public_url: String,
-    /// Held while an object gets its name.
+    /// Held while an object gets its name where there are no hard links.
     naming: Mutex<()>,
     /// Held as long as this process lives.
     _lock: File,
@@ -225,7 +226,11 @@ impl Writing {
     ///
     /// # Errors
     /// [`NotTaken`]; then nothing is there.
-    pub fn finish(mut self) -> Result<(), NotTaken> {
+    pub fn finish(self) -> Result<(), NotTaken> {
+        self.finish_by(|from, to| fs::hard_link(from, to))
+    }
+
+    fn finish_by(mut self, link: impl Fn(&Path, &Path) -> io::Result<()>) -> Result<(), NotTaken> {
         if self.written != self.expected.size {
             return Err(NotTaken::TooShort);
         }
@@ -248,18 +253,24 @@ impl Writing {
         if let Some(folder) = target.parent() {
             make_folder(folder)?;
         }
-        // A rename replaces what is there; so nobody else may come between looking and renaming.
-        let naming = self.folder.naming.lock();
-        let naming = naming.unwrap_or_else(PoisonError::into_inner);
-        let there = match File::open(&target) {
-            Ok(file) => Some(read_facts(&file)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        // A link, other than a rename, replaces nothing, whoever else has this folder.
+        let there = match link(&self.path, &target) {
+            // The other name goes with this.
+            Ok(()) => None,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Some(read_facts(&File::open(&target)?)?)
+            }
+            // Not every file system has links.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                self.rename(&target)?
+            }
             Err(error) => return Err(error.into()),
         };
-        if there.is_none() {
-            fs::rename(&self.path, &target)?;
-        }
-        drop(naming);
         sync_folder_of(&target)?;
         match there {
             // Uploaded once more by somebody who did not hear the answer: then nothing is to be done.
@@ -269,11 +280,26 @@ impl Writing {
             Some(_) | None => Ok(()),
         }
     }
+
+    /// Names it, unless an object has that name. A rename replaces what is there; so nobody else of this process may come
+    /// between looking and renaming. Of another process that has the same folder it is not known.
+    fn rename(&self, target: &Path) -> io::Result<Option<Facts>> {
+        let naming = self.folder.naming.lock();
+        let _naming = naming.unwrap_or_else(PoisonError::into_inner);
+        match File::open(target) {
+            Ok(file) => read_facts(&file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::rename(&self.path, target)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        // As an object it has another name by now; what cannot be removed is removed at the next start.
+        // An object has a name of its own by now; what cannot be removed is removed at the next start.
         let _left = fs::remove_file(&self.path);
     }
 }
@@ -337,26 +363,38 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the uploads under way of processes that are gone.
+/// The lock of a process's folder, open for writing: on NFS nothing else can be locked exclusively.
+fn open_lock(folder: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).open(folder.join(LOCK))
+}
+
+/// Removes the uploads under way of processes that are gone. What cannot be looked at or removed is left.
 fn remove_the_dead(all: &Path) -> io::Result<()> {
     for entry in fs::read_dir(all)? {
         let path = entry?.path();
-        let lock = match File::open(path.join(LOCK)) {
-            Ok(lock) => lock,
-            // Ended between making its folder and its lock.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::remove_dir_all(&path)?;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        match lock.try_lock() {
-            Ok(()) => fs::remove_dir_all(&path)?,
-            Err(TryLockError::WouldBlock) => (),
-            Err(TryLockError::Error(error)) => return Err(error),
+        if let Err(error) = remove_if_dead(&path) {
+            let path = path.display();
+            tracing::warn!(%path, %error, "what may be left of uploads stays");
         }
     }
     Ok(())
+}
+
+/// Removes the folder of a process that is gone. Its lock is given up before: on NFS a file that is open leaves another
+/// name, which keeps the folder; nobody else takes it, as one process at a time does this.
+fn remove_if_dead(path: &Path) -> io::Result<()> {
+    match open_lock(path) {
+        Ok(lock) => match lock.try_lock() {
+            Ok(()) => drop(lock),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        },
+        // Ended between making its folder and its lock.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+        Err(error) => return Err(error),
+    }
+    fs::remove_dir_all(path)
 }
 
 /// The secret of this data folder, made now if there is none: written beside and renamed, so that a crash leaves no half
@@ -475,5 +513,118 @@ impl Backend for Local {
             folder.try_out()?;
             Ok(format!("files are kept in {}", folder.root.display()))
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    fn expected(key: [u8; 16]) -> Expected {
+        Expected {
+            bucket: Bucket::Files,
+            key: ObjectKey::new(key),
+            content_type: "text/plain".to_owned(),
+            size: 5,
+            sha256: None,
+        }
+    }
+
+    fn written(folder: &Arc<Folder>, key: [u8; 16], bytes: &[u8]) -> Writing {
+        let mut writing = folder.begin(expected(key)).expect("it is begun");
+        writing.write(bytes).expect("it is taken");
+        writing
+    }
+
+    fn bytes(folder: &Folder, key: [u8; 16]) -> Vec<u8> {
+        let opened = folder.open_object(Bucket::Files, &ObjectKey::new(key));
+        let opened = opened.expect("it is read").expect("it is there");
+        opened.read(0, 100).expect("it is read")
+    }
+
+    #[test]
+    fn of_two_processes_that_bring_one_object_the_first_stays() {
+        let data = tempfile::tempdir().expect("a folder");
+        let folders = [(); 2].map(|()| Folder::open(data.path(), None).expect("it opens"));
+        let folders = folders.map(Arc::new);
+        for round in 0..300_u128 {
+            let key = round.to_le_bytes();
+            let brings = [b"hello", b"other"];
+            let both = Barrier::new(2);
+            let done = std::thread::scope(|scope| {
+                let ends = [0, 1].map(|at| {
+                    let writing = written(&folders[at], key, brings[at]);
+                    let both = &both;
+                    scope.spawn(move || {
+                        both.wait();
+                        writing.finish()
+                    })
+                });
+                ends.map(|end| end.join().expect("no panic"))
+            });
+            let first = match &done {
+                [Ok(()), Err(NotTaken::Exists)] => 0,
+                [Err(NotTaken::Exists), Ok(())] => 1,
+                both => panic!("round {round}: {both:?}"),
+            };
+            assert_eq!(bytes(&folders[0], key), brings[first]);
+            // Once more by who did not hear the answer, and by who brings something else.
+            let again = written(&folders[1 - first], key, brings[first]).finish();
+            assert!(again.is_ok(), "{again:?}");
+            let other = written(&folders[first], key, brings[1 - first]).finish();
+            assert!(matches!(other, Err(NotTaken::Exists)), "{other:?}");
+            assert_eq!(bytes(&folders[1], key), brings[first]);
+        }
+        for folder in folders {
+            let left = fs::read_dir(&folder.unfinished).expect("it is read");
+            assert_eq!(left.count(), 1, "the lock alone");
+        }
+    }
+
+    #[test]
+    fn without_hard_links_an_object_that_is_there_stays_too() {
+        let data = tempfile::tempdir().expect("a folder");
+        let folder = Arc::new(Folder::open(data.path(), None).expect("it opens"));
+        let none = |_: &Path, _: &Path| Err(io::ErrorKind::Unsupported.into());
+        let first = written(&folder, [1; 16], b"hello").finish_by(none);
+        assert!(first.is_ok(), "{first:?}");
+        let again = written(&folder, [1; 16], b"hello").finish_by(none);
+        assert!(again.is_ok(), "{again:?}");
+        let other = written(&folder, [1; 16], b"other").finish_by(none);
+        assert!(matches!(other, Err(NotTaken::Exists)), "{other:?}");
+        assert_eq!(bytes(&folder, [1; 16]), b"hello");
+        let denied = |_: &Path, _: &Path| Err(io::ErrorKind::StorageFull.into());
+        let full = written(&folder, [2; 16], b"hello").finish_by(denied);
+        assert!(matches!(full, Err(NotTaken::Full)), "{full:?}");
+    }
+
+    #[test]
+    fn what_the_dead_left_goes_and_what_cannot_be_told_is_left_alone() {
+        let data = tempfile::tempdir().expect("a folder");
+        let living = Folder::open(data.path(), None).expect("it opens");
+        let all = data.path().join(FOLDER).join(UNFINISHED);
+        let [dead, lockless, odd] = ["dead", "lockless", "odd"].map(|name| all.join(name));
+        for folder in [&dead, &lockless, &odd] {
+            fs::create_dir(folder).expect("it is made");
+            fs::write(folder.join("half"), "half").expect("it is written");
+        }
+        File::create(dead.join(LOCK)).expect("it is made");
+        // A lock that nobody can open, and something that is no folder.
+        std::os::unix::fs::symlink(LOCK, odd.join(LOCK)).expect("it is made");
+        fs::write(all.join(".nfs0001"), "x").expect("it is written");
+        let _second = Folder::open(data.path(), None).expect("it opens all the same");
+        assert!(living.unfinished.join(LOCK).exists() && odd.exists());
+        assert!(!dead.exists() && !lockless.exists());
+    }
+
+    #[test]
+    fn a_lock_is_opened_as_nfs_wants_it() {
+        let data = tempfile::tempdir().expect("a folder");
+        let folder = Folder::open(data.path(), None).expect("it opens");
+        let mut lock = open_lock(&folder.unfinished).expect("it opens");
+        // An exclusive lock there takes a file that is open for writing.
+        assert!(lock.write_all(b"x").is_ok());
+        assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
     }
 }

@@ -150,8 +150,22 @@ pub struct ExportFile {
     pub sha256: Option<String>,
     /// When they asked to bring it.
     pub created_at: UnixMs,
-    /// Where in the archive its bytes are; null: they were never brought, or are gone.
+    /// Where in the archive its bytes are; null: none of them are.
     pub path: Option<String>,
+    /// Why not all of them are; null: all are. With a `path`, the first part is.
+    pub missing: Option<ExportMissing>,
+}
+
+/// Why a file is not in the archive, or not all of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExportMissing {
+    /// It is not where this server looks: never brought, removed, or in another server's own folder.
+    NotFound,
+    /// It could not be read.
+    Unreadable,
+    /// Its turn did not come: time was over, or it came to be known when the files were written.
+    NotTaken,
 }
 
 /// `blocks.json`: somebody whom the user blocks.

@@ -50,46 +50,91 @@ export async function examplesOfTheDocumentation(page, chat, folder) {
   const known = [chat, dora.token, room_id];
   const text = "Bring bread, and “butter”.";
 
-  const written = source("ts", "export async function sendFile");
+  const written = source("ts", "export async function upload");
   writeFileSync(join(folder, "documented.ts"), written);
   const check = run(join(ROOT, "web/node_modules/.bin/tsc"), ["--noEmit", "--strict", "--target", "es2022", "--module", "preserve", "--lib", "es2022,dom,dom.iterable", join(folder, "documented.ts")]);
   const code = `data:text/javascript;base64,${Buffer.from(await asModule(written)).toString("base64")}`;
   const byPage = await page.evaluate(async ([code, known, reader, text]) => {
-    const { sendFile, fileUrl } = await import(code);
-    const id = crypto.randomUUID();
+    const { upload, sendMessage, fileUrl } = await import(code);
     const file = new File([text], "list.txt", { type: "text/plain" });
-    const sent = await sendFile(...known, "file", file, "The list", id);
-    const again = await sendFile(...known, "file", file, "Another", crypto.randomUUID()).then(({ seq }) => seq);
-    const wrong = await sendFile(...known, "file", new File(["<p>"], "a.html", { type: "text/html" })).then(() => "taken", ({ code }) => code);
-    const read = await fetch(await fileUrl(known[0], reader, known[2], sent.upload_id)).then((answer) => answer.text());
-    return { seq: sent.seq, again, wrong, read };
+    // Of each path the first answer is lost on its way.
+    const [real, lost] = [window.fetch, new Set()];
+    window.fetch = async (url, request) => {
+      const answer = await real(url, request);
+      if (lost.has(url.pathname)) return answer;
+      lost.add(url.pathname);
+      throw new TypeError("Failed to fetch");
+    };
+    const upload_id = await upload(...known, "file", file);
+    const message = { client_msg_id: crypto.randomUUID(), kind: "file", text: "The list", attachments: [{ upload_id }] };
+    const sent = await sendMessage(...known, message);
+    window.fetch = real;
+    const again = await sendMessage(...known, message);
+    const other = { ...message, client_msg_id: crypto.randomUUID(), attachments: [{ upload_id: await upload(...known, "file", file) }] };
+    const next = await sendMessage(...known, other);
+    const wrong = await upload(...known, "file", new File(["<p>"], "a.html", { type: "text/html" })).then(() => "taken", ({ code }) => code);
+    // The day's quota is no matter of a moment.
+    let asked = 0;
+    window.fetch = async () => {
+      asked += 1;
+      return Response.json({ code: "rate_limited", detail: "no more today", temporary: true, retry_after_ms: 86_400_000 }, { status: 429 });
+    };
+    const full = await upload(...known, "file", file).then(() => "taken", ({ code }) => code);
+    window.fetch = real;
+    const read = await fetch(await fileUrl(known[0], reader, known[2], upload_id)).then((answer) => answer.text());
+    return { sent: [sent.duplicate, again.duplicate, sent.seq === again.seq, next.duplicate, next.seq > sent.seq], lost: lost.size, wrong, full, asked, read };
   }, [code, known, emil.token, text]);
   await check.catch(({ stdout }) => assert.fail(`its types: ${stdout}`));
-  assert.deepEqual([byPage.wrong, byPage.read], ["unsupported_media", text]);
-  assert.ok(byPage.again > byPage.seq && byPage.seq > 0);
+  assert.deepEqual(byPage, { sent: [true, true, true, false, true], lost: 3, wrong: "unsupported_media", full: "rate_limited", asked: 1, read: text });
 
-  writeFileSync(join(folder, "documented.py"), source("python", "def send_file", "def sign", "def is_ours"));
+  writeFileSync(join(folder, "documented.py"), source("python", "def upload", "def sign", "def is_ours"));
   const told = JSON.stringify({ known, reader: emil.token, text, secret: SECRET, id: ID, at: AT, body: BODY });
   const { stdout } = await run("python3", ["-c", `
-import json, sys, time, urllib.request
+import io, json, sys, time, urllib.error, urllib.request, uuid
 from documented import *
 told = json.loads(sys.argv[1])
 known, reader, text = told["known"], told["reader"], told["text"].encode()
-sent = send_file(*known, "file", 'a "list".txt', "text/plain", text)
-again = send_file(*known, "file", 'a "list".txt', "text/plain", text)
-with urllib.request.urlopen(file_url(known[0], reader, known[2], sent["upload_id"]), timeout=10) as answer:
-    assert answer.read() == text
-    assert answer.headers["content-disposition"].startswith("attachment"), answer.headers
-try:
-    send_file(*known, "file", "a.html", "text/html", b"<p>")
-    refused = "taken"
-except RuntimeError as error:
-    refused = str(error)
+real, lost = urllib.request.urlopen, set()
+def losing(request, **how):
+    """Of each path the first answer is lost on its way."""
+    answer = real(request, **how)
+    if request.selector in lost:
+        return answer
+    lost.add(request.selector)
+    answer.close()
+    raise urllib.error.URLError("lost")
+urllib.request.urlopen = losing
+upload_id = upload(*known, "file", 'a "list".txt', "text/plain", text)
+message = {"client_msg_id": str(uuid.uuid4()), "kind": "file", "attachments": [{"upload_id": upload_id}]}
+sent = send_message(*known, message)
+urllib.request.urlopen = real
+again = send_message(*known, message)
+assert sent["duplicate"] and again["duplicate"] and sent["seq"] == again["seq"] and len(lost) == 3, [sent, again, lost]
+other = [{"upload_id": upload(*known, "file", 'a "list".txt', "text/plain", text)}]
+after = send_message(*known, {**message, "client_msg_id": str(uuid.uuid4()), "attachments": other})
+with urllib.request.urlopen(file_url(known[0], reader, known[2], upload_id), timeout=10) as given:
+    assert given.read() == text
+    assert given.headers["content-disposition"].startswith("attachment"), given.headers
+def refusal():
+    try:
+        return upload(*known, "file", "a.html", "text/html", b"<p>")
+    except RuntimeError as error:
+        return str(error)
+refused = refusal()
+# The day's quota is no matter of a moment.
+asked = []
+def full(request, **how):
+    asked.append(request.selector)
+    told = json.dumps({"code": "rate_limited", "temporary": True, "retry_after_ms": 86_400_000}).encode()
+    raise urllib.error.HTTPError(request.full_url, 429, "", {}, io.BytesIO(told))
+urllib.request.urlopen = full
+assert [refusal(), len(asked)] == ["rate_limited", 1], asked
+urllib.request.urlopen = real
 signature = sign(told["secret"], told["id"], told["at"], told["body"].encode())
 now = int(time.time())
 headers = {"webhook-id": "a", "webhook-timestamp": str(now), "webhook-signature": "v1,AAAA " + sign(told["secret"], "a", now, b"{}")}
 ours = [is_ours(told["secret"], headers, b"{}"), is_ours(told["secret"], headers, b"[]"), is_ours(told["secret"], {**headers, "webhook-timestamp": str(now - 400)}, b"{}")]
-print(json.dumps([sent["seq"] < again["seq"], refused, signature, ours]))
+print(json.dumps([sent["seq"] < after["seq"], refused, signature, ours]))
 `, told], { cwd: folder });
   assert.deepEqual(JSON.parse(stdout), [true, "unsupported_media", SIGNATURE, [true, false, false]]);
 

@@ -10,6 +10,7 @@ use crate::uploads::{PNG, asked, bring, brought, image};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::{Cursor, Read, Write};
 use uuid::Uuid;
 use zip::ZipArchive;
@@ -268,14 +269,15 @@ fn the_files_of_a_user_are_in_their_archive_byte_by_byte() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut settings = NO_LIMIT.to_vec();
     settings.push(("CAFFIS_ADMIN_TOKEN", TOKENS));
-    let server = server::start(&settings).within(folder.path());
+    let mut server = server::start(&settings).within(folder.path());
+    server.expect_log("files of an export could not be read");
     let (ada, bob) = (User::new("Ada"), User::new("Bob"));
     let mut adas = server.connect(&ada);
     let mut bobs = server.connect(&bob);
     let room = bobs.group(&[&ada]);
     adas.event_of("room.added");
-    // Sent, of several pieces, under a name that is a path; whose bytes are gone; brought and not sent; never brought;
-    // deleted; and of another.
+    // Sent, of several pieces, under a name that is a path; whose bytes are gone; whose bytes cannot be read; brought and
+    // not sent; never brought; deleted; and of another.
     let large: Vec<u8> = b"%PDF-1.7\n"
         .iter()
         .copied()
@@ -289,8 +291,10 @@ fn the_files_of_a_user_are_in_their_archive_byte_by_byte() {
     let mut message = image(room, Uuid::now_v7(), &sent);
     message["kind"] = json!("file");
     let seq = bobs.ack("message.send", &message)["seq"].clone();
-    let [gone, unsent, deleted] = [(); 3].map(|()| brought(&server, &mut bobs, room));
-    bobs.ack("message.send", &image(room, Uuid::now_v7(), &gone));
+    let [gone, torn, unsent, deleted] = [(); 4].map(|()| brought(&server, &mut bobs, room));
+    for upload in [&gone, &torn] {
+        bobs.ack("message.send", &image(room, Uuid::now_v7(), upload));
+    }
     let never =
         bobs.ack("upload.create", &asked(room, "image", "image/png", 5))["upload_id"].clone();
     let told = bobs.ack("message.send", &image(room, Uuid::now_v7(), &deleted));
@@ -300,15 +304,19 @@ fn the_files_of_a_user_are_in_their_archive_byte_by_byte() {
     );
     let theirs = brought(&server, &mut adas, room);
     adas.ack("message.send", &image(room, Uuid::now_v7(), &theirs));
-    let key = Connection::open(folder.path().join("chat.db"))
-        .and_then(|store| {
-            let sql = "SELECT object_key FROM uploads WHERE upload_id = ?1";
-            let id = uuid(&gone);
-            store.query_row(sql, [id.as_bytes()], |row| row.get::<_, String>(0))
-        })
-        .expect("where it is");
-    let object = folder.path().join("files/chat-images").join(key);
-    std::fs::remove_file(object).expect("it is there");
+    let store = Connection::open(folder.path().join("chat.db")).expect("the store");
+    let object = |upload: &Value| {
+        let sql = "SELECT object_key FROM uploads WHERE upload_id = ?1";
+        let id = uuid(upload);
+        let key = store.query_row(sql, [id.as_bytes()], |row| row.get::<_, String>(0));
+        folder
+            .path()
+            .join("files/chat-images")
+            .join(key.expect("where it is"))
+    };
+    std::fs::remove_file(object(&gone)).expect("it is there");
+    let torn_file = OpenOptions::new().write(true).open(object(&torn));
+    (torn_file.and_then(|file| file.set_len(3))).expect("it is there");
 
     let files = archive(&server, &bob);
     let path =
@@ -329,24 +337,26 @@ fn the_files_of_a_user_are_in_their_archive_byte_by_byte() {
     assert!(in_folder == expected, "{:?}", in_folder.keys());
 
     let listed: Vec<Value> = serde_json::from_slice(&files["files.json"]).expect("a list");
-    let mut shown: Vec<(&str, Option<&str>)> = listed
+    let mut shown: Vec<(&str, Option<&str>, Option<&str>)> = listed
         .iter()
         .map(|it| {
             (
                 it["upload_id"].as_str().expect("an id"),
                 it["path"].as_str(),
+                it["missing"].as_str(),
             )
         })
         .collect();
     shown.sort_unstable();
     let (sent_path, unsent_path) = (path(&sent, "_.._etc_pass_wd"), path(&unsent, "a file"));
     let mut expected = [
-        (&sent, Some(&*sent_path)),
-        (&gone, None),
-        (&unsent, Some(&*unsent_path)),
-        (&never, None),
+        (&sent, Some(&*sent_path), None),
+        (&gone, None, Some("not_found")),
+        (&torn, None, Some("unreadable")),
+        (&unsent, Some(&*unsent_path), None),
+        (&never, None, Some("not_found")),
     ]
-    .map(|(upload, path)| (upload.as_str().expect("an id"), path));
+    .map(|(upload, path, missing)| (upload.as_str().expect("an id"), path, missing));
     expected.sort_unstable();
     assert_eq!(shown, expected);
     let of_it = listed.iter().find(|it| it["upload_id"] == sent);
@@ -362,5 +372,5 @@ fn the_files_of_a_user_are_in_their_archive_byte_by_byte() {
     let messages: Vec<Value> = serde_json::from_slice(&files["messages.json"]).expect("a list");
     assert_eq!(messages[0]["attachments"][0]["upload_id"], sent);
     assert_eq!(messages[0]["attachments"][0]["name"], wanted["name"]);
-    assert_eq!(messages[2]["attachments"], json!([]), "deleted");
+    assert_eq!(messages[3]["attachments"], json!([]), "deleted");
 }

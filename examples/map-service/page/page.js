@@ -67,7 +67,7 @@ async function look() {
   get("invites").replaceChildren(...invites.map(line));
 }
 
-/** To the room of the two, if they have one. */
+/** To the room that was opened for the two alone, if there is one. */
 function lead() {
   const room_id = rooms.get(get("who").value);
   get("write").hidden = !room_id;

@@ -47,15 +47,17 @@ pub async fn receive(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// With whom somebody has a room: the one of the two alone, if there is one.
+/// With whom somebody has a room that was opened for the two alone, as each meetup has one; the direct one before groups.
 ///
 /// # Errors
 /// The database does not answer.
 pub async fn with(db: &Db, user: &str) -> Result<BTreeMap<String, String>, DbError> {
     let shared = "SELECT other.user_id, r.id FROM room_members own JOIN rooms r ON r.id = own.room_id \
                   JOIN room_members other ON other.room_id = r.id AND other.user_id <> own.user_id \
-                  WHERE own.user_id = $1 ORDER BY CASE r.kind WHEN 'direct' THEN 1 ELSE 0 END, r.id";
+                  WHERE own.user_id = $1 AND (SELECT count(*) FROM room_members all_of WHERE all_of.room_id = r.id) = 2 \
+                  ORDER BY CASE r.kind WHEN 'direct' THEN 1 ELSE 0 END, r.id";
     let mut found = BTreeMap::new();
+    // The last of a person stays.
     for row in db.query(shared, params![user]).await? {
         found.insert(row.text(0)?, row.text(1)?);
     }

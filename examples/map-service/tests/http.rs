@@ -224,17 +224,17 @@ async fn the_whole_story(database: &str) {
     };
     let room = |id: &str, kind: &str| json!({"room_id": id, "kind": kind, "title": null, "created_by": bob_id, "member_count": 2, "member_ids": [ada_id, bob_id]});
     let (direct, group) = (room("a", "direct"), room("b", "group"));
+    let mut of_three = room("0", "group");
+    of_three["member_ids"] = json!([ada_id, bob_id, cleo_id]);
     for wrong in [(OTHER_SECRET, 0), (SECRET, 400)] {
         assert_eq!(map.told(wrong, "1", "room.created", &group).await, 401);
     }
     assert_eq!(leads_to().await, Value::Null);
+    let of_three_leads = map.told((SECRET, 0), "3", "room.created", &of_three).await;
+    assert_eq!((of_three_leads, leads_to().await), (204, Value::Null));
     for (told, leads) in [(&group, "b"), (&group, "b"), (&direct, "a"), (&group, "a")] {
         assert_eq!(map.told((SECRET, 0), "2", "room.created", told).await, 204);
-        assert_eq!(
-            leads_to().await,
-            leads,
-            "the room of the two alone, if there is one"
-        );
+        assert_eq!(leads_to().await, leads, "the direct room, if there is one");
     }
 
     let invite_id = Uuid::new_v4();
