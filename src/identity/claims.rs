@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 /// Latest `exp`, `nbf` and `iat`, s: the end of the year 9999, which is as far as RFC 3339 goes.
 const TIME_MAX_S: u64 = 253_402_300_799;
-/// Longest `picture`, bytes.
 
 /// Who issues our tokens, and for whom.
 #[derive(Clone, PartialEq, Eq, Debug)]

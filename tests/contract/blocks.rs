@@ -464,3 +464,28 @@ fn a_block_at_the_same_time_as_sends_lets_through_only_what_was_before_it() {
         }
     }
 }
+
+#[test]
+fn so_many_can_be_blocked_and_no_more() {
+    const BATCH: usize = 250;
+    let most = limits::BLOCKS_MAX as u128;
+    let (last, more) = (most + 1, most + 2);
+    for backend in Backend::all() {
+        backend.users(more);
+        // Users 2 to `last`, of whom the last waits.
+        let whom: Vec<u128> = (2..last).collect();
+        for some in whom.chunks(BATCH) {
+            let done = backend.commit(some.iter().map(|n| block(1, *n)).collect());
+            assert!(done.iter().all(Result::is_ok), "{done:?}");
+        }
+        assert!(block_of(&backend.done(block(1, last))).1);
+        assert_eq!(backend.refused(block(1, more)), ErrorCode::TooLarge);
+        // What holds already is no further one; and who takes one back has room for another.
+        assert!(!block_of(&backend.done(block(1, last))).1);
+        assert!(block_of(&backend.done(unblock(1, 2))).1);
+        assert!(block_of(&backend.done(block(1, more))).1);
+        assert_eq!(backend.refused(block(1, 2)), ErrorCode::TooLarge);
+        // Of another's blocks nothing is counted here.
+        assert!(block_of(&backend.done(block(2, 1))).1);
+    }
+}
