@@ -7,7 +7,7 @@
 //! Exit codes: 0 stopped as told; 1 could not start, or failed; 2 settings; 130 and 143 stopped by
 //! a second signal without waiting.
 
-use crate::api::hooks::{HookParts, HookPosted, HookPosting, HookTold};
+use crate::api::hooks::{self, HookParts, HookPosted, HookPosting, HookTold};
 use crate::api::serve::{self, CONNECTIONS_MAX, Work};
 use crate::api::tokens::Tokens;
 use crate::api::upkeep::UpkeepParts;
@@ -258,6 +258,9 @@ fn run_logged(config: &Config) -> Result<(), Failure> {
         hooks: hook_parts(config, &serves)?,
         origins: Arc::new(move |origin, host| origins.allow(origin, host)),
     };
+    if let Some(hooks) = &parts.hooks {
+        runtime.block_on(hooks::want(hooks, store.clone()));
+    }
     let (control_plane, door) = serve::start(parts, work)
         .map_err(|error| Failure::System("start the control plane", error))?;
     let shards = shard::start(ShardsConfig {
@@ -382,6 +385,7 @@ fn hook_parts(config: &Config, serves: &Arc<Serves>) -> Result<Option<HookParts>
         })
     };
     Ok(Some(HookParts {
+        holder: uuid::Uuid::new_v4(),
         secrets: Arc::new(secrets),
         post: Arc::new(post),
         shards: config.shards,

@@ -17,7 +17,7 @@ use crate::chat::port::hooks::{
     Attempted, HOOK_LEASE_MS, HookAnswer, HookCall, HookKept, HookLease, NewHook, PushMessage,
     PushRoom, PushUnread, Pushed,
 };
-use crate::chat::port::{ServiceAnswer, ServiceAsk, StoreAnswer, StoreCall};
+use crate::chat::port::{ServiceAnswer, ServiceAsk, Store, StoreAnswer, StoreCall};
 use crate::chat::push::{self, PushFacts};
 use crate::identity::WebhookSecrets;
 use crate::limits;
@@ -33,6 +33,8 @@ use uuid::Uuid;
 
 /// How often the work is asked for, or kept.
 const LEASE_EVERY: Duration = Duration::from_millis(HOOK_LEASE_MS / 4);
+/// Between two looks whether the node is up.
+const START_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The work is given up so long before somebody else may take it.
 const LEASE_MARGIN: Duration = Duration::from_millis(2_000);
 /// Between two looks that found nothing to do.
@@ -85,6 +87,8 @@ pub type HookPost = dyn Fn(HookPosted) -> HookPosting + Send + Sync;
 /// What it needs of the node.
 #[derive(Clone)]
 pub struct HookParts {
+    /// The worker of this node, for as long as the node runs.
+    pub holder: Uuid,
     /// Every one of these signs.
     pub secrets: Arc<WebhookSecrets>,
     /// Posts to the receiver.
@@ -105,10 +109,24 @@ pub struct HookParts {
     pub counts: Arc<HookCounts>,
 }
 
+/// Says that somebody wants to be told: before anybody is served, so that nothing happens of which nobody is. Where
+/// another node has the work, it has said so.
+pub async fn want(parts: &HookParts, store: Arc<dyn Store>) {
+    let call = HookCall::Lease {
+        holder: parts.holder,
+        takes: true,
+    };
+    let call = StoreCall::Hooks(Box::new(call));
+    let answer = StoreClient::new(store).call_within(STORE_MAX, call).await;
+    if let Err(error) = answer {
+        tracing::warn!(?error, "what happens first is perhaps not told by webhooks");
+    }
+}
+
 /// For ever: has the work, or waits for it.
 pub(super) async fn run(parts: HookParts, store: StoreClient, node: Arc<dyn NodeView>) {
     let worker = Arc::new(Worker {
-        holder: Uuid::new_v4(),
+        holder: parts.holder,
         parts,
         store,
         node,
@@ -181,6 +199,10 @@ impl Worker {
 
     /// Asks for the work, and keeps it.
     async fn lease(&self) {
+        // The shards are asked who is connected.
+        while self.node.phase() == Phase::Starting {
+            tokio::time::sleep(START_LOOK_EVERY).await;
+        }
         loop {
             let asked = Instant::now();
             let takes = self.node.phase() == Phase::Up;

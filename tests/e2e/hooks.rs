@@ -77,6 +77,23 @@ fn reads(client: &mut Client, room: Uuid, seq: u64) {
 }
 
 #[test]
+fn of_what_happens_as_soon_as_a_node_is_there_the_receiver_is_told() {
+    let receiver = Receiver::start();
+    let url = receiver.url();
+    // The first node ever, and one that comes back.
+    let folder = tempfile::tempdir().expect("a folder");
+    for count in 1..=2 {
+        let mut server = telling(&url, &[]).within(folder.path());
+        // Nothing is waited for but that it is ready.
+        let room = server.connect(&User::new("Ada")).group(&[]);
+        let created = receiver.wait_for("room.created", count);
+        assert_eq!(created[count - 1].data()["room_id"], json!(room));
+        server.terminate();
+        server.ended();
+    }
+}
+
+#[test]
 fn who_has_no_connection_gets_one_push_and_it_is_taken_back_when_they_read() {
     let receiver = Receiver::start();
     let url = receiver.url();
