@@ -294,6 +294,12 @@ async function files(ada, bob) {
   await bob.connected();
   await bob.open("Ada");
   await picture(bob, "The river");
+  // What he had not read when the page went stands below: he goes there.
+  const messages = bob.page.locator("#messages");
+  await until("Bob has read all", async () => {
+    await messages.evaluate((list) => list.scrollTo(0, list.scrollHeight));
+    return !(await bob.page.title()).startsWith("(");
+  });
 }
 
 async function screenshot(page) {
